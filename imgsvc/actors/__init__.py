@@ -1,0 +1,34 @@
+"""The actors, in the order in which an image meets them.
+
+    Dealer      ledger            -> fetch             round-robin over open requests
+    Fetcher     fetch             -> compress:<me>     URL to spool file
+    Compressor  compress:<me>     -> upload:<me>       spool file to spool file
+    Uploader    upload:<me>       -> bucket, ledger    the last image of a request -> notify
+    Notifier    notify            -> receiver          failed: notify:delayed
+    Clock       *:delayed         -> *                 what is due
+    Reaper      a lost replica's  -> fetch, notify     and this replica's heartbeat
+
+Every actor runs in every replica. ``PIPELINE`` is the whole composition.
+"""
+
+from imgsvc.actors.base import Actor, Parts
+from imgsvc.actors.clock import Clock
+from imgsvc.actors.compressor import Compressor
+from imgsvc.actors.dealer import Dealer
+from imgsvc.actors.fetcher import Fetcher
+from imgsvc.actors.notifier import Notifier
+from imgsvc.actors.reaper import Reaper
+from imgsvc.actors.supervisor import Supervisor
+from imgsvc.actors.uploader import Uploader
+
+PIPELINE: tuple[type[Actor], ...] = (
+    Dealer,
+    Fetcher,
+    Compressor,
+    Uploader,
+    Notifier,
+    Clock,
+    Reaper,
+)
+
+__all__ = ["PIPELINE", "Actor", "Parts", "Supervisor"]

@@ -1,0 +1,355 @@
+"""What all actors share, and what those share that live by a mailbox."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Generic, TypeVar
+
+import structlog
+from pydantic import ValidationError
+
+from imgsvc import backoff, logs
+from imgsvc.bucket import Bucket
+from imgsvc.codec_pool import CodecPool
+from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.ledger import Failed, Ledger
+from imgsvc.mailboxes import FETCH, NOTIFY, Envelope, Facts, Job, Mailboxes
+from imgsvc.messages import Compressed, Fetched, ImageJob, WebhookJob
+from imgsvc.metrics import Metrics
+from imgsvc.net import Outbound
+from imgsvc.settings import Settings
+from imgsvc.spool import Spool
+
+# Waits between tries while something the work needs is away; the last is repeated.
+_AWAY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What actors are made of; put together in ``app``."""
+
+    settings: Settings
+    metrics: Metrics
+    mailboxes: Mailboxes
+    ledger: Ledger
+    spool: Spool
+    outbound: Outbound
+    codec: CodecPool
+    bucket: Bucket
+
+
+class Actor(ABC):
+    """One behaviour that runs until told to stop.
+
+    The supervisor calls ``run``; when it raises, the actor is made anew and run again.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self.log = logs.get(self.name)
+        self.stopping = asyncio.Event()
+
+    @abstractmethod
+    async def run(self) -> None:
+        """Work until ``stop`` was called and what is in hand is finished."""
+
+    def stop(self) -> None:
+        """Take nothing new."""
+        self.stopping.set()
+
+    async def pause(self, seconds: float) -> None:
+        """Sleep, but not longer than until ``stop``."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.stopping.wait()
+
+    async def wait_out(self, error: ServiceError, tries: int) -> None:
+        """Wait before trying again what could not be done because something is away.
+
+        Args:
+            error: what was raised.
+            tries: how often it was in a row, from 1.
+        """
+        if error.code is not ErrorCode.UNAVAILABLE:
+            raise error
+        if tries == 1:
+            self.log.warning("dependency.away", reason=error.detail, cause=repr(error.__cause__))
+        wait = _AWAY_S[min(tries, len(_AWAY_S)) - 1]
+        await self.pause(wait * random.uniform(0.8, 1.2))  # noqa: S311 - spreads replicas
+
+
+# What an actor decides about a message; applying it is the base class' business.
+
+
+@dataclass(frozen=True, slots=True)
+class HandOff:
+    """Pass it on."""
+
+    to: str
+    job: Job
+    facts: Facts = None
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Nothing is left to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """Bring it back to this mailbox after some time."""
+
+    job: Job
+    delay_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bury:
+    """It cannot be done; keep it with the reason until someone acts."""
+
+    reason: str
+
+
+Verdict = HandOff | Done | Later | Bury
+
+J = TypeVar("J", ImageJob, WebhookJob)
+
+
+class MailboxActor(Actor, Generic[J]):
+    """An actor that takes messages, decides about each, and has the decision carried out.
+
+    Subclasses say what ``handle`` does with one message. It never touches Redis: it returns a
+    verdict, which is applied by a script that acts only if the message is still ours. Every
+    ``handle`` may run twice for one message, and says in its docstring why that is safe.
+    """
+
+    jobs: ClassVar[type[ImageJob | WebhookJob]]
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self._inbox = parts.mailboxes.inbox(self.mailbox())
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._room = asyncio.Event()
+
+    @abstractmethod
+    def mailbox(self) -> str:
+        """The mailbox this actor lives by."""
+
+    @abstractmethod
+    def capacity(self) -> int:
+        """How many messages may be in hand at once; may change."""
+
+    @abstractmethod
+    async def handle(self, job: J, facts: Facts) -> Verdict:
+        """Do the work of one message and say what becomes of it.
+
+        Raises:
+            ServiceError: UNAVAILABLE if something it needs is away; it is then called again.
+        """
+
+    @abstractmethod
+    async def give_up(self, job: J, reason: str) -> None:
+        """Record in the ledger that the message's work failed for good."""
+
+    def room_changed(self) -> None:
+        """Have ``capacity`` asked again."""
+        self._room.set()
+
+    async def run(self) -> None:
+        """Take as many messages as there are free slots; on stop, finish those in hand."""
+        tries = 0
+        try:
+            while not self.stopping.is_set():
+                free = self.capacity() - len(self._tasks)
+                if free <= 0:
+                    await self._wait_for_room()
+                    continue
+                try:
+                    envelopes = await self._inbox.take(free)
+                except ServiceError as error:
+                    tries += 1
+                    await self.wait_out(error, tries)
+                    continue
+                tries = 0
+                for envelope in envelopes:
+                    self._start(envelope)
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self._inbox.close()
+
+    async def _wait_for_room(self) -> None:
+        self._room.clear()
+        with contextlib.suppress(TimeoutError):
+            # The time limit is for capacities that change without anybody saying so.
+            async with asyncio.timeout(0.5):
+                await self._room.wait()
+
+    def _start(self, envelope: Envelope) -> None:
+        task = asyncio.create_task(self._process(envelope), name=f"{self.name}:{envelope.key}")
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._room.set()
+        if not task.cancelled() and (error := task.exception()):
+            self.log.error("message.lost_track", exc_info=error)
+
+    async def _process(self, envelope: Envelope) -> None:
+        job = self._read(envelope)
+        if job is None:
+            return  # still pending, and in hand so that it is not read again
+        structlog.contextvars.bind_contextvars(
+            actor=self.name, request_id=job.request_id, call_id=job.call_id, **_image(job)
+        )
+        started = time.monotonic()
+        metrics = self.parts.metrics
+        with metrics.in_flight.labels(self.name).track_inprogress():
+            verdict = await self._decide(envelope, job)
+            if verdict is None:
+                return  # stopping: the message goes back to the others
+            ours = await self._apply(envelope, verdict)
+        self._inbox.release(envelope)
+        seconds = time.monotonic() - started
+        outcome = type(verdict).__name__.lower() if ours else "taken_over"
+        metrics.handled_seconds.labels(self.name, outcome).observe(seconds)
+        self.log.info(
+            "message.handled",
+            outcome=outcome,
+            attempt=getattr(job, "attempt", None),
+            deliveries=envelope.deliveries,
+            ms=round(seconds * 1000),
+            **_numbers(verdict),
+        )
+
+    def _read(self, envelope: Envelope) -> J | None:
+        try:
+            job = self.jobs.model_validate_json(envelope.job)
+        except ValidationError as error:
+            # Written by another version: it is left for a replica that understands it.
+            problems = [e["msg"] for e in error.errors()]
+            self.log.error(  # noqa: TRY400 - a traceback would tell nothing more
+                "message.unknown", entry=envelope.entry_id, problems=problems
+            )
+            return None
+        return job  # type: ignore[return-value] # jobs is the class that J stands for
+
+    async def _decide(self, envelope: Envelope, job: J) -> Verdict | None:
+        most = self.parts.settings.redis.max_deliveries
+        failures, away = envelope.deliveries, 0
+        reason = "lost with the replica that worked on it, every time"
+        while True:
+            try:
+                if failures >= most:
+                    await self.give_up(job, reason)
+                    return Bury(reason)
+                return await self.handle(job, _facts(envelope))
+            except ServiceError as error:
+                away += 1
+                await self.wait_out(error, away)
+            except Exception as error:
+                failures += 1
+                reason = f"{type(error).__name__}: {error}"
+                self.log.exception("message.failed", failures=failures)
+                await self.pause(backoff.exponential(most + 1, 0.1)[min(failures, most) - 1])
+            if self.stopping.is_set():
+                return None
+
+    async def _apply(self, envelope: Envelope, verdict: Verdict) -> bool:
+        """Carry a verdict out; repeated until Redis answers, for the scripts act only once."""
+        tries = 0
+        while True:
+            try:
+                ours = await self._carry_out(envelope, verdict)
+            except ServiceError as error:
+                tries += 1
+                await self.wait_out(error, tries)
+                if self.stopping.is_set() and tries > len(_AWAY_S):
+                    ours = False
+                else:
+                    continue
+            if isinstance(verdict, HandOff) and verdict.facts:
+                if ours:
+                    self.parts.spool.let_go(verdict.facts.file)
+                else:
+                    await self.parts.spool.remove(verdict.facts.file)
+            return ours
+
+    async def _carry_out(self, envelope: Envelope, verdict: Verdict) -> bool:
+        mailboxes = self.parts.mailboxes
+        match verdict:
+            case HandOff(to, job, facts):
+                return await mailboxes.hand_off(envelope, to, job, facts)
+            case Done():
+                return await mailboxes.settle(envelope)
+            case Later(job, delay_s):
+                return await mailboxes.later(envelope, job, delay_s)
+            case Bury(reason):
+                return await mailboxes.bury(envelope, reason)
+
+
+class ImageActor(MailboxActor[ImageJob]):
+    """A mailbox actor whose messages are images."""
+
+    jobs = ImageJob
+
+    async def fail(self, job: ImageJob, code: ErrorCode, detail: str) -> Verdict:
+        """Write that an image failed, and pass on what that leads to."""
+        due = await self.parts.ledger.finish(
+            job.request_id, job.product, job.index, Failed(code, detail)
+        )
+        self.parts.metrics.images.labels("FAILED", code.name).inc()
+        self.log.info("image.failed", code=code.name, detail=detail)
+        return self.ended(job, due=due)
+
+    async def give_up(self, job: ImageJob, reason: str) -> None:
+        """Record that an image failed for reasons of ours; the reason stays with us."""
+        self.log.error("image.given_up", reason=reason)
+        await self.fail(job, ErrorCode.INTERNAL, ErrorCode.INTERNAL.message)
+
+    async def closed(self, job: ImageJob) -> Verdict:
+        """What to do about an image that is not open any more.
+
+        Whoever closed it may have died before looking whether it was the last one.
+        """
+        return self.ended(job, due=await self.parts.ledger.complete(job.request_id))
+
+    def ended(self, job: ImageJob, *, due: bool) -> Verdict:
+        """The verdict on an image that is terminal."""
+        return (
+            HandOff(NOTIFY, WebhookJob(request_id=job.request_id, call_id=job.call_id))
+            if due
+            else Done()
+        )
+
+    def again(self, job: ImageJob) -> Verdict:
+        """The verdict on an image whose file is gone: it is fetched once more."""
+        self.log.warning("spool.missing")
+        return HandOff(FETCH, job)
+
+
+def _facts(envelope: Envelope) -> Facts:
+    if not envelope.facts:
+        return None
+    kind = Compressed if "bytes_out" in envelope.facts else Fetched
+    return kind.model_validate_json(envelope.facts)
+
+
+def _image(job: Job) -> dict[str, str]:
+    return {"image": f"{job.product}-{job.index}"} if isinstance(job, ImageJob) else {}
+
+
+def _numbers(verdict: Verdict) -> dict[str, object]:
+    facts = verdict.facts if isinstance(verdict, HandOff) else None
+    return facts.model_dump(include={"bytes_in", "bytes_out"}) if facts else {}

@@ -1,0 +1,82 @@
+"""Compressor: from a spool file to a smaller spool file, in the worker processes."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from imgsvc.actors.base import HandOff, ImageActor, Verdict
+from imgsvc.codec_pool import Result, Task
+from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.mailboxes import Facts, compress_lane, upload_lane
+from imgsvc.messages import Compressed, Fetched, ImageJob
+
+# An image that kills its worker gets one more chance; the first may have been bad luck.
+_RUNS = 2
+
+
+class Compressor(ImageActor):
+    """Takes images whose bytes lie in this replica's spool."""
+
+    name: ClassVar[str] = "compressor"
+
+    def mailbox(self) -> str:
+        """This replica's lane."""
+        return compress_lane(self.parts.mailboxes.replica)
+
+    def capacity(self) -> int:
+        """One for each worker process, and one more that is ready when a worker is."""
+        return self.parts.codec.size + 1
+
+    async def handle(self, job: ImageJob, facts: Facts) -> Verdict:
+        """Encode one image and pass it to this replica's Uploader.
+
+        Twice is safe because the source stays until the result is in the next lane, and each
+        run writes a file of its own.
+        """
+        if not isinstance(facts, Fetched):
+            return self.again(job)
+        work = await self.parts.ledger.work(job.request_id, job.product, job.index)
+        spool = self.parts.spool
+        if work is None:
+            await spool.remove(facts.file)
+            return await self.closed(job)
+        target = spool.new_name()
+        task = Task(spool.path(facts.file), spool.path(target), work.recipe)
+        try:
+            result = await self._encode(task)
+        except FileNotFoundError:
+            await spool.remove(target)
+            return self.again(job)
+        except ServiceError as error:
+            await spool.remove(target)
+            if error.code is ErrorCode.UNAVAILABLE:
+                raise
+            await spool.remove(facts.file)
+            return await self.fail(job, error.code, error.detail)
+        except BaseException:
+            await spool.remove(target)
+            raise
+        spool.count(target, result.bytes_out)
+        await spool.remove(facts.file)
+        return HandOff(
+            upload_lane(self.parts.mailboxes.replica),
+            job,
+            Compressed(
+                file=target,
+                bytes_in=facts.bytes_in,
+                bytes_out=result.bytes_out,
+                format=result.format,
+                width=result.width,
+                height=result.height,
+                note=result.note,
+            ),
+        )
+
+    async def _encode(self, task: Task) -> Result:
+        for _ in range(_RUNS - 1):
+            try:
+                return await self.parts.codec.encode(task)
+            except ServiceError as error:
+                if error.code is not ErrorCode.CODEC_CRASHED:
+                    raise
+        return await self.parts.codec.encode(task)

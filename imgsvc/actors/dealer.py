@@ -1,0 +1,145 @@
+"""Dealer: from the ledger to the mailboxes, fairly and never too much at once.
+
+It is the reconciler too. Putting work that is in flight already does nothing, so the dealer simply
+goes through the open requests again and again: whatever the ledger says is not finished and no
+mailbox knows is dealt once more, be it new or lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import deque
+from typing import ClassVar
+
+from imgsvc.actors.base import Actor, Parts
+from imgsvc.errors import ServiceError
+from imgsvc.mailboxes import FETCH, NOTIFY
+from imgsvc.messages import ImageJob, WebhookJob
+
+_PAGE = 100  # products read at once
+_REQUESTS = 1000
+_WEBHOOKS = 500
+_LEAD_S = 5.0
+_IDLE_S = 1.0
+_FULL_S = 0.25
+
+
+class _Hand:
+    """How far one open request has been dealt."""
+
+    def __init__(self, request_id: str, call_id: str) -> None:
+        self.request_id = request_id
+        self.call_id = call_id
+        self.jobs: deque[ImageJob] = deque()
+        self.product = -1  # the last one read
+        self.rest_until = 0.0  # all dealt: when to go through it again
+
+    def restart(self) -> None:
+        self.jobs.clear()
+        self.product, self.rest_until = -1, 0.0
+
+
+class Dealer(Actor):
+    """Deals one image of each open request in turn."""
+
+    name: ClassVar[str] = "dealer"
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self._bell = parts.mailboxes.bell()
+        self._hands: dict[str, _Hand] = {}
+        self._leads = False
+
+    async def run(self) -> None:
+        """Deal until stopped."""
+        away = 0
+        try:
+            while not self.stopping.is_set():
+                try:
+                    wait_s = await self._deal_once()
+                    if self._leads:
+                        await self._bell.wait(wait_s)
+                    else:
+                        await self.pause(wait_s)
+                except ServiceError as error:
+                    away += 1
+                    await self.wait_out(error, away)
+                else:
+                    away = 0
+            if self._leads:
+                with contextlib.suppress(ServiceError):  # then the lead expires by itself
+                    await self.parts.mailboxes.stop_dealing()
+        finally:
+            await self._bell.close()
+
+    async def _deal_once(self) -> float:
+        """One round; returns the seconds after which another makes sense if nobody rings."""
+        led, self._leads = self._leads, await self.parts.mailboxes.lead_dealing(_LEAD_S)
+        if not self._leads:
+            self._hands.clear()
+            return _IDLE_S
+        if not led:
+            self.log.info("dealer.leads")
+        await self._deal_webhooks()
+        await self._look_for_requests()
+        return _FULL_S if await self._deal_images() else _IDLE_S
+
+    async def _deal_webhooks(self) -> None:
+        due = await self.parts.ledger.due_webhooks(_WEBHOOKS)
+        jobs = [WebhookJob(request_id=i, call_id=call) for i, call in due.items()]
+        await self.parts.mailboxes.deal(NOTIFY, jobs, bounded=False)
+
+    async def _look_for_requests(self) -> None:
+        found = await self.parts.ledger.open_requests(_REQUESTS)
+        for request_id, call_id in found.items():
+            if request_id not in self._hands:
+                self._hands[request_id] = _Hand(request_id, call_id)
+                await self.parts.ledger.start(request_id)
+        for gone in self._hands.keys() - found.keys():
+            del self._hands[gone]
+
+    async def _deal_images(self) -> bool:
+        """Deal round-robin until the mailbox is full; whether there is more to deal."""
+        window = self.parts.settings.redis.window
+        while True:
+            turn: list[ImageJob] = []
+            hands = [hand for hand in self._hands.values() if await self._fill(hand)]
+            while hands and len(turn) < window:
+                turn.extend(hand.jobs.popleft() for hand in hands)
+                hands = [hand for hand in hands if hand.jobs]
+            if not turn:
+                return False
+            seen, _ = await self.parts.mailboxes.deal(FETCH, turn, bounded=True)
+            if seen < len(turn):
+                for job in reversed(turn[seen:]):
+                    self._hands[job.request_id].jobs.appendleft(job)
+                return True
+
+    async def _fill(self, hand: _Hand) -> bool:
+        """Read on in the ledger when a hand is empty; whether it holds jobs."""
+        if hand.jobs:
+            return True
+        if hand.rest_until:
+            if time.monotonic() < hand.rest_until:
+                return False
+            hand.restart()
+        page = await self.parts.ledger.open_images(hand.request_id, hand.product, _PAGE)
+        if not page:
+            if hand.product < 0 and await self.parts.ledger.complete(hand.request_id):
+                # Its last image was finished by someone who died before closing the request.
+                await self._deal_webhooks()
+            hand.rest_until = time.monotonic() + self.parts.settings.redis.reconcile_s
+            return False
+        hand.product = page[-1].product
+        hand.jobs.extend(
+            ImageJob(
+                request_id=hand.request_id,
+                call_id=hand.call_id,
+                product=open_.product,
+                index=index,
+            )
+            for open_ in page
+            for index in open_.indexes
+        )
+        return bool(hand.jobs)

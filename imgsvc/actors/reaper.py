@@ -1,0 +1,72 @@
+"""Reaper: keeps this replica's heartbeat, and takes over from replicas that lost theirs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import ClassVar
+
+from imgsvc.actors.base import Actor
+from imgsvc.errors import ServiceError
+
+_BEATS_PER_EXPIRY = 4
+
+
+class Reaper(Actor):
+    """Decides by heartbeats who is gone; what the gone ones held goes back to the others."""
+
+    name: ClassVar[str] = "reaper"
+
+    async def run(self) -> None:
+        """Beat and reap side by side: reaping that takes long must not look like death."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._beat())
+            group.create_task(self._reap())
+
+    async def _beat(self) -> None:
+        settings = self.parts.settings.redis
+        away = 0
+        while not self.stopping.is_set():
+            try:
+                await self.parts.mailboxes.beat()
+            except ServiceError as error:
+                away += 1
+                await self.wait_out(error, away)
+                continue
+            away = 0
+            await self.pause(settings.heartbeat_s / _BEATS_PER_EXPIRY)
+
+    async def _reap(self) -> None:
+        settings = self.parts.settings.redis
+        away = 0
+        while not self.stopping.is_set():
+            try:
+                await self._take_over()
+                await self.parts.mailboxes.forget_doubtful()
+                await self._sweep_spool()
+                await self._measure()
+            except ServiceError as error:
+                away += 1
+                await self.wait_out(error, away)
+                continue
+            away = 0
+            await self.pause(min(settings.heartbeat_s, settings.reconcile_s) / 2)
+
+    async def _take_over(self) -> None:
+        for replica in await self.parts.mailboxes.silent_replicas():
+            moved = await self.parts.mailboxes.reclaim(replica)
+            self.parts.metrics.reclaimed.inc(moved)
+            self.log.warning("replica.reclaimed", replica=replica, messages=moved)
+
+    async def _sweep_spool(self) -> None:
+        """Remove files whose message is gone, as after a loss of Redis: they block the Fetcher."""
+        candidates = self.parts.spool.unheld()
+        if candidates:
+            for file in candidates - await self.parts.mailboxes.files_in_lanes():
+                await self.parts.spool.remove(file)
+                self.log.warning("spool.orphan", file=file)
+
+    async def _measure(self) -> None:
+        metrics = self.parts.metrics
+        for mailbox, length in (await self.parts.mailboxes.lengths()).items():
+            metrics.mailbox_length.labels(mailbox).set(length)
+        metrics.spool_bytes.set(self.parts.spool.used_bytes)

@@ -1,0 +1,71 @@
+"""Supervisor: runs the actors, and runs those again that crash."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from imgsvc import backoff, logs
+from imgsvc.actors.base import Actor, Parts
+
+_RESTARTS = 6  # of one actor ...
+_WITHIN_S = 60.0  # ... in this time are too many
+_WAITS_S = backoff.exponential(_RESTARTS + 1, 0.2)
+
+
+class GaveUpError(Exception):
+    """An actor keeps crashing; the process must end so that someone notices."""
+
+
+class Supervisor:
+    """Runs one actor of each kind.
+
+    Args:
+        parts: what actors are made of.
+        pipeline: the kinds.
+    """
+
+    def __init__(self, parts: Parts, pipeline: Sequence[type[Actor]]) -> None:
+        self._parts = parts
+        self._pipeline = pipeline
+        self._actors: dict[type[Actor], Actor] = {}
+        self._stopping = False
+        self._log = logs.get("supervisor")
+
+    async def run(self) -> None:
+        """Run all actors until ``stop``.
+
+        Raises:
+            GaveUpError: one crashed too often; the others were cancelled.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                for kind in self._pipeline:
+                    group.create_task(self._keep_running(kind), name=kind.name)
+        except* GaveUpError as errors:
+            raise errors.exceptions[0] from None
+
+    def stop(self) -> None:
+        """Tell every actor to take nothing new; ``run`` returns when they are done."""
+        self._stopping = True
+        for actor in self._actors.values():
+            actor.stop()
+
+    async def _keep_running(self, kind: type[Actor]) -> None:
+        crashes: deque[float] = deque(maxlen=_RESTARTS)
+        while not self._stopping:
+            actor = self._actors[kind] = kind(self._parts)
+            try:
+                await actor.run()
+            except Exception as error:
+                now = time.monotonic()
+                if len(crashes) == _RESTARTS and now - crashes[0] < _WITHIN_S:
+                    self._log.critical("actor.gave_up", actor=kind.name, exc_info=True)
+                    raise GaveUpError(f"{kind.name} keeps crashing: {error!r}") from error
+                recent = sum(1 for at in crashes if now - at < _WITHIN_S)
+                crashes.append(now)
+                self._parts.metrics.actor_restarts.labels(kind.name).inc()
+                self._log.exception("actor.crashed", actor=kind.name, wait_s=_WAITS_S[recent])
+                await asyncio.sleep(_WAITS_S[recent])

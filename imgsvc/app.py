@@ -1,0 +1,181 @@
+"""The composition root: from settings to a running service, and back down in good order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from imgsvc import logs, mailboxes
+from imgsvc.actors import PIPELINE, Parts, Supervisor
+from imgsvc.bucket import Bucket
+from imgsvc.codec_pool import CodecPool
+from imgsvc.errors import ServiceError
+from imgsvc.http import keys, middleware, ops, routes
+from imgsvc.ledger import Ledger
+from imgsvc.metrics import Metrics
+from imgsvc.net import Outbound
+from imgsvc.settings import Settings
+from imgsvc.spool import Spool
+
+_PREPARE_EVERY_S = 1.0
+_log = logs.get("app")
+
+
+def new_replica_id() -> str:
+    """An id that no other process ever had: host, process and chance."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+@contextlib.asynccontextmanager
+async def parts(settings: Settings) -> AsyncIterator[Parts]:
+    """All clients and resources of one process; closed again at the end.
+
+    Raises:
+        SettingsError: the bucket's credentials are unusable.
+        OSError: the spool folder cannot be made.
+    """
+    replica = new_replica_id()
+    metrics = Metrics()
+    async with contextlib.AsyncExitStack() as stack:
+        client = mailboxes.connect(settings.redis)
+        stack.push_async_callback(client.aclose)
+        bucket = Bucket(settings.gcs)
+        stack.push_async_callback(asyncio.to_thread, bucket.close)
+        ledger = Ledger(settings.mongo)
+        stack.callback(ledger.close)
+        outbound = Outbound(settings.net, settings.fetch)
+        stack.push_async_callback(outbound.close)
+        spool = Spool(settings.spool, replica)
+        spool.open()
+        stack.callback(spool.close)
+        codec = CodecPool(settings.codec, metrics)
+        stack.callback(codec.close)
+        await codec.start()
+        yield Parts(
+            settings=settings,
+            metrics=metrics,
+            mailboxes=mailboxes.Mailboxes(client, settings.redis, replica),
+            ledger=ledger,
+            spool=spool,
+            outbound=outbound,
+            codec=codec,
+            bucket=bucket,
+        )
+
+
+def application(parts: Parts, health: keys.Health) -> web.Application:
+    """The HTTP side of one process."""
+    app = web.Application(
+        middlewares=middleware.MIDDLEWARES,
+        client_max_size=parts.settings.http.body_limit_bytes,
+    )
+    app[keys.SETTINGS] = parts.settings
+    app[keys.LEDGER] = parts.ledger
+    app[keys.MAILBOXES] = parts.mailboxes
+    app[keys.BUCKET] = parts.bucket
+    app[keys.GUARD] = parts.outbound.guard
+    app[keys.METRICS] = parts.metrics
+    app[keys.HEALTH] = health
+    app.on_response_prepare.append(middleware.add_headers)
+    ops.remember_checks(app)
+    routes.add(app)
+    return app
+
+
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Run the service.
+
+    Args:
+        settings: all of them.
+        stop: set it to have the service leave in good order.
+
+    Raises:
+        SettingsError: a setting turns out to be unusable.
+        GaveUpError: an actor keeps crashing.
+        OSError: the port or the spool cannot be had.
+    """
+    async with parts(settings) as made:
+        health = keys.Health()
+        runner = web.AppRunner(
+            application(made, health),
+            access_log=None,
+            shutdown_timeout=settings.http.shutdown_s,
+        )
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, settings.http.host, settings.http.port).start()
+            _log.info(
+                "service.started",
+                replica=made.mailboxes.replica,
+                url=f"http://{settings.http.host}:{settings.http.port}",
+                codec_workers=made.codec.size,
+            )
+            if not settings.webhook.secrets:
+                _log.warning("webhook.unsigned", remedy="set [webhook] secrets")
+            await _work(made, stop, health)
+        finally:
+            health.state = "shutting down"
+            await runner.cleanup()
+        _log.info("service.stopped")
+
+
+async def _work(made: Parts, stop: asyncio.Event, health: keys.Health) -> None:
+    """Run the actors until told to stop, then leave in good order."""
+    stopped = asyncio.create_task(stop.wait())
+    working = asyncio.create_task(_run_actors(made, stop, health))
+    try:
+        await asyncio.wait({stopped, working}, return_when=asyncio.FIRST_COMPLETED)
+        health.state = "shutting down"
+        async with asyncio.timeout(made.settings.http.shutdown_s):
+            await working
+    except TimeoutError:
+        _log.warning("shutdown.unfinished", remedy="the rest is handed to other replicas")
+    finally:
+        stopped.cancel()
+        with contextlib.suppress(ServiceError):
+            handed = await made.mailboxes.reclaim(made.mailboxes.replica, leaving=True)
+            _log.info("shutdown.handed_back", messages=handed)
+
+
+async def _run_actors(made: Parts, stop: asyncio.Event, health: keys.Health) -> None:
+    if not await _prepare(made, stop):
+        return
+    supervisor = Supervisor(made, PIPELINE)
+    working = asyncio.create_task(supervisor.run())
+    stopped = asyncio.create_task(stop.wait())
+    health.state = "ok"
+    try:
+        await asyncio.wait({stopped, working}, return_when=asyncio.FIRST_COMPLETED)
+        supervisor.stop()
+        with contextlib.suppress(ServiceError):
+            await made.mailboxes.end_reads()
+        await working
+    finally:
+        stopped.cancel()
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+
+
+async def _prepare(made: Parts, stop: asyncio.Event) -> bool:
+    """Create what is missing, once the servers are there; False if told to stop meanwhile."""
+    while not stop.is_set():
+        try:
+            await made.ledger.prepare()
+            await made.mailboxes.prepare()
+            if made.settings.gcs.emulator_host:
+                await made.bucket.ensure()  # nobody else makes it in an emulator
+            # Known to be alive before the first message is taken.
+            await made.mailboxes.beat()
+        except ServiceError as error:
+            _log.warning("service.waiting", reason=error.detail, cause=repr(error.__cause__))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), _PREPARE_EVERY_S)
+        else:
+            return True
+    return False

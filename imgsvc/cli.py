@@ -1,0 +1,142 @@
+"""The ``imgsvc`` command."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+import uvloop
+from pydantic import SecretStr
+from rich.console import Console
+
+from imgsvc import app, logs, settings, webhooks
+from imgsvc.actors.supervisor import GaveUpError
+from imgsvc.embedded import EmbeddedError, EmbeddedServers, Endpoints
+from imgsvc.http import openapi, routes
+from imgsvc.settings import Settings, SettingsError
+
+cli = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Batch image compression: URLs in, smaller images in your bucket out.",
+)
+Config = Annotated[
+    Path | None, typer.Option("--config", help="Settings file; config.toml if there is one.")
+]
+_err = Console(stderr=True, highlight=False)
+
+
+def main() -> None:
+    """Run the command; what the user can mend is one line, not a traceback."""
+    try:
+        cli()
+    except (SettingsError, EmbeddedError, GaveUpError) as error:
+        _err.print(f"[red]imgsvc:[/red] {error}", markup=True, soft_wrap=True)
+        raise SystemExit(2 if isinstance(error, SettingsError) else 1) from None
+    except OSError as error:
+        _err.print(f"imgsvc: {error}", markup=False, soft_wrap=True)
+        raise SystemExit(1) from None
+
+
+@cli.command()
+def serve(config: Config = None) -> None:
+    """Run the service: HTTP server and actors, until SIGTERM."""
+    loaded = settings.load(config)
+    logs.configure(loaded.log)
+    _run(lambda stop: app.serve(loaded, stop))
+
+
+@cli.command()
+def dev(config: Config = None) -> None:
+    """Run the service with embedded servers, for development only."""
+    loaded = settings.load(config)
+    logs.configure(loaded.log)
+    _run(lambda stop: _dev(loaded, stop))
+
+
+@cli.command(name="config")
+def show_config(config: Config = None) -> None:
+    """Print the settings in force, secrets masked."""
+    print(settings.show(settings.load(config)))  # noqa: T201
+
+
+@cli.command(name="openapi")
+def show_openapi() -> None:
+    """Print the OpenAPI document."""
+    text = orjson.dumps(openapi.document(routes.ROUTES), option=orjson.OPT_INDENT_2)
+    print(text.decode())  # noqa: T201
+
+
+def _run(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+    """Run ``work`` on uvloop; SIGTERM and SIGINT set the event that it is given."""
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await work(stop)
+
+    uvloop.run(main())
+
+
+async def _dev(loaded: Settings, stop: asyncio.Event) -> None:
+    async with EmbeddedServers(loaded.dev.data_dir) as servers:
+        developed, secret = for_development(loaded, servers.endpoints)
+        _err.print(
+            "For development only: embedded Valkey, SecantusDB and fake-gcs-server, data in "
+            f"{loaded.dev.data_dir}/; addresses in {', '.join(map(str, developed.net.allow))} "
+            "may be fetched.",
+            style="yellow",
+            markup=False,
+        )
+        if secret:
+            _err.print(f"Webhooks are signed with {secret}", markup=False, soft_wrap=True)
+        _err.print(f"http://127.0.0.1:{loaded.http.port}  API: /docs  Stop: Ctrl-C")
+        await app.serve(developed, stop)
+
+
+def for_development(loaded: Settings, endpoints: Endpoints) -> tuple[Settings, str | None]:
+    """The settings pointed at embedded servers, and the webhook secret if one was made up.
+
+    What the environment or file says otherwise stays, but for where the servers are.
+    """
+    secret = None
+    webhook = loaded.webhook
+    if not webhook.secrets:
+        secret = webhooks.new_secret()
+        webhook = webhook.model_copy(update={"secrets": (SecretStr(secret),)})
+    net = loaded.net
+    if not net.allow:
+        net = settings.Net.model_validate({**net.model_dump(), "allow": ("127.0.0.0/8", "::1/128")})
+    # The client library looks here too.
+    os.environ["STORAGE_EMULATOR_HOST"] = endpoints.gcs_url
+    changed = loaded.model_copy(
+        update={
+            "redis": loaded.redis.model_copy(
+                update={
+                    "host": endpoints.redis_host,
+                    "port": endpoints.redis_port,
+                    "password": None,
+                    "tls": False,
+                }
+            ),
+            "mongo": loaded.mongo.model_copy(update={"uri": SecretStr(endpoints.mongo_uri)}),
+            "gcs": loaded.gcs.model_copy(
+                update={"emulator_host": endpoints.gcs_url, "signed_urls": False}
+            ),
+            "webhook": webhook,
+            "net": net,
+        }
+    )
+    return changed, secret
+
+
+if __name__ == "__main__":
+    main()

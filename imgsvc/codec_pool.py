@@ -1,0 +1,218 @@
+"""Worker processes that decode and encode: one single-worker pool for each core.
+
+Separate pools, because one lost process breaks a whole ``ProcessPoolExecutor``: this way it costs
+the image that killed it and nobody else's. A worker that overruns its deadline is killed; waiting
+for it would leave it running. Workers are replaced after a number of tasks from outside, since
+``max_tasks_per_child`` can deadlock (cpython gh-115634).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import multiprocessing
+import os
+import resource
+import signal
+import threading
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing.context import BaseContext
+from pathlib import Path
+
+from imgsvc import logs
+from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.metrics import Metrics
+from imgsvc.model import Recipe
+from imgsvc.settings import Codec
+
+_KEPT_VARIABLES = frozenset({"PATH", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "VIRTUAL_ENV"})
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One file to encode into another."""
+
+    source: Path
+    target: Path
+    recipe: Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a worker says of a file that worked out; the bytes are in the target."""
+
+    bytes_out: int
+    format: str
+    width: int
+    height: int
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    # Workers answer with codes: a pickled exception could carry anything, or not unpickle.
+    code: str
+    detail: str
+
+
+class _Worker:
+    """One process, behind an executor of its own."""
+
+    def __init__(self, context: BaseContext, settings: Codec) -> None:
+        self._context = context
+        self._settings = settings
+        self._executor: ProcessPoolExecutor | None = None
+        self._pid = 0
+        self.tasks = 0
+
+    async def start(self) -> None:
+        self._executor = ProcessPoolExecutor(
+            1, self._context, initializer=_prepare, initargs=(self._settings,)
+        )
+        self.tasks = 0
+        self._pid = await asyncio.get_running_loop().run_in_executor(self._executor, os.getpid)
+
+    async def run(self, task: Task) -> Result | _Refusal:
+        if self._executor is None:
+            await self.start()
+        self.tasks += 1
+        return await asyncio.get_running_loop().run_in_executor(
+            self._executor, _encode, task, self._settings
+        )
+
+    def stop(self, *, kill: bool) -> None:
+        """Let the process end, or end it at once; the next ``run`` starts another."""
+        if self._executor is None:
+            return
+        if kill and self._pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._executor, self._pid = None, 0
+
+
+class CodecPool:
+    """All worker processes of this replica.
+
+    Args:
+        settings: how many, and their limits.
+        metrics: counts of lost workers.
+    """
+
+    def __init__(self, settings: Codec, metrics: Metrics) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._log = logs.get("codec_pool")
+        # Forked from a server that holds neither threads nor sockets of ours.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["imgsvc.codec"])
+        self._workers = [_Worker(context, settings) for _ in range(settings.worker_count)]
+        self._idle: asyncio.LifoQueue[_Worker] = asyncio.LifoQueue()
+
+    @property
+    def size(self) -> int:
+        """Number of worker processes."""
+        return len(self._workers)
+
+    async def start(self) -> None:
+        """Start the processes."""
+        await asyncio.gather(*(worker.start() for worker in self._workers))
+        for worker in self._workers:
+            self._idle.put_nowait(worker)
+
+    async def encode(self, task: Task) -> Result:
+        """Encode one file.
+
+        Raises:
+            ServiceError: with the code of an image that cannot be encoded; CODEC_TIMEOUT if it
+                overran ``[codec] task_s``, CODEC_CRASHED if its worker died.
+        """
+        worker = await self._idle.get()
+        try:
+            async with asyncio.timeout(self._settings.task_s):
+                answer = await worker.run(task)
+        except TimeoutError:
+            self._lose(worker, "deadline")
+            raise ServiceError(
+                ErrorCode.CODEC_TIMEOUT,
+                f"Decoding or encoding took more than {self._settings.task_s:g} s.",
+            ) from None
+        except BrokenProcessPool:
+            self._lose(worker, "crash")
+            raise ServiceError(ErrorCode.CODEC_CRASHED) from None
+        except asyncio.CancelledError:
+            self._lose(worker, "cancelled")
+            raise
+        finally:
+            if worker.tasks >= self._settings.tasks_per_worker:
+                worker.stop(kill=False)
+            self._idle.put_nowait(worker)
+        if isinstance(answer, _Refusal):
+            raise ServiceError(ErrorCode[answer.code], answer.detail)
+        return answer
+
+    def _lose(self, worker: _Worker, reason: str) -> None:
+        self._log.warning("codec.worker_lost", reason=reason)
+        self._metrics.codec_kills.labels(reason).inc()
+        worker.stop(kill=True)
+
+    def close(self) -> None:
+        """End all processes at once; nobody waits for their work any more."""
+        for worker in self._workers:
+            worker.stop(kill=True)
+
+
+# What follows runs in the worker processes.
+
+
+def _prepare(settings: Codec) -> None:
+    from imgsvc import codec  # noqa: PLC0415 - the parent process has no business with PIL
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    # A decoder has no use for credentials.
+    for name in set(os.environ) - _KEPT_VARIABLES:
+        del os.environ[name]
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    memory = settings.memory_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    codec.prepare_process()
+
+
+def _die_with_parent() -> None:
+    # The executor's queue never reports its end: each worker holds the writing side too.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _encode(task: Task, settings: Codec) -> Result | _Refusal:
+    from imgsvc import codec  # noqa: PLC0415
+
+    # The limit counts from the process' birth; the default action of SIGXCPU kills, where a
+    # handler in Python would wait for the decoder to return.
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    allowed = int(used.ru_utime + used.ru_stime + settings.task_s * 2) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (allowed, resource.RLIM_INFINITY))
+    limits = codec.Limits(
+        max_pixels=settings.max_pixels,
+        max_frames=settings.max_frames,
+        max_total_pixels=settings.max_total_pixels,
+        max_jpeg_scans=settings.max_jpeg_scans,
+    )
+    try:
+        encoded = codec.encode(task.source.read_bytes(), task.recipe, limits)
+    except ServiceError as error:
+        return _Refusal(error.code.name, error.detail)
+    task.target.write_bytes(encoded.data)
+    return Result(
+        bytes_out=len(encoded.data),
+        format=encoded.format,
+        width=encoded.width,
+        height=encoded.height,
+        note=encoded.note,
+    )

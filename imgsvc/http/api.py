@@ -1,0 +1,267 @@
+"""The calls that clients make."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from imgsvc import logs, report
+from imgsvc.bucket import Bucket
+from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.http import keys, problems, uploads
+from imgsvc.http.schemas import DownloadQuery, ImagesQuery, RequestsQuery
+from imgsvc.ledger import Document
+from imgsvc.model import OPEN_REQUEST, ImageStatus, RequestStatus
+
+_LINES = 500  # of a report, written at once
+_log = logs.get("http")
+
+
+async def upload(request: web.Request) -> web.Response:
+    """Accept products; 202 once the ledger has them."""
+    ledger = request.app[keys.LEDGER]
+    limit = request.app[keys.SETTINGS].http.backlog_limit
+    new = await uploads.read(request)
+    if await ledger.count_in_flight() + new.total_images > limit:
+        raise ServiceError(ErrorCode.OVERLOADED, retry_after_s=30)
+    await ledger.insert(new)
+    # Only a hint: the dealer looks for itself, also while Redis is away.
+    with contextlib.suppress(ServiceError):
+        await request.app[keys.MAILBOXES].wake_dealer()
+    _log.info(
+        "request.accepted",
+        request_id=new.id,
+        products=len(new.products),
+        images=new.total_images,
+    )
+    return web.json_response(
+        {"requestId": new.id, "status": RequestStatus.PENDING},
+        status=202,
+        headers={"Location": f"/status/{new.id}"},
+    )
+
+
+async def status(request: web.Request) -> web.Response:
+    """The status object."""
+    return _json(await _status(request))
+
+
+async def images(request: web.Request) -> web.Response:
+    """A page of images in input order."""
+    wanted = problems.query(ImagesQuery, request)
+    found = await _status(request)
+    product, index = _image_cursor(wanted.cursor)
+    limit = min(wanted.limit, request.app[keys.SETTINGS].http.page_limit)
+    page: list[Document] = []
+    next_cursor = None
+    async for row in request.app[keys.LEDGER].products(
+        found["requestId"], first=product, with_status=wanted.status
+    ):
+        first = index if row["n"] == product else 0
+        for at, image in enumerate(row["images"][first:], start=first):
+            if wanted.status and image["status"] != wanted.status:
+                continue
+            if len(page) == limit:
+                next_cursor = _cursor([row["n"], at])
+                break
+            page.append(_image(row, at, image))
+        if next_cursor:
+            break
+    await _fill_in_urls(request.app[keys.BUCKET], page)
+    return _json({"images": page, "nextCursor": next_cursor})
+
+
+async def deliveries(request: web.Request) -> web.Response:
+    """The recorded attempts to announce the request's end."""
+    attempts = await request.app[keys.LEDGER].deliveries(request.match_info["id"])
+    if attempts is None:
+        raise _no_such_request()
+    return _json({"attempts": attempts})
+
+
+async def requests(request: web.Request) -> web.Response:
+    """A page of requests, newest first."""
+    wanted = problems.query(RequestsQuery, request)
+    limit = min(wanted.limit, request.app[keys.SETTINGS].http.page_limit)
+    found = await request.app[keys.LEDGER].requests(
+        status=wanted.status,
+        created_after=wanted.created_after,
+        created_before=wanted.created_before,
+        before=_request_cursor(wanted.cursor),
+        limit=limit + 1,
+    )
+    page = found[:limit]
+    more = len(found) > limit
+    last = _cursor([page[-1]["createdAt"], page[-1]["requestId"]]) if more else None
+    return _json({"requests": page, "nextCursor": last})
+
+
+async def download(request: web.Request) -> web.StreamResponse:
+    """The report, streamed."""
+    wanted = problems.query(DownloadQuery, request)
+    found = await _status(request)
+    if found["status"] in OPEN_REQUEST and not wanted.partial:
+        raise ServiceError(
+            ErrorCode.NOT_FINISHED,
+            "The request is not finished; wait, or ask with ?partial=true.",
+            retry_after_s=5,
+        )
+    columns: report.Columns = "failed" if wanted.only else wanted.columns
+    rows = request.app[keys.LEDGER].products(
+        found["requestId"], with_status=ImageStatus.FAILED if wanted.only else None
+    )
+    bucket = request.app[keys.BUCKET]
+    # The first lines are made before the status is sent: an error can still be told.
+    pending = [row async for row in _take(rows, _LINES)]
+    text = report.header(columns) + await _lines(bucket, pending, columns)
+    response = web.StreamResponse(
+        headers={
+            "Content-Type": "text/csv; charset=utf-8",
+            "Content-Disposition": f'attachment; filename="{found["requestId"]}.csv"',
+        }
+    )
+    await response.prepare(request)
+    try:
+        while pending:
+            await response.write(text)
+            pending = [row async for row in _take(rows, _LINES)]
+            text = await _lines(bucket, pending, columns)
+    except ServiceError:
+        # The status is sent: only a broken transfer can still say that this is not all.
+        _log.exception("report.broken_off", request_id=found["requestId"])
+        if request.transport:
+            request.transport.abort()
+        return response
+    await response.write_eof()
+    return response
+
+
+async def _take(rows: AsyncIterator[Document], count: int) -> AsyncIterator[Document]:
+    for _ in range(count):
+        try:
+            yield await anext(rows)
+        except StopAsyncIteration:
+            return
+
+
+async def _lines(bucket: Bucket, rows: list[Document], columns: report.Columns) -> bytes:
+    shown = [[_image(row, i, image) for i, image in enumerate(row["images"])] for row in rows]
+    await _fill_in_urls(bucket, [image for row in shown for image in row])
+    return b"".join(
+        report.line(
+            report.ReportRow(
+                row["serialNumber"],
+                row["productName"],
+                [
+                    _report_image(image, stored.get("note"))
+                    for image, stored in zip(of_row, row["images"], strict=True)
+                ],
+            ),
+            columns,
+        )
+        for row, of_row in zip(rows, shown, strict=True)
+    )
+
+
+def _report_image(image: Document, note: str | None) -> report.ReportImage:
+    error = image["error"] or {}
+    return report.ReportImage(
+        input_url=image["inputUrl"],
+        status=ImageStatus(image["status"]),
+        output_url=image["outputUrl"],
+        error_code=error.get("code"),
+        error_detail=error.get("detail"),
+        bytes_in=image["bytesIn"],
+        bytes_out=image["bytesOut"],
+        format=image["format"],
+        width=image["width"],
+        height=image["height"],
+        note=note,
+    )
+
+
+async def _status(request: web.Request) -> Document:
+    found = await request.app[keys.LEDGER].status(request.match_info["id"])
+    if found is None:
+        raise _no_such_request()
+    return found
+
+
+def _no_such_request() -> ServiceError:
+    return ServiceError(ErrorCode.NOT_FOUND, "There is no request with this id.")
+
+
+def _image(row: Document, index: int, image: Document) -> Document:
+    return {
+        "serialNumber": row["serialNumber"],
+        "productName": row["productName"],
+        "product": row["n"],
+        "index": index,
+        "inputUrl": image["url"],
+        "outputUrl": image.get("output"),  # the object's name; see _fill_in_urls
+        "status": image["status"],
+        "error": image.get("error"),
+        "bytesIn": image.get("bytesIn"),
+        "bytesOut": image.get("bytesOut"),
+        "format": image.get("format"),
+        "width": image.get("width"),
+        "height": image.get("height"),
+    }
+
+
+async def _fill_in_urls(bucket: Bucket, page: list[Document]) -> None:
+    stored = [image for image in page if image["outputUrl"]]
+    urls = await bucket.urls([image["outputUrl"] for image in stored])
+    for image, url in zip(stored, urls, strict=True):
+        image["outputUrl"] = url
+
+
+def _json(body: Document) -> web.Response:
+    return web.Response(body=orjson.dumps(body), content_type="application/json")
+
+
+def _cursor(position: list[Any]) -> str:
+    return base64.urlsafe_b64encode(orjson.dumps(position)).decode().rstrip("=")
+
+
+def _position(cursor: str) -> list[Any]:
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        position = orjson.loads(base64.urlsafe_b64decode(padded))
+    except (binascii.Error, ValueError):
+        position = None
+    if not isinstance(position, list) or len(position) != 2:  # noqa: PLR2004 - as made above
+        raise _bad_cursor()
+    return position
+
+
+def _bad_cursor() -> ServiceError:
+    return problems.invalid(
+        [{"loc": ["cursor"], "msg": "is not a cursor; pass nextCursor of the page before"}]
+    )
+
+
+def _image_cursor(cursor: str | None) -> tuple[int, int]:
+    if cursor is None:
+        return 0, 0
+    product, index = _position(cursor)
+    if not isinstance(product, int) or not isinstance(index, int) or min(product, index) < 0:
+        raise _bad_cursor()
+    return product, index
+
+
+def _request_cursor(cursor: str | None) -> tuple[datetime, str] | None:
+    if cursor is None:
+        return None
+    at, last = _position(cursor)
+    try:
+        return datetime.fromisoformat(at), str(last)
+    except (TypeError, ValueError):
+        raise _bad_cursor() from None

@@ -1,0 +1,38 @@
+"""What handlers find on the application; put there by ``app``."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from aiohttp import web
+
+from imgsvc.bucket import Bucket
+from imgsvc.ledger import Ledger
+from imgsvc.mailboxes import Mailboxes
+from imgsvc.metrics import Metrics
+from imgsvc.net import Guard
+from imgsvc.settings import Settings
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Health:
+    """Whether this replica wants traffic: only while its state is ``ok``."""
+
+    def __init__(self) -> None:
+        self.state = "starting"
+
+
+SETTINGS = web.AppKey("settings", Settings)
+LEDGER = web.AppKey("ledger", Ledger)
+MAILBOXES = web.AppKey("mailboxes", Mailboxes)
+BUCKET = web.AppKey("bucket", Bucket)
+GUARD = web.AppKey("guard", Guard)
+METRICS = web.AppKey("metrics", Metrics)
+HEALTH = web.AppKey("health", Health)
+POLICIES: web.AppKey[Mapping[Any, str]] = web.AppKey("policies", Mapping)
+
+CLIENT = web.RequestKey("client", str)
+CALL_ID = web.RequestKey("call_id", str)
+RATE_HEADERS: web.RequestKey[Mapping[str, str]] = web.RequestKey("rate_headers", Mapping)

@@ -1,0 +1,128 @@
+"""What happens around every call: its id, its refusals, its log line, its headers."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import time
+import uuid
+from collections.abc import Iterable
+
+import structlog
+from aiohttp import web
+
+from imgsvc import logs
+from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.http import keys, problems, ratelimit
+from imgsvc.http.keys import Handler
+from imgsvc.settings import Network
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "Referrer-Policy": "no-referrer",
+}
+_HTTP_ERRORS = {
+    404: ErrorCode.NOT_FOUND,
+    405: ErrorCode.METHOD_NOT_ALLOWED,
+    413: ErrorCode.BODY_TOO_LARGE,
+}
+_log = logs.get("http")
+
+
+async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """Signal handler: headers go on every answer, streamed ones included."""
+    response.headers.update(_HEADERS)
+    if keys.CALL_ID in request:
+        response.headers["X-Request-Id"] = request[keys.CALL_ID]
+    response.headers.update(request.get(keys.RATE_HEADERS, {}))
+
+
+@web.middleware
+async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """One canonical log line, one measurement, and the call's id in all that is logged."""
+    given = request.headers.get("X-Request-Id", "")
+    request[keys.CALL_ID] = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    request[keys.CLIENT] = _client(request)
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(call_id=request[keys.CALL_ID])
+    resource = request.match_info.route.resource
+    route = resource.canonical if resource else "none"
+    started = time.monotonic()
+    status = 499  # the client went away
+    try:
+        response = await handler(request)
+        status = response.status
+    finally:
+        seconds = time.monotonic() - started
+        request.app[keys.METRICS].http_seconds.labels(route, request.method, str(status)).observe(
+            seconds
+        )
+        _log.info(
+            "http.answered",
+            method=request.method,
+            path=request.path,
+            route=route,
+            status=status,
+            ms=round(seconds * 1000, 1),
+            client=request[keys.CLIENT],
+        )
+    return response
+
+
+@web.middleware
+async def refuse(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every refusal is problem+json, and no traceback reaches a client."""
+    try:
+        return await handler(request)
+    except ServiceError as error:
+        if isinstance(error, ratelimit.RateLimitedError):
+            request[keys.RATE_HEADERS] = error.headers
+        return problems.response(error)
+    except web.HTTPException as error:
+        if error.status < 400:  # noqa: PLR2004 - a redirect is no refusal
+            raise
+        code = _HTTP_ERRORS.get(error.status, ErrorCode.BAD_REQUEST)
+        response = problems.response(ServiceError(code))
+        if "Allow" in error.headers:
+            response.headers["Allow"] = error.headers["Allow"]
+        return response
+    except Exception:  # noqa: BLE001 - the outermost edge
+        _log.exception("http.failed", path=request.path)
+        return problems.response(ServiceError(ErrorCode.INTERNAL))
+
+
+@web.middleware
+async def limit(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Uploads and reads are limited separately; operators' calls are not."""
+    policy = request.app[keys.POLICIES].get(request.match_info.handler)
+    if policy:
+        request[keys.RATE_HEADERS] = await ratelimit.admit(request, policy)
+    return await handler(request)
+
+
+def _client(request: web.Request) -> str:
+    """The client's address: the last hop that is not a proxy of ours.
+
+    What stands further left in X-Forwarded-For was written by the client itself.
+    """
+    trusted = request.app[keys.SETTINGS].http.trusted_proxies
+    hops = [h.strip() for h in ",".join(request.headers.getall("X-Forwarded-For", [])).split(",")]
+    address = request.remote or "unknown"
+    for hop in reversed(hops):
+        if not hop or not _is_in(address, trusted):
+            break
+        address = hop[:64]
+    return address
+
+
+def _is_in(address: str, networks: Iterable[Network]) -> bool:
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return any(parsed in network for network in networks)
+
+
+MIDDLEWARES = (observe, refuse, limit)

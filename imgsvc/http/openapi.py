@@ -1,0 +1,108 @@
+"""The OpenAPI 3.1 document, made from the table of routes and the shapes it names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+import imgsvc
+from imgsvc.http.schemas import Problem
+
+if TYPE_CHECKING:
+    from imgsvc.http.routes import Route
+
+_REF = "#/components/schemas/{model}"
+_CSV_EXAMPLE = (
+    "Serial Number,Product Name,Input Image Urls\n"
+    '1,Chair,"https://example.com/a.jpg, https://example.com/b.png"\n'
+)
+
+
+def document(routes: Iterable[Route]) -> dict[str, Any]:
+    """The document for a table of routes."""
+    routes = tuple(routes)
+    bodies: set[type[BaseModel]] = {m for r in routes for m in (r.query, *r.body.values()) if m}
+    answers: set[type[BaseModel]] = {Problem}
+    answers |= {m for r in routes for m in r.answers.values() if not isinstance(m, str)}
+    schemas, definitions = models_json_schema(
+        [
+            *((m, "validation") for m in sorted(bodies, key=_name)),
+            *((m, "serialization") for m in sorted(answers, key=_name)),
+        ],
+        ref_template=_REF,
+    )
+    by_model = {model: schema for (model, _), schema in schemas.items()}
+    components = definitions["$defs"]
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(
+            route, by_model, components
+        )
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "imgsvc",
+            "version": imgsvc.__version__,
+            "description": "Post products with image URLs; get them smaller, in your bucket.",
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "paths": paths,
+        "components": {"schemas": components},
+    }
+
+
+def _name(model: type[BaseModel]) -> str:
+    return model.__name__
+
+
+def _operation(
+    route: Route, by_model: Mapping[Any, Any], components: Mapping[str, Any]
+) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "operationId": route.handler.__name__.strip("_"),
+        "summary": route.summary,
+        "responses": {},
+    }
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in re.findall(r"{(\w+)}", route.path)
+    ]
+    if route.query:
+        shape = components[by_model[route.query]["$ref"].rpartition("/")[2]]
+        parameters += [
+            {"name": name, "in": "query", "required": False, "schema": schema}
+            for name, schema in shape["properties"].items()
+        ]
+    if parameters:
+        operation["parameters"] = parameters
+    if route.body:
+        operation["requestBody"] = {
+            "required": True,
+            "content": {
+                media: {"schema": by_model[model]}
+                if model
+                else {"schema": {"type": "string"}, "example": _CSV_EXAMPLE}
+                for media, model in route.body.items()
+            },
+        }
+    for status, shape in route.answers.items():
+        content = (
+            {shape: {"schema": {"type": "object" if shape.endswith("json") else "string"}}}
+            if isinstance(shape, str)
+            else {"application/json": {"schema": by_model[shape]}}
+        )
+        operation["responses"][str(status)] = {
+            "description": HTTPStatus(status).phrase,
+            "content": content,
+        }
+    for status in route.refusals:
+        operation["responses"][str(status)] = {
+            "description": HTTPStatus(status).phrase,
+            "content": {"application/problem+json": {"schema": by_model[Problem]}},
+        }
+    return operation

@@ -1,0 +1,130 @@
+"""The whole table: every address, what answers it, and what the OpenAPI document says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from aiohttp import web
+from pydantic import BaseModel
+
+from imgsvc.http import api, keys, openapi, ops, schemas
+from imgsvc.http.keys import Handler
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One call.
+
+    Attributes:
+        method: in capitals.
+        path: with ``{id}`` where a request's id stands.
+        handler: answers it.
+        summary: one line for the document.
+        answers: status -> shape of the body, or its media type where it is not JSON.
+        refusals: statuses that come with a problem.
+        query: shape of the query.
+        body: media type -> shape of the body.
+        limit: which rate limit counts it.
+    """
+
+    method: Literal["GET", "POST"]
+    path: str
+    handler: Handler
+    summary: str
+    answers: Mapping[int, type[BaseModel] | str]
+    refusals: tuple[int, ...] = ()
+    query: type[BaseModel] | None = None
+    body: Mapping[str, type[BaseModel] | None] = field(default_factory=dict)
+    limit: Literal["upload", "read"] | None = None
+
+
+async def _openapi(request: web.Request) -> web.Response:  # noqa: ARG001
+    return web.json_response(openapi.document(ROUTES))
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        "POST",
+        "/api/upload",
+        api.upload,
+        "Post products with image URLs",
+        {202: schemas.Accepted},
+        (400, 408, 413, 415, 422, 429, 503),
+        query=schemas.CsvQuery,
+        body={
+            "application/json": schemas.Upload,
+            "text/csv": None,
+            "multipart/form-data": schemas.Form,
+        },
+        limit="upload",
+    ),
+    Route(
+        "GET",
+        "/status/{id}",
+        api.status,
+        "Where a request stands",
+        {200: schemas.Status},
+        (404, 429, 503),
+        limit="read",
+    ),
+    Route(
+        "GET",
+        "/api/requests",
+        api.requests,
+        "List requests, newest first",
+        {200: schemas.RequestsPage},
+        (422, 429, 503),
+        query=schemas.RequestsQuery,
+        limit="read",
+    ),
+    Route(
+        "GET",
+        "/api/requests/{id}/images",
+        api.images,
+        "The images of a request, in input order",
+        {200: schemas.ImagesPage},
+        (404, 422, 429, 503),
+        query=schemas.ImagesQuery,
+        limit="read",
+    ),
+    Route(
+        "GET",
+        "/api/requests/{id}/deliveries",
+        api.deliveries,
+        "The attempts to deliver a request's webhook",
+        {200: schemas.Deliveries},
+        (404, 429, 503),
+        limit="read",
+    ),
+    Route(
+        "GET",
+        "/download/{id}",
+        api.download,
+        "The report as CSV",
+        {200: "text/csv"},
+        (404, 409, 422, 429, 503),
+        query=schemas.DownloadQuery,
+        limit="read",
+    ),
+    Route("GET", "/healthz", ops.healthz, "The process runs", {200: schemas.Health}),
+    Route(
+        "GET",
+        "/readyz",
+        ops.readyz,
+        "The service can do its work",
+        {200: schemas.Readiness, 503: schemas.Readiness},
+    ),
+    Route("GET", "/metrics", ops.metrics, "Metrics for Prometheus", {200: "text/plain"}),
+    Route("GET", "/openapi.json", _openapi, "This document", {200: "application/json"}),
+    Route("GET", "/docs", ops.docs, "This document, to read", {200: "text/html"}),
+    Route("GET", "/docs.js", ops.docs_script, "Part of /docs", {200: "text/javascript"}),
+    Route("GET", "/docs.css", ops.docs_style, "Part of /docs", {200: "text/css"}),
+)
+
+
+def add(app: web.Application) -> None:
+    """Put the whole table on an application."""
+    app[keys.POLICIES] = {route.handler: route.limit for route in ROUTES if route.limit}
+    app.add_routes([web.route(r.method, r.path, r.handler) for r in ROUTES])

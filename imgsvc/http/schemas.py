@@ -1,0 +1,204 @@
+"""The shapes of requests and answers; the OpenAPI document is generated from them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from imgsvc.model import ImageStatus, Recipe, RequestStatus, WebhookStatus
+
+Text = Annotated[str, Field(min_length=1, max_length=500)]
+Cursor = Annotated[str | None, Field(description="`nextCursor` of the page before.")]
+
+
+class _Shape(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, alias_generator=to_camel, validate_by_name=True
+    )
+
+
+class _Strict(_Shape):
+    model_config = ConfigDict(strict=True)
+
+
+class Product(_Strict):
+    """One product and its images."""
+
+    serial_number: Text
+    product_name: Text
+    input_urls: Annotated[list[str], Field(min_length=1, description="http or https URLs.")]
+
+
+class Upload(_Strict):
+    """What is posted as JSON to /api/upload."""
+
+    products: Annotated[list[Product], Field(min_length=1)]
+    webhook_url: Annotated[
+        str | None, Field(description="Told by a signed POST when the request has ended.")
+    ] = None
+    options: Recipe = Recipe()
+
+
+class Form(_Shape):
+    """What is posted as multipart/form-data to /api/upload."""
+
+    file: Annotated[
+        str,
+        Field(
+            description="CSV with the columns Serial Number, Product Name, Input Image Urls.",
+            json_schema_extra={"format": "binary"},
+        ),
+    ]
+    webhook_url: str | None = None
+    options: Annotated[str | None, Field(description="`options` as JSON.")] = None
+
+
+class CsvQuery(_Shape):
+    """What goes beside a text/csv body."""
+
+    webhook_url: str | None = None
+    options: Annotated[str | None, Field(description="`options` as JSON.")] = None
+
+
+class Accepted(_Shape):
+    """The request is in the ledger; it will be worked on."""
+
+    request_id: str
+    status: Literal[RequestStatus.PENDING]
+
+
+class Webhook(_Shape):
+    """Where the announcement stands."""
+
+    status: WebhookStatus
+    attempts: int
+
+
+class Status(_Shape):
+    """Where a request stands; failed images count as processed."""
+
+    request_id: str
+    status: RequestStatus
+    processed_products: int
+    total_products: int
+    processed_images: int
+    failed_images: int
+    total_images: int
+    bytes_in: int
+    bytes_out: int
+    created_at: datetime
+    updated_at: datetime
+    webhook: Webhook | None
+
+
+class ImageError(_Shape):
+    """Why an image failed."""
+
+    code: str
+    detail: str
+
+
+class Image(_Shape):
+    """One image and what became of it."""
+
+    serial_number: str
+    product_name: str
+    product: int
+    index: int
+    input_url: str
+    output_url: str | None
+    status: ImageStatus
+    error: ImageError | None
+    bytes_in: int | None
+    bytes_out: int | None
+    format: str | None
+    width: int | None
+    height: int | None
+
+
+class ImagesPage(_Shape):
+    """Images in input order."""
+
+    images: list[Image]
+    next_cursor: str | None
+
+
+class ImagesQuery(_Shape):
+    """Which images."""
+
+    cursor: Cursor = None
+    limit: Annotated[int, Field(ge=1)] = 100
+    status: ImageStatus | None = None
+
+
+class RequestsPage(_Shape):
+    """Requests, newest first."""
+
+    requests: list[Status]
+    next_cursor: str | None
+
+
+class RequestsQuery(_Shape):
+    """Which requests."""
+
+    status: RequestStatus | None = None
+    created_after: AwareDatetime | None = None
+    created_before: AwareDatetime | None = None
+    limit: Annotated[int, Field(ge=1)] = 50
+    cursor: Cursor = None
+
+
+class DownloadQuery(_Shape):
+    """Which report."""
+
+    partial: Annotated[bool, Field(description="Also while the request is not finished.")] = False
+    columns: Annotated[
+        Literal["basic", "full"], Field(description="full adds error and size columns.")
+    ] = "basic"
+    only: Annotated[
+        Literal["failed"] | None,
+        Field(description="failed: only failed images, as a CSV that can be posted again."),
+    ] = None
+
+
+class Attempt(_Shape):
+    """One attempt to deliver a webhook."""
+
+    attempt: int
+    at: datetime
+    status: int | None
+    latency_ms: int
+    error: str | None
+
+
+class Deliveries(_Shape):
+    """All recorded attempts."""
+
+    attempts: list[Attempt]
+
+
+class Health(_Shape):
+    """The process runs."""
+
+    status: Literal["ok"]
+
+
+class Readiness(_Shape):
+    """Whether this replica can do its work, and what it lacks if not."""
+
+    status: Literal["ready", "not ready"]
+    checks: dict[str, str]
+
+
+class Problem(_Shape):
+    """Why a call was refused (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    errors: list[dict[str, Any]] | None = None

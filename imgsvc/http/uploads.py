@@ -1,0 +1,189 @@
+"""Reading what clients post: JSON, CSV or a form, counted while it arrives, then validated."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from aiohttp import BodyPartReader, web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from imgsvc import report
+from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.http import keys, problems
+from imgsvc.http.schemas import CsvQuery, Product, Upload
+from imgsvc.ledger import NewProduct, NewRequest
+from imgsvc.model import Recipe
+from imgsvc.net import Guard
+from imgsvc.settings import Http
+
+_CHUNK = 64 * 1024
+_FORM_FIELDS = ("file", "webhookUrl", "options")
+_LARGE = 256 * 1024  # from here on validating takes long enough to be done beside the loop
+
+
+async def read(request: web.Request) -> NewRequest:
+    """The request that a client posts.
+
+    Raises:
+        ServiceError: INVALID_JSON, INVALID_CSV, VALIDATION_FAILED, BODY_TOO_LARGE,
+            UNSUPPORTED_MEDIA_TYPE or REQUEST_TIMEOUT.
+    """
+    settings = request.app[keys.SETTINGS].http
+    try:
+        async with asyncio.timeout(settings.body_timeout_s):
+            form = await _form(request, settings.body_limit_bytes)
+    except TimeoutError:
+        raise ServiceError(ErrorCode.REQUEST_TIMEOUT) from None
+    reader = _Reader(settings, request.app[keys.GUARD], request[keys.CALL_ID])
+    body = form.get("file", b"")
+    if len(body) > _LARGE:
+        return await asyncio.to_thread(reader.request, request.content_type, form)
+    return reader.request(request.content_type, form)
+
+
+async def _form(request: web.Request, limit: int) -> dict[str, bytes]:
+    """The body as ``file`` with the fields beside it, whatever way they were sent."""
+    match request.content_type:
+        case "application/json":
+            return {"file": await _collect(_pieces(request), limit)}
+        case "text/csv":
+            beside = problems.query(CsvQuery, request).model_dump(by_alias=True, exclude_none=True)
+            body = await _collect(_pieces(request), limit)
+            return {"file": body} | {name: text.encode() for name, text in beside.items()}
+        case "multipart/form-data":
+            return await _multipart(request, limit)
+    raise ServiceError(ErrorCode.UNSUPPORTED_MEDIA_TYPE)
+
+
+async def _multipart(request: web.Request, limit: int) -> dict[str, bytes]:
+    form: dict[str, bytes] = {}
+    try:
+        async for part in await request.multipart():
+            name = part.name if isinstance(part, BodyPartReader) else None
+            if not isinstance(part, BodyPartReader) or name not in _FORM_FIELDS:
+                raise problems.invalid(
+                    [{"loc": [name or "?"], "msg": f"is not one of {', '.join(_FORM_FIELDS)}"}]
+                )
+            if name in form:
+                raise problems.invalid([{"loc": [name], "msg": "is given twice"}])
+            used = sum(map(len, form.values()))
+            form[name] = await _collect(_part(part), limit, used)
+    except (ValueError, AssertionError, HttpProcessingError, web.RequestPayloadError):
+        raise ServiceError(ErrorCode.BAD_REQUEST, "The form is not well-formed.") from None
+    if "file" not in form:
+        raise problems.invalid([{"loc": ["file"], "msg": "is missing; attach the CSV"}])
+    return form
+
+
+async def _pieces(request: web.Request) -> AsyncIterator[bytes]:
+    async for piece in request.content.iter_chunked(_CHUNK):
+        yield piece
+
+
+async def _part(part: BodyPartReader) -> AsyncIterator[bytes]:
+    while piece := await part.read_chunk(_CHUNK):
+        yield bytes(piece)
+
+
+async def _collect(pieces: AsyncIterator[bytes], limit: int, used: int = 0) -> bytes:
+    """All pieces, counted: aiohttp's own limit does not see these."""
+    body = bytearray()
+    async for piece in pieces:
+        if used + len(body) + len(piece) > limit:
+            raise ServiceError(
+                ErrorCode.BODY_TOO_LARGE,
+                f"The body is larger than {limit} bytes; split it into several uploads.",
+            )
+        body += piece
+    return bytes(body)
+
+
+class _Reader:
+    """Validates what was posted, within the limits of the settings."""
+
+    def __init__(self, settings: Http, guard: Guard, call_id: str) -> None:
+        self._settings = settings
+        self._call_id = call_id
+        self._guard = guard
+        self._errors: list[dict[str, Any]] = []
+
+    def request(self, content_type: str, form: dict[str, bytes]) -> NewRequest:
+        if content_type == "application/json":
+            upload = problems.validated(Upload, None, json=form["file"])
+            webhook_url, recipe = upload.webhook_url, upload.options
+            products = [
+                (["products", i], _new(product)) for i, product in enumerate(upload.products)
+            ]
+        else:
+            products, webhook_url, recipe = self._from_csv(form)
+        self._check(products, webhook_url)
+        if self._errors:
+            raise problems.invalid(self._errors)
+        return NewRequest([p for _, p in products], recipe, webhook_url, self._call_id)
+
+    def _from_csv(
+        self, form: dict[str, bytes]
+    ) -> tuple[list[tuple[list[Any], NewProduct]], str | None, Recipe]:
+        recipe = Recipe()
+        if "options" in form:
+            try:
+                recipe = problems.validated(Recipe, None, json=form["options"])
+            except ServiceError as error:
+                inner = error.errors or [{"loc": [], "msg": error.detail}]
+                self._errors += [{**e, "loc": ["options", *e["loc"]]} for e in inner]
+        webhook_url = form.get("webhookUrl", b"").decode(errors="replace") or None
+        rows = report.parse(form["file"], max_rows=self._settings.max_products)
+        products: list[tuple[list[Any], NewProduct]] = [
+            (["line", row.line], NewProduct(row.serial_number, row.product_name, row.urls))
+            for row in rows
+        ]
+        return products, webhook_url, recipe
+
+    def _check(self, products: list[tuple[list[Any], NewProduct]], webhook_url: str | None) -> None:
+        settings = self._settings
+        if len(products) > settings.max_products:
+            self._refuse(
+                ["products"],
+                f"{len(products)} products are more than the {settings.max_products} allowed; "
+                "split them into several uploads",
+            )
+        total = sum(len(product.input_urls) for _, product in products)
+        if total > settings.max_images:
+            self._refuse(
+                ["products"],
+                f"{total} images are more than the {settings.max_images} allowed in one request; "
+                "split them into several uploads",
+            )
+        if webhook_url is not None:
+            self._check_url(["webhookUrl"], webhook_url)
+        for loc, product in products:
+            if len(self._errors) >= problems.MAX_ERRORS:
+                return
+            self._check_product(loc, product)
+
+    def _check_product(self, loc: list[Any], product: NewProduct) -> None:
+        place = [*loc, "inputUrls"]
+        if len(product.input_urls) > self._settings.max_urls_per_product:
+            self._refuse(
+                place,
+                f"{len(product.input_urls)} URLs are more than the "
+                f"{self._settings.max_urls_per_product} allowed for one product",
+            )
+            return
+        for index, url in enumerate(product.input_urls):
+            self._check_url([*place, index], url)
+
+    def _check_url(self, loc: list[Any], url: str) -> None:
+        try:
+            self._guard.parse(url)
+        except ServiceError as error:
+            self._refuse(loc, error.detail)
+
+    def _refuse(self, loc: list[Any], msg: str) -> None:
+        self._errors.append({"loc": loc, "msg": msg})
+
+
+def _new(product: Product) -> NewProduct:
+    return NewProduct(product.serial_number, product.product_name, product.input_urls)

@@ -1,0 +1,687 @@
+"""The ledger: MongoDB holds the work, and what became of it.
+
+Two collections. ``requests`` has one document for each request; ``products`` one for each
+product, with its images embedded and ``open``, how many of them are not terminal, so that one
+conditional update finishes an image exactly once. Products are written first and the request
+last: a request exists when its document does.
+
+The counters on a request serve ``/status`` while it runs. They are a cache: the end of a request
+is decided by asking whether any product is still open, and its final numbers are counted anew.
+
+Motor is used here alone, and only through calls that PyMongo's ``AsyncMongoClient`` has too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo import ASCENDING, DESCENDING, InsertOne, ReturnDocument, UpdateOne
+from pymongo.errors import PyMongoError
+
+from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.group_commit import GroupCommit
+from imgsvc.model import (
+    OPEN_REQUEST,
+    ImageStatus,
+    Recipe,
+    RequestStatus,
+    WebhookStatus,
+    outcome,
+)
+from imgsvc.settings import Mongo
+
+Document = dict[str, Any]
+
+_INSERT_BATCH = 1000
+_GROUP = 200
+
+
+@dataclass(frozen=True, slots=True)
+class NewProduct:
+    """A product as the client posted it."""
+
+    serial_number: str
+    product_name: str
+    input_urls: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class NewRequest:
+    """A request as the client posted it."""
+
+    products: Sequence[NewProduct]
+    recipe: Recipe
+    webhook_url: str | None = None
+    call_id: str = ""  # of the HTTP call that brought it
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+    @property
+    def total_images(self) -> int:
+        """Images of all products."""
+        return sum(len(p.input_urls) for p in self.products)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What an actor has to know about one open image."""
+
+    url: str
+    recipe: Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The end of an image that worked out."""
+
+    output: str  # the object's name in the bucket
+    checksum: str
+    bytes_in: int
+    bytes_out: int
+    format: str
+    width: int
+    height: int
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The end of an image that did not."""
+
+    code: ErrorCode
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenImages:
+    """One product that has images to be worked on."""
+
+    product: int
+    indexes: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One claimed attempt to announce the end of a request."""
+
+    attempt: int
+    url: str
+    status: Document
+
+
+@dataclass(frozen=True, slots=True)
+class _Finish:
+    request_id: str
+    product: int
+    index: int
+    end: Completed | Failed
+
+
+class Ledger:
+    """Everything the service remembers.
+
+    Every method raises ``ServiceError(UNAVAILABLE)`` while MongoDB is away.
+
+    Args:
+        settings: where MongoDB is.
+    """
+
+    def __init__(self, settings: Mongo) -> None:
+        self._client: Any = AsyncIOMotorClient(
+            settings.uri.get_secret_value(),
+            serverSelectionTimeoutMS=settings.timeout_ms,
+            connectTimeoutMS=settings.timeout_ms,
+            socketTimeoutMS=settings.timeout_ms * 4,
+            # A 202 promises that the request survives: ask for that.
+            w="majority",
+            journal=True,
+            readConcernLevel="local",
+            tz_aware=True,
+            appname="imgsvc",
+        )
+        database = self._client[settings.database]
+        self._requests = database["requests"]
+        self._products = database["products"]
+        self._finishes = GroupCommit[_Finish, bool](self._finish_group, _GROUP)
+
+    async def prepare(self) -> None:
+        """Create the indexes; harmless when they are there."""
+        with _translated():
+            await self._products.create_index([("request", ASCENDING), ("n", ASCENDING)])
+            await self._products.create_index(
+                [("request", ASCENDING), ("open", ASCENDING), ("n", ASCENDING)]
+            )
+            await self._requests.create_index([("status", ASCENDING), ("createdAt", ASCENDING)])
+            await self._requests.create_index([("createdAt", DESCENDING), ("_id", DESCENDING)])
+            await self._requests.create_index(
+                [("webhook.nextAt", ASCENDING)],
+                partialFilterExpression={"webhook.status": WebhookStatus.PENDING},
+            )
+
+    async def check(self) -> None:
+        """Raise ServiceError unless MongoDB answers."""
+        with _translated():
+            await self._client.admin.command("ping")
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._client.close()
+
+    # Taking requests in.
+
+    async def insert(self, new: NewRequest) -> None:
+        """Write a request: its products, then itself, which is the moment it is accepted.
+
+        Raises:
+            ServiceError: UNAVAILABLE; then there is no request.
+        """
+        options = new.recipe.model_dump(exclude_none=True)
+        now = _now()
+        try:
+            with _translated():
+                for start in range(0, len(new.products), _INSERT_BATCH):
+                    batch = new.products[start : start + _INSERT_BATCH]
+                    await self._products.bulk_write(
+                        [
+                            InsertOne(_product(new.id, start + i, product, options))
+                            for i, product in enumerate(batch)
+                        ],
+                        ordered=False,
+                    )
+                await self._requests.insert_one(
+                    {
+                        "_id": new.id,
+                        "callId": new.call_id,
+                        "status": RequestStatus.PENDING,
+                        "options": options,
+                        "totalProducts": len(new.products),
+                        "totalImages": new.total_images,
+                        "processedProducts": 0,
+                        "processedImages": 0,
+                        "failedImages": 0,
+                        "bytesIn": 0,
+                        "bytesOut": 0,
+                        "createdAt": now,
+                        "updatedAt": now,
+                        "webhook": _new_webhook(new.webhook_url),
+                    }
+                )
+        except ServiceError:
+            await self._withdraw(new.id)
+            raise
+
+    async def _withdraw(self, request_id: str) -> None:
+        # A lost reply may mean that the request was written after all; as the client was told
+        # 503, it must not run. Should this fail too, nobody knows its id and nothing is lost.
+        with contextlib.suppress(ServiceError), _translated():
+            await self._requests.delete_one({"_id": request_id})
+            await self._products.delete_many({"request": request_id})
+
+    # Telling.
+
+    async def status(self, request_id: str) -> Document | None:
+        """The status object of a request, or None if there is no such request."""
+        with _translated():
+            found = await self._requests.find_one({"_id": request_id})
+        return status_object(found) if found else None
+
+    async def requests(
+        self,
+        *,
+        status: str | None,
+        created_after: datetime | None,
+        created_before: datetime | None,
+        before: tuple[datetime, str] | None,
+        limit: int,
+    ) -> list[Document]:
+        """Status objects, newest first.
+
+        Args:
+            status: only requests in this status.
+            created_after: only younger ones.
+            created_before: only older ones.
+            before: creation time and id of the last one seen.
+            limit: how many at most.
+        """
+        clauses: list[Document] = []
+        if status:
+            clauses.append({"status": status})
+        if created_after:
+            clauses.append({"createdAt": {"$gt": created_after}})
+        if created_before:
+            clauses.append({"createdAt": {"$lt": created_before}})
+        if before:
+            at, last = before
+            clauses.append(
+                {"$or": [{"createdAt": {"$lt": at}}, {"createdAt": at, "_id": {"$lt": last}}]}
+            )
+        with _translated():
+            cursor = self._requests.find({"$and": clauses} if clauses else {})
+            cursor = cursor.sort([("createdAt", DESCENDING), ("_id", DESCENDING)]).limit(limit)
+            return [status_object(found) async for found in cursor]
+
+    async def products(
+        self, request_id: str, *, first: int = 0, with_status: str | None = None
+    ) -> AsyncIterator[Document]:
+        """The products of a request in input order, streamed.
+
+        Args:
+            request_id: whose products.
+            first: the number of the first one wanted.
+            with_status: only products that have an image in this status.
+        """
+        wanted: Document = {"request": request_id, "n": {"$gte": first}}
+        if with_status:
+            wanted["images.status"] = with_status
+        with _translated():
+            async for found in self._products.find(wanted).sort("n", ASCENDING).batch_size(500):
+                yield found
+
+    async def count_in_flight(self) -> int:
+        """Images that accepted requests still wait for."""
+        with _translated():
+            cursor = self._requests.aggregate(
+                [
+                    {"$match": {"status": {"$in": sorted(OPEN_REQUEST)}}},
+                    {
+                        "$group": {
+                            "_id": None,
+                            "total": {"$sum": "$totalImages"},
+                            "done": {"$sum": "$processedImages"},
+                        }
+                    },
+                ]
+            )
+            found = [row async for row in cursor]
+        return max(0, found[0]["total"] - found[0]["done"]) if found else 0
+
+    # Dealing work out.
+
+    async def open_requests(self, limit: int) -> dict[str, str]:
+        """Requests that are not finished, oldest first: id -> id of the call they came with."""
+        with _translated():
+            cursor = self._requests.find({"status": {"$in": sorted(OPEN_REQUEST)}}, {"callId": 1})
+            cursor = cursor.sort("createdAt", ASCENDING).limit(limit)
+            return {found["_id"]: found["callId"] async for found in cursor}
+
+    async def start(self, request_id: str) -> None:
+        """Mark a request as being processed, if it was pending."""
+        with _translated():
+            await self._requests.update_one(
+                {"_id": request_id, "status": RequestStatus.PENDING},
+                {"$set": {"status": RequestStatus.PROCESSING, "updatedAt": _now()}},
+            )
+
+    async def open_images(self, request_id: str, after: int, limit: int) -> list[OpenImages]:
+        """The next products with open images, by number, ``after`` the given one."""
+        with _translated():
+            cursor = self._products.find(
+                {"request": request_id, "open": {"$gt": 0}, "n": {"$gt": after}},
+                {"n": 1, "images.status": 1},
+            )
+            cursor = cursor.sort("n", ASCENDING).limit(limit)
+            return [
+                OpenImages(
+                    found["n"],
+                    [
+                        i
+                        for i, image in enumerate(found["images"])
+                        if image["status"] == ImageStatus.PENDING
+                    ],
+                )
+                async for found in cursor
+            ]
+
+    async def due_webhooks(self, limit: int) -> dict[str, str]:
+        """Finished requests whose announcement is due now: id -> id of the call they came with."""
+        with _translated():
+            cursor = self._requests.find(
+                {"webhook.status": WebhookStatus.PENDING, "webhook.nextAt": {"$lte": _now()}},
+                {"callId": 1},
+            ).limit(limit)
+            return {found["_id"]: found["callId"] async for found in cursor}
+
+    # Working on images.
+
+    async def work(self, request_id: str, product: int, index: int) -> Work | None:
+        """What there is to do for an image, or None if it is not open (any more)."""
+        with _translated():
+            found = await self._products.find_one(
+                {"_id": _product_id(request_id, product)},
+                {"options": 1, "images": {"$slice": [index, 1]}},
+            )
+        image = found["images"][0] if found and found["images"] else None
+        if not found or not image or image["status"] != ImageStatus.PENDING:
+            return None
+        return Work(url=image["url"], recipe=Recipe(**found["options"]))
+
+    async def finish(
+        self, request_id: str, product: int, index: int, end: Completed | Failed
+    ) -> bool:
+        """Write the end of an image; the first end written stays.
+
+        Returns:
+            True for one caller if the request is finished with it and its webhook is due.
+        """
+        return await self._finishes.submit(_Finish(request_id, product, index, end))
+
+    async def _finish_group(self, group: Sequence[_Finish]) -> list[bool]:
+        with _translated():
+            now = _now()
+            written = await self._products.bulk_write(
+                [_finish_one(item) for item in group], ordered=False
+            )
+            touched = {_product_id(item.request_id, item.product) for item in group}
+            closed = [
+                found
+                async for found in self._products.find(
+                    {"_id": {"$in": sorted(touched)}, "open": 0}, {"request": 1, "closed": 1}
+                )
+            ]
+            newly = [found for found in closed if not found["closed"]]
+            exact = written.matched_count == len(group)
+            if newly:
+                marked = await self._products.bulk_write(
+                    [
+                        UpdateOne(
+                            {"_id": found["_id"], "closed": False}, {"$set": {"closed": True}}
+                        )
+                        for found in newly
+                    ],
+                    ordered=False,
+                )
+                exact = exact and marked.matched_count == len(newly)
+            if exact:
+                await self._count(group, Counter(found["request"] for found in newly), now)
+            else:
+                # Somebody else had finished one of these: then we cannot tell which of our
+                # increments are right, so the cache is refreshed from the truth.
+                for request_id in sorted({item.request_id for item in group}):
+                    await self._recount(request_id, now)
+            due: set[str] = set()
+            for request_id in sorted({found["request"] for found in closed}):
+                if await self._complete(request_id):
+                    due.add(request_id)
+        answers = []
+        for item in group:
+            answers.append(item.request_id in due)
+            due.discard(item.request_id)
+        return answers
+
+    async def _count(self, group: Sequence[_Finish], products: Counter[str], now: datetime) -> None:
+        increments: dict[str, Counter[str]] = {}
+        for item in group:
+            counted = increments.setdefault(item.request_id, Counter())
+            counted["processedImages"] += 1
+            if isinstance(item.end, Completed):
+                counted["bytesIn"] += item.end.bytes_in
+                counted["bytesOut"] += item.end.bytes_out
+            else:
+                counted["failedImages"] += 1
+        for request_id, number in products.items():
+            increments[request_id]["processedProducts"] += number
+        await self._requests.bulk_write(
+            [
+                UpdateOne({"_id": request_id}, {"$inc": dict(counted), "$set": {"updatedAt": now}})
+                for request_id, counted in increments.items()
+            ],
+            ordered=False,
+        )
+
+    async def _totals(self, request_id: str) -> Document:
+        """The true counters of a request, from its products."""
+        cursor = self._products.aggregate(
+            [
+                {"$match": {"request": request_id}},
+                {"$unwind": "$images"},
+                {
+                    "$group": {
+                        "_id": "$images.status",
+                        "images": {"$sum": 1},
+                        "bytesIn": {"$sum": "$images.bytesIn"},
+                        "bytesOut": {"$sum": "$images.bytesOut"},
+                    }
+                },
+            ]
+        )
+        rows = {row["_id"]: row async for row in cursor}
+        rows.pop(ImageStatus.PENDING, None)
+        return {
+            "processedProducts": await self._products.count_documents(
+                {"request": request_id, "open": 0}
+            ),
+            "processedImages": sum(row["images"] for row in rows.values()),
+            "failedImages": rows.get(ImageStatus.FAILED, {}).get("images", 0),
+            "bytesIn": sum(row["bytesIn"] for row in rows.values()),
+            "bytesOut": sum(row["bytesOut"] for row in rows.values()),
+        }
+
+    async def _recount(self, request_id: str, now: datetime) -> None:
+        await self._requests.update_one(
+            {"_id": request_id, "status": {"$in": sorted(OPEN_REQUEST)}},
+            {"$set": {**await self._totals(request_id), "updatedAt": now}},
+        )
+
+    async def complete(self, request_id: str) -> bool:
+        """End a request none of whose products is open; True if its webhook is due by this."""
+        with _translated():
+            return await self._complete(request_id)
+
+    async def _complete(self, request_id: str) -> bool:
+        still_open = await self._products.find_one(
+            {"request": request_id, "open": {"$gt": 0}}, {"_id": 1}
+        )
+        if still_open:
+            return False
+        found = await self._requests.find_one(
+            {"_id": request_id, "status": RequestStatus.PROCESSING}, {"webhook": 1}
+        )
+        if not found:
+            return False
+        totals = await self._totals(request_id)
+        now = _now()
+        change = {
+            **totals,
+            "status": outcome(totals["processedImages"], totals["failedImages"]),
+            "updatedAt": now,
+            "finishedAt": now,
+        }
+        if found["webhook"]:
+            change |= {"webhook.status": WebhookStatus.PENDING, "webhook.nextAt": now}
+        written = await self._requests.update_one(
+            {"_id": request_id, "status": RequestStatus.PROCESSING}, {"$set": change}
+        )
+        return bool(written.matched_count and found["webhook"])
+
+    # Announcing.
+
+    async def claim_delivery(self, request_id: str, attempts: int) -> Delivery | None:
+        """Count an attempt before it is made, so that no crash can exceed the limit.
+
+        Args:
+            request_id: whose end is announced.
+            attempts: how many there may be in all.
+
+        Returns:
+            The attempt, or None if there is nothing (more) to send.
+        """
+        now = _now()
+        with _translated():
+            found = await self._requests.find_one_and_update(
+                {
+                    "_id": request_id,
+                    "webhook.status": WebhookStatus.PENDING,
+                    "webhook.attempts": {"$lt": attempts},
+                },
+                {"$inc": {"webhook.attempts": 1}, "$set": {"webhook.lastAt": now}},
+                return_document=ReturnDocument.AFTER,
+            )
+            if not found:
+                # The last attempt was claimed by someone who never came back.
+                await self._requests.update_one(
+                    {
+                        "_id": request_id,
+                        "webhook.status": WebhookStatus.PENDING,
+                        "webhook.attempts": {"$gte": attempts},
+                    },
+                    {"$set": {"webhook.status": WebhookStatus.FAILED, "updatedAt": now}},
+                )
+                return None
+        webhook = found["webhook"]
+        return Delivery(webhook["attempts"], webhook["url"], status_object(found))
+
+    async def record_delivery(
+        self,
+        request_id: str,
+        *,
+        attempt: int,
+        http_status: int | None,
+        latency_ms: int,
+        error: str | None,
+        next_wait_s: float | None,
+    ) -> None:
+        """Write what came of an attempt.
+
+        Args:
+            request_id: whose end was announced.
+            attempt: its number, from 1.
+            http_status: what the receiver answered, if it did.
+            latency_ms: how long it took.
+            error: why it does not count as delivered, or None if it does.
+            next_wait_s: seconds until the next attempt; None if there is none.
+        """
+        now = _now()
+        change: Document = {"updatedAt": now}
+        if error is None:
+            change["webhook.status"] = WebhookStatus.DELIVERED
+        elif next_wait_s is None:
+            change["webhook.status"] = WebhookStatus.FAILED
+        else:
+            change["webhook.nextAt"] = now + timedelta(seconds=next_wait_s)
+        entry = {
+            "attempt": attempt,
+            "at": now,
+            "status": http_status,
+            "latencyMs": latency_ms,
+            "error": error,
+        }
+        with _translated():
+            await self._requests.update_one(
+                {"_id": request_id, "webhook.status": WebhookStatus.PENDING},
+                {
+                    "$set": change,
+                    "$push": {"webhook.log": {"$each": [entry], "$slice": -100}},
+                },
+            )
+
+    async def deliveries(self, request_id: str) -> list[Document] | None:
+        """The recorded attempts to announce a request's end; None if there is no request."""
+        with _translated():
+            found = await self._requests.find_one({"_id": request_id}, {"webhook.log": 1})
+        if not found:
+            return None
+        return [
+            {**entry, "at": iso(entry["at"])}
+            for entry in (found.get("webhook") or {}).get("log", [])
+        ]
+
+
+def status_object(found: Document) -> Document:
+    """A request as ``GET /status/{id}`` and webhooks show it."""
+    webhook = found["webhook"]
+    return {
+        "requestId": found["_id"],
+        "status": found["status"],
+        "processedProducts": found["processedProducts"],
+        "totalProducts": found["totalProducts"],
+        "processedImages": found["processedImages"],
+        "failedImages": found["failedImages"],
+        "totalImages": found["totalImages"],
+        "bytesIn": found["bytesIn"],
+        "bytesOut": found["bytesOut"],
+        "createdAt": iso(found["createdAt"]),
+        "updatedAt": iso(found["updatedAt"]),
+        "webhook": {
+            "status": webhook["status"] or WebhookStatus.PENDING,
+            "attempts": webhook["attempts"],
+        }
+        if webhook
+        else None,
+    }
+
+
+def iso(at: datetime) -> str:
+    """A time as ISO 8601 in UTC with ``Z``, in milliseconds."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _now() -> datetime:
+    # MongoDB keeps milliseconds; more would make what we write differ from what we read.
+    now = datetime.now(UTC)
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+
+def _product_id(request_id: str, product: int) -> str:
+    return f"{request_id}/{product}"
+
+
+def _product(request_id: str, number: int, product: NewProduct, options: Document) -> Document:
+    return {
+        "_id": _product_id(request_id, number),
+        "request": request_id,
+        "n": number,
+        "serialNumber": product.serial_number,
+        "productName": product.product_name,
+        "options": options,
+        "open": len(product.input_urls),
+        "closed": False,
+        "images": [{"url": url, "status": ImageStatus.PENDING} for url in product.input_urls],
+    }
+
+
+def _new_webhook(url: str | None) -> Document | None:
+    return {"url": url, "status": None, "attempts": 0, "log": []} if url else None
+
+
+def _finish_one(item: _Finish) -> UpdateOne:
+    at = f"images.{item.index}"
+    if isinstance(item.end, Completed):
+        end = item.end
+        change: Iterable[tuple[str, Any]] = (
+            ("status", ImageStatus.COMPLETED),
+            ("output", end.output),
+            ("checksum", end.checksum),
+            ("bytesIn", end.bytes_in),
+            ("bytesOut", end.bytes_out),
+            ("format", end.format),
+            ("width", end.width),
+            ("height", end.height),
+            ("note", end.note),
+        )
+    else:
+        change = (
+            ("status", ImageStatus.FAILED),
+            ("error", {"code": item.end.code.name, "detail": item.end.detail}),
+        )
+    return UpdateOne(
+        {
+            "_id": _product_id(item.request_id, item.product),
+            f"{at}.status": ImageStatus.PENDING,
+        },
+        {"$set": {f"{at}.{key}": value for key, value in change}, "$inc": {"open": -1}},
+    )
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """MongoDB being away is one error to the rest of the service."""
+    try:
+        yield
+    except PyMongoError as error:
+        raise ServiceError(ErrorCode.UNAVAILABLE, retry_after_s=2) from error

@@ -1,0 +1,494 @@
+"""The actors' mailboxes: Redis Streams with consumer groups.
+
+A message is in exactly one mailbox. Every script under ``lua/`` that moves one acts only if its
+``XACK`` answered 1, which makes the pending entry a token that can be spent once: replies lost,
+replicas paused and clients that retry never duplicate it. What Redis forgets, the dealer deals
+again from the ledger.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, cast
+
+import orjson
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+
+from imgsvc import logs
+from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.messages import Compressed, Fetched, ImageJob, WebhookJob
+from imgsvc.settings import Redis as RedisSettings
+
+GROUP = "imgsvc"
+TAG = "{imgsvc}"  # one hash tag, so that the scripts work on Redis Cluster
+FETCH = f"{TAG}:fetch"
+NOTIFY = f"{TAG}:notify"
+DEAD = f"{TAG}:dead"
+IN_FLIGHT = f"{TAG}:in-flight"
+REPLICAS = f"{TAG}:replicas"
+WAKE = f"{TAG}:wake"
+DEALING = f"{TAG}:dealing"
+
+BLOCK_MS = 2000
+_BATCH = 100
+
+Job = ImageJob | WebhookJob
+Facts = Fetched | Compressed | None
+
+
+def compress_lane(replica: str) -> str:
+    """The mailbox of one replica's Compressor: the bytes are where the Fetcher left them."""
+    return f"{TAG}:compress:{replica}"
+
+
+def upload_lane(replica: str) -> str:
+    """The mailbox of one replica's Uploader."""
+    return f"{TAG}:upload:{replica}"
+
+
+def delayed(mailbox: str) -> str:
+    """The ZSET of what waits to go back to ``mailbox``, by the time it is due."""
+    return f"{mailbox}:delayed"
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A message as it was taken out of a mailbox."""
+
+    mailbox: str
+    entry_id: str
+    key: str
+    job: str
+    facts: str
+    deliveries: int  # how often it was lost with the replica that worked on it
+
+
+def connect(settings: RedisSettings, *, reader_of: str | None = None) -> Redis:
+    """A client for Redis.
+
+    The client's own retries are off: by default a lost reply makes redis-py send an XADD up to
+    eleven times. What may be repeated is repeated by the caller, who knows.
+
+    Args:
+        settings: where Redis is.
+        reader_of: the replica, if it is for its blocking reads: their socket must outlast
+            ``BLOCK_MS``, and they can be told by name.
+    """
+    return Redis(
+        host=settings.host,
+        port=settings.port,
+        db=settings.db,
+        password=settings.password.get_secret_value() if settings.password else None,
+        ssl=settings.tls,
+        decode_responses=True,
+        legacy_responses=False,
+        retry=Retry(NoBackoff(), 0),
+        socket_timeout=10 if reader_of else 5,
+        client_name=_reader_name(reader_of) if reader_of else None,
+        socket_connect_timeout=5,
+        health_check_interval=0,
+    )
+
+
+def _reader_name(replica: str) -> str:
+    return f"imgsvc-reader:{replica}"
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Redis being away is one error to the rest of the service."""
+    try:
+        yield
+    except ResponseError as error:
+        if str(error).startswith(("OOM", "MISCONF", "READONLY", "LOADING", "CLUSTERDOWN")):
+            raise ServiceError(ErrorCode.UNAVAILABLE, retry_after_s=2) from error
+        raise
+    except (RedisError, OSError) as error:
+        raise ServiceError(ErrorCode.UNAVAILABLE, retry_after_s=2) from error
+
+
+class Mailboxes:
+    """All that the service does with Redis, over one client.
+
+    Args:
+        client: from ``connect``.
+        settings: window, lease and heartbeat.
+        replica: the id of this process; it owns the lanes of that name.
+    """
+
+    def __init__(self, client: Redis, settings: RedisSettings, replica: str) -> None:
+        self._client = client
+        self._settings = settings
+        self.replica = replica
+        self._lease_ms = int(settings.lease_s * 1000)
+        self._scripts = {
+            name: client.register_script(
+                resources.files("imgsvc.lua").joinpath(f"{name}.lua").read_text("utf-8")
+            )
+            for name in (
+                "beat",
+                "bury",
+                "deal",
+                "hand_off",
+                "later",
+                "promote",
+                "reclaim",
+                "settle",
+                "take_token",
+            )
+        }
+
+    async def _run(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        with _translated():
+            return await self._scripts[script](keys=list(keys), args=list(args))
+
+    def inbox(self, mailbox: str) -> Inbox:
+        """The reading end of a mailbox, over a connection of its own."""
+        return Inbox(connect(self._settings, reader_of=self.replica), self, mailbox)
+
+    def bell(self) -> Bell:
+        """The dealer's bell, over a connection of its own."""
+        return Bell(connect(self._settings, reader_of=self.replica))
+
+    async def prepare(self) -> None:
+        """Create the shared mailboxes' groups where they are missing."""
+        for mailbox in (FETCH, NOTIFY):
+            await self.ensure_group(mailbox)
+
+    async def ensure_group(self, mailbox: str) -> None:
+        """Create the consumer group, from the mailbox' first entry on, if it is missing."""
+        with _translated():
+            try:
+                await self._client.xgroup_create(mailbox, GROUP, id="0", mkstream=True)
+            except ResponseError as error:
+                if not str(error).startswith("BUSYGROUP"):
+                    raise
+
+    async def deal(self, mailbox: str, jobs: Sequence[Job], *, bounded: bool) -> tuple[int, int]:
+        """Put work into a shared mailbox unless it is in flight already.
+
+        Args:
+            mailbox: ``FETCH`` or ``NOTIFY``.
+            jobs: what to put, in order.
+            bounded: stop when the mailbox holds ``[redis] window`` entries per live replica.
+
+        Returns:
+            How many jobs were looked at before the window closed, and how many were new.
+        """
+        if not jobs:
+            return 0, 0
+        pairs = [text for job in jobs for text in (job.key, job.model_dump_json())]
+        window = self._settings.window if bounded else 0
+        seen, added = await self._run(
+            "deal", (mailbox, IN_FLIGHT, REPLICAS), (window, self._lease_ms, *pairs)
+        )
+        return int(seen), int(added)
+
+    async def hand_off(
+        self, envelope: Envelope, to: str, job: Job, facts: Facts, *, deliveries: int | None = None
+    ) -> bool:
+        """Pass a message on; False if it was not ours any more and nothing was done.
+
+        Args:
+            envelope: what was taken.
+            to: the next mailbox.
+            job: what goes on.
+            facts: what this stage found out, for the next.
+            deliveries: how often it was lost so far; unchanged when left out.
+        """
+        answer = await self._run(
+            "hand_off",
+            (envelope.mailbox, to, IN_FLIGHT, WAKE),
+            (
+                GROUP,
+                envelope.entry_id,
+                self._lease_ms,
+                envelope.key,
+                job.key,
+                job.model_dump_json(),
+                facts.model_dump_json() if facts else "",
+                envelope.deliveries if deliveries is None else deliveries,
+                self._low_water(envelope.mailbox),
+            ),
+        )
+        return bool(answer)
+
+    async def settle(self, envelope: Envelope) -> bool:
+        """Finish with a message whose work is recorded; False if it was not ours any more."""
+        return bool(
+            await self._run(
+                "settle",
+                (envelope.mailbox, IN_FLIGHT, WAKE),
+                (GROUP, envelope.entry_id, envelope.key, self._low_water(envelope.mailbox)),
+            )
+        )
+
+    async def later(self, envelope: Envelope, job: Job, delay_s: float) -> bool:
+        """Put a message aside for ``delay_s`` seconds; False if it was not ours any more."""
+        return bool(
+            await self._run(
+                "later",
+                (envelope.mailbox, delayed(envelope.mailbox), IN_FLIGHT),
+                (
+                    GROUP,
+                    envelope.entry_id,
+                    self._lease_ms,
+                    envelope.key,
+                    job.model_dump_json(),
+                    max(0, round(delay_s * 1000)),
+                ),
+            )
+        )
+
+    async def bury(self, envelope: Envelope, reason: str) -> bool:
+        """Move a message that cannot be done to the dead mailbox; False if it was not ours."""
+        return bool(
+            await self._run(
+                "bury",
+                (envelope.mailbox, DEAD, IN_FLIGHT),
+                (GROUP, envelope.entry_id, envelope.key, envelope.job, reason),
+            )
+        )
+
+    async def promote(self, mailbox: str) -> float | None:
+        """Move what is due back to ``mailbox``.
+
+        Returns:
+            Seconds until the next message is due, or None if none waits.
+        """
+        moved, next_ms = await self._run("promote", (mailbox, delayed(mailbox)), (_BATCH,))
+        if int(moved) == _BATCH:
+            return 0.0
+        return None if int(next_ms) < 0 else int(next_ms) / 1000
+
+    async def beat(self) -> None:
+        """Renew this replica's heartbeat."""
+        ttl_ms = int(self._settings.heartbeat_s * 1000)
+        await self._run("beat", (REPLICAS,), (self.replica, ttl_ms))
+
+    async def reclaim(self, replica: str, *, leaving: bool = False) -> int:
+        """Take back all that ``replica`` held; nothing if its heartbeat is fresh.
+
+        Args:
+            replica: whose mailboxes.
+            leaving: this replica itself is going away in good order.
+
+        Returns:
+            How many messages went back to the shared mailboxes.
+        """
+        keys = (REPLICAS, FETCH, NOTIFY, compress_lane(replica), upload_lane(replica))
+        total = 0
+        while True:
+            moved, done = await self._run(
+                "reclaim", keys, (GROUP, replica, _BATCH, "1" if leaving else "0")
+            )
+            if int(moved) < 0:
+                return total
+            total += int(moved)
+            if int(done):
+                return total
+
+    async def silent_replicas(self) -> set[str]:
+        """Replicas whose heartbeat expired, and consumers that never had one."""
+        with _translated():
+            seconds, micros = await self._client.time()
+            now_ms = seconds * 1000 + micros // 1000
+            silent = set(await self._client.zrangebyscore(REPLICAS, "-inf", now_ms))
+            alive = set(await self._client.zrangebyscore(REPLICAS, f"({now_ms}", "+inf"))
+            for mailbox in (FETCH, NOTIFY):
+                with contextlib.suppress(ResponseError):  # no such key yet
+                    consumers = await self._client.xinfo_consumers(mailbox, GROUP)
+                    silent |= {c["name"] for c in consumers} - alive
+        return {str(name) for name in silent} - {self.replica}
+
+    async def forget_doubtful(self) -> int:
+        """Drop in-flight marks that outlived their lease, so that the work is dealt again."""
+        with _translated():
+            seconds, micros = await self._client.time()
+            return int(
+                await self._client.zremrangebyscore(
+                    IN_FLIGHT, "-inf", seconds * 1000 + micros // 1000
+                )
+            )
+
+    async def lead_dealing(self, ttl_s: float) -> bool:
+        """Become or stay the one dealer; only a saving, for dealing twice is harmless."""
+        ttl_ms = int(ttl_s * 1000)
+        with _translated():
+            if await self._client.set(DEALING, self.replica, nx=True, px=ttl_ms):
+                return True
+            if await self._client.get(DEALING) != self.replica:
+                return False
+            return bool(await self._client.pexpire(DEALING, ttl_ms))
+
+    async def stop_dealing(self) -> None:
+        """Let another replica deal at once."""
+        with _translated():
+            if await self._client.get(DEALING) == self.replica:
+                await self._client.delete(DEALING)
+
+    async def wake_dealer(self) -> None:
+        """Tell the dealer, wherever it runs, that there is new work."""
+        with _translated():
+            await self._client.rpush(WAKE, "1")
+            await self._client.ltrim(WAKE, 0, 0)
+
+    async def take_token(
+        self, bucket: str, limit: int, period_s: float
+    ) -> tuple[bool, int, float, float]:
+        """Let one call of a client in, or not.
+
+        Args:
+            bucket: what is limited, such as ``upload:<client>``.
+            limit: calls allowed in the period.
+            period_s: the period.
+
+        Returns:
+            Whether it is let in, calls remaining, seconds until all are, seconds to wait.
+        """
+        admitted, remaining, reset_ms, wait_ms = await self._run(
+            "take_token", (f"{TAG}:limit:{bucket}",), (limit, int(period_s * 1000), 1)
+        )
+        return bool(admitted), int(remaining), int(reset_ms) / 1000, int(wait_ms) / 1000
+
+    async def end_reads(self) -> None:
+        """Have this replica's blocking reads return empty-handed at once.
+
+        To them it is as if their time had run out; cancelling them would strand entries.
+        """
+        with _translated():
+            for client in await self._client.client_list():
+                if client["name"] == _reader_name(self.replica):
+                    await self._client.client_unblock(int(client["id"]))
+
+    async def files_in_lanes(self) -> set[str]:
+        """Spool files that messages in this replica's lanes refer to."""
+        files = set()
+        for lane in (compress_lane(self.replica), upload_lane(self.replica)):
+            with _translated():
+                entries = await self._client.xrange(lane)
+            for _, fields in cast("list[tuple[str, dict[str, str]]]", entries):
+                if facts := fields.get("x"):
+                    files.add(orjson.loads(facts)["file"])
+        return files
+
+    async def lengths(self) -> dict[str, int]:
+        """Entries in each shared mailbox and in this replica's lanes, by short name."""
+        names = {
+            "fetch": FETCH,
+            "notify": NOTIFY,
+            "compress": compress_lane(self.replica),
+            "upload": upload_lane(self.replica),
+            "dead": DEAD,
+        }
+        with _translated():
+            return {short: int(await self._client.xlen(key)) for short, key in names.items()}
+
+    async def check(self) -> None:
+        """Raise ServiceError unless Redis answers and never evicts."""
+        with _translated():
+            # INFO, for managed services forbid CONFIG.
+            memory = await self._client.info("memory")
+        if memory.get("maxmemory_policy") != "noeviction":
+            raise ServiceError(
+                ErrorCode.UNAVAILABLE, "Redis must run with maxmemory-policy noeviction."
+            )
+
+    def _low_water(self, mailbox: str) -> int:
+        return self._settings.window // 2 if mailbox == FETCH else -1
+
+
+class Inbox:
+    """The reading end of one mailbox, over a blocking connection of its own.
+
+    A blocking read is never cancelled: entries it was about to deliver would be stranded. Its
+    owner stops calling ``take`` and waits out the last one, ``BLOCK_MS`` at most.
+
+    Args:
+        reader: from ``connect(..., reader_of=...)``, used by this inbox alone.
+        mailboxes: to create the group when it is missing.
+        name: the mailbox.
+    """
+
+    def __init__(self, reader: Redis, mailboxes: Mailboxes, name: str) -> None:
+        self._reader = reader
+        self._mailboxes = mailboxes
+        self.name = name
+        self._in_hand: set[str] = set()
+        self._log = logs.get("mailboxes").bind(mailbox=name)
+        # A read that failed may have delivered: its entries are in our pending list.
+        self._suspect = True
+
+    async def take(self, count: int, block_ms: int = BLOCK_MS) -> list[Envelope]:
+        """Up to ``count`` messages; an empty list after ``block_ms`` without any.
+
+        Raises:
+            ServiceError: Redis is away.
+        """
+        suspect, self._suspect = self._suspect, True
+        try:
+            with _translated():
+                answer = await self._reader.xreadgroup(
+                    GROUP,
+                    self._mailboxes.replica,
+                    {self.name: "0" if suspect else ">"},
+                    count=None if suspect else count,
+                    block=None if suspect else block_ms,
+                )
+        except ResponseError as error:
+            if not str(error).startswith(("NOGROUP", "UNBLOCKED")):
+                raise
+            # Redis was wiped: whatever is in the stream now, its first entry included, is ours.
+            await self._mailboxes.ensure_group(self.name)
+            await self._mailboxes.beat()
+            return []
+        self._suspect = False
+        # RESP3 answers a map of lists of pairs; the client's types cover older forms as well.
+        entries: list[tuple[str, dict[str, str]]] = cast("Any", answer or {}).get(self.name, [])
+        envelopes = [
+            self._envelope(entry_id, fields)
+            for entry_id, fields in entries
+            if entry_id not in self._in_hand and fields
+        ]
+        self._in_hand.update(e.entry_id for e in envelopes)
+        return envelopes
+
+    def release(self, envelope: Envelope) -> None:
+        """Say that a message was settled, passed on or given up."""
+        self._in_hand.discard(envelope.entry_id)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._reader.aclose()
+
+    def _envelope(self, entry_id: str, fields: dict[str, str]) -> Envelope:
+        return Envelope(
+            mailbox=self.name,
+            entry_id=entry_id,
+            key=fields.get("k", ""),
+            job=fields.get("m", ""),
+            facts=fields.get("x", ""),
+            deliveries=int(fields.get("n", 0)),
+        )
+
+
+class Bell:
+    """What the dealer waits at: rung by new requests and by a mailbox that runs low."""
+
+    def __init__(self, reader: Redis) -> None:
+        self._reader = reader
+
+    async def wait(self, timeout_s: float) -> bool:
+        """Wait until rung, ``timeout_s`` at most; whether it was rung."""
+        with _translated():
+            return bool(await self._reader.blpop([WAKE], timeout=timeout_s))
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._reader.aclose()

@@ -1,0 +1,65 @@
+"""What travels in the mailboxes: frozen, typed, ids and facts only.
+
+URLs and options stay in the ledger and bytes in the spool; a message says which image it is
+about and what the stage before has found out.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+VERSION: Literal[1] = 1
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ImageJob(_Frozen):
+    """One image that has work to be done; ``call_id`` names the HTTP call it came with."""
+
+    v: Literal[1] = VERSION
+    request_id: str
+    call_id: str = ""
+    product: Annotated[int, Field(ge=0)]
+    index: Annotated[int, Field(ge=0)]
+    attempt: Annotated[int, Field(ge=1)] = 1
+
+    @property
+    def key(self) -> str:
+        """What makes two jobs the same work, whatever their attempt."""
+        return f"{self.request_id}/{self.product}-{self.index}"
+
+
+class WebhookJob(_Frozen):
+    """One announcement that is due; ``call_id`` names the HTTP call it came with."""
+
+    v: Literal[1] = VERSION
+    request_id: str
+    call_id: str = ""
+
+    @property
+    def key(self) -> str:
+        """What makes two jobs the same work."""
+        return f"{self.request_id}/webhook"
+
+
+class Fetched(_Frozen):
+    """What the Fetcher found out: the source lies in the spool."""
+
+    file: str
+    bytes_in: int
+
+
+class Compressed(_Frozen):
+    """What the Compressor found out: the result lies in the spool."""
+
+    file: str
+    bytes_in: int
+    bytes_out: int
+    format: str
+    width: int
+    height: int
+    note: str

@@ -1,0 +1,102 @@
+"""What the service works on, and which states may follow which.
+
+Nothing here does I/O. The ledger stores these things; the tables say what it may change.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class RequestStatus(StrEnum):
+    """Where a whole request stands."""
+
+    PENDING = "PENDING"
+    PROCESSING = "PROCESSING"
+    COMPLETED = "COMPLETED"
+    PARTIAL = "PARTIAL"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+class ImageStatus(StrEnum):
+    """Where one image stands."""
+
+    PENDING = "PENDING"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+class WebhookStatus(StrEnum):
+    """Where the announcement of a finished request stands."""
+
+    PENDING = "PENDING"
+    DELIVERED = "DELIVERED"
+    FAILED = "FAILED"
+
+
+OPEN_REQUEST = frozenset({RequestStatus.PENDING, RequestStatus.PROCESSING})
+
+REQUEST_TRANSITIONS: dict[RequestStatus, frozenset[RequestStatus]] = {
+    RequestStatus.PENDING: frozenset({RequestStatus.PROCESSING}),
+    RequestStatus.PROCESSING: frozenset(
+        {RequestStatus.COMPLETED, RequestStatus.PARTIAL, RequestStatus.FAILED}
+    ),
+    RequestStatus.COMPLETED: frozenset(),
+    RequestStatus.PARTIAL: frozenset(),
+    RequestStatus.FAILED: frozenset(),
+    RequestStatus.CANCELLED: frozenset(),
+}
+
+IMAGE_TRANSITIONS: dict[ImageStatus, frozenset[ImageStatus]] = {
+    ImageStatus.PENDING: frozenset({ImageStatus.COMPLETED, ImageStatus.FAILED}),
+    ImageStatus.COMPLETED: frozenset(),
+    ImageStatus.FAILED: frozenset(),
+    ImageStatus.CANCELLED: frozenset(),
+}
+
+
+def outcome(total_images: int, failed_images: int) -> RequestStatus:
+    """The terminal status of a request all of whose images are terminal.
+
+    Args:
+        total_images: number of images of the request, at least 1.
+        failed_images: how many of them failed.
+    """
+    if failed_images == 0:
+        return RequestStatus.COMPLETED
+    return RequestStatus.FAILED if failed_images >= total_images else RequestStatus.PARTIAL
+
+
+# Format of a result -> content type, file extension.
+FILE_TYPES: dict[str, tuple[str, str]] = {
+    "jpeg": ("image/jpeg", "jpg"),
+    "png": ("image/png", "png"),
+    "webp": ("image/webp", "webp"),
+    "avif": ("image/avif", "avif"),
+    "gif": ("image/gif", "gif"),
+    "tiff": ("image/tiff", "tiff"),
+}
+
+OutputFormat = Literal["auto", "keep", "jpeg", "png", "webp", "avif"]
+
+
+class Recipe(BaseModel):
+    """How the images of a request are to be encoded; the ``options`` of an upload."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    format: OutputFormat = Field(
+        default="keep",
+        description="keep the source's format, convert to one, or auto: the smallest sensible.",
+    )
+    quality: int | None = Field(
+        default=None,
+        ge=1,
+        le=100,
+        description="Quality of lossy encoders, 1 to 100; left out, each format's default.",
+    )

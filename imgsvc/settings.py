@@ -1,0 +1,403 @@
+"""Every setting, in one frozen tree.
+
+Order, weakest first: the defaults written here, ``config.toml``, ``IMGSVC_<SECTION>__<KEY>``,
+and last the plain names that the first users of the service had (``PORT``, ``MONGO_URI``, ...).
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import json
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+from pydantic_settings import SettingsError as UnparsableError
+
+PREFIX = "IMGSVC_"
+
+PLAIN_NAMES: dict[str, tuple[str, str]] = {
+    "PORT": ("http", "port"),
+    "MONGO_URI": ("mongo", "uri"),
+    "REDIS_HOST": ("redis", "host"),
+    "REDIS_PORT": ("redis", "port"),
+    "GCP_PROJECT_ID": ("gcs", "project"),
+    "GCP_BUCKET_NAME": ("gcs", "bucket"),
+    "GCP_KEY_BASE64": ("gcs", "key_base64"),
+    "GOOGLE_APPLICATION_CREDENTIALS": ("gcs", "credentials_file"),
+    "STORAGE_EMULATOR_HOST": ("gcs", "emulator_host"),
+    "WEBHOOK_RETRY_ATTEMPTS": ("webhook", "attempts"),
+    "WEBHOOK_RETRY_DELAY": ("webhook", "delay_ms"),
+}
+
+SECRET_PREFIX = "whsec_"  # noqa: S105 - what a secret begins with
+_MIN_KEY_BYTES, _MAX_KEY_BYTES = 24, 64  # the bounds of the Standard Webhooks specification
+
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class SettingsError(Exception):
+    """The settings cannot be used; the message names each setting, its value and the remedy."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Http(_Section):
+    """The HTTP server and what it accepts."""
+
+    host: str = "127.0.0.1"
+    port: Port = 3000
+    shutdown_s: Positive = 25.0
+    body_limit_bytes: Count = 16 * 1024 * 1024
+    max_products: Count = 100_000
+    max_urls_per_product: Count = 100
+    max_images: Count = 100_000
+    backlog_limit: Count = 1_000_000
+    page_limit: Count = 1000
+    trusted_proxies: tuple[Network, ...] = ()
+    body_timeout_s: Positive = 30.0
+
+
+class Redis(_Section):
+    """The mailboxes."""
+
+    host: str = "127.0.0.1"
+    port: Port = 6379
+    db: Annotated[int, Field(ge=0)] = 0
+    password: SecretStr | None = None
+    tls: bool = False
+    window: Count = 64
+    heartbeat_s: Positive = 20.0
+    reconcile_s: Positive = 15.0
+    lease_s: Positive = 900.0
+    max_deliveries: Count = 5
+
+
+class Mongo(_Section):
+    """The ledger."""
+
+    uri: SecretStr = SecretStr("mongodb://127.0.0.1:27017")
+    database: Annotated[str, Field(min_length=1, max_length=63)] = "imgsvc"
+    timeout_ms: Count = 5000
+
+
+class Gcs(_Section):
+    """The bucket."""
+
+    bucket: Annotated[str, Field(min_length=3, max_length=222)] = "imgsvc"
+    project: str | None = None
+    key_base64: SecretStr | None = None
+    credentials_file: Path | None = None
+    emulator_host: str | None = None
+    public_url: str | None = None
+    cache_control: str = "public, max-age=31536000, immutable"
+    signed_urls: bool = False
+    signed_url_ttl_s: Annotated[int, Field(ge=1, le=604_800)] = 604_800
+    threads: Annotated[int, Field(ge=1, le=64)] = 8
+    timeout_s: Positive = 60.0
+    retry_s: Positive = 120.0
+
+    @field_validator("emulator_host", "project", "key_base64", "credentials_file", mode="before")
+    @classmethod
+    def _empty_means_unset(cls, value: Any) -> Any:
+        # Compose files pass variables through even when they are empty.
+        return None if value == "" else value
+
+    @field_validator("emulator_host")
+    @classmethod
+    def _with_scheme(cls, value: str | None) -> str | None:
+        if value is None or value.startswith(("http://", "https://")):
+            return value
+        return f"http://{value}"
+
+
+class Net(_Section):
+    """Which addresses the service connects to, for images and webhooks alike."""
+
+    allow: tuple[Network, ...] = ()
+    deny: tuple[Network, ...] = ()
+    ports: tuple[Port, ...] = (80, 443, 8080, 8443)
+    connect_s: Positive = 5.0
+    resolve_s: Positive = 5.0
+    user_agent: str = "imgsvc/0.1 (image batch service)"
+
+
+class Fetch(_Section):
+    """How images are fetched."""
+
+    concurrency: Count = 16
+    ahead: Count = 64
+    max_bytes: Count = 50 * 1024 * 1024
+    silence_s: Positive = 10.0
+    total_s: Positive = 30.0
+    max_redirects: Annotated[int, Field(ge=0, le=20)] = 5
+    attempts: Count = 2
+
+
+class Spool(_Section):
+    """Where fetched and encoded files wait for the next actor."""
+
+    dir: Path = Path("/tmp/imgsvc-spool")  # noqa: S108 - each replica makes its own 0700 folder
+    quota_bytes: Count = 2 * 1024 * 1024 * 1024
+
+
+class Codec(_Section):
+    """How images are decoded and encoded."""
+
+    workers: Annotated[int, Field(ge=0, le=256)] = 0
+    task_s: Positive = 60.0
+    tasks_per_worker: Count = 2000
+    memory_bytes: Count = 3 * 1024 * 1024 * 1024
+    max_pixels: Count = 50_000_000
+    max_frames: Count = 200
+    max_total_pixels: Count = 200_000_000
+    max_jpeg_scans: Count = 100
+
+    @property
+    def worker_count(self) -> int:
+        """Worker processes to run: as set, or one for each core this process may use."""
+        if self.workers:
+            return self.workers
+        if hasattr(os, "sched_getaffinity"):
+            return len(os.sched_getaffinity(0))
+        return os.cpu_count() or 1
+
+
+class Webhook(_Section):
+    """How the end of a request is announced."""
+
+    secrets: tuple[SecretStr, ...] = ()
+    attempts: Count = 5
+    delay_ms: Count = 1000
+    jitter: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    timeout_s: Positive = 15.0
+    concurrency: Count = 16
+
+    @field_validator("secrets")
+    @classmethod
+    def _usable(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        return tuple(SecretStr(check_webhook_secret(s.get_secret_value())) for s in value)
+
+
+class Auth(_Section):
+    """Who may come in."""
+
+    mode: Literal["none"] | None = None
+
+
+class RateLimit(_Section):
+    """How often one client may call; shared by all replicas."""
+
+    enabled: bool = True
+    uploads_per_minute: Count = 120
+    reads_per_minute: Count = 1200
+
+
+class Log(_Section):
+    """What is logged, and how it looks."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "console"] = "auto"
+
+
+class Dev(_Section):
+    """The embedded servers of ``imgsvc dev``."""
+
+    data_dir: Path = Path(".imgsvc")
+
+
+class Settings(BaseSettings):
+    """All settings of one process."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix=PREFIX, env_nested_delimiter="__"
+    )
+
+    http: Http = Http()
+    redis: Redis = Redis()
+    mongo: Mongo = Mongo()
+    gcs: Gcs = Gcs()
+    net: Net = Net()
+    fetch: Fetch = Fetch()
+    spool: Spool = Spool()
+    codec: Codec = Codec()
+    webhook: Webhook = Webhook()
+    auth: Auth = Auth()
+    ratelimit: RateLimit = RateLimit()
+    log: Log = Log()
+    dev: Dev = Dev()
+
+    @model_validator(mode="after")
+    def _open_door_is_said(self) -> Settings:
+        if self.auth.mode is None and not _is_loopback(self.http.host):
+            raise ValueError(
+                f"http.host = {self.http.host} lets other machines in, but auth.mode is not set; "
+                'say auth.mode = "none" (IMGSVC_AUTH__MODE=none) if everyone who can reach the '
+                "port may use the service, or bind to 127.0.0.1"
+            )
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - there is no .env file
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - nor a secrets folder
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Where values come from, strongest first."""
+        # A section passed to the constructor is the config file's (see ``load``): weakest.
+        return (
+            InitSettingsSource(settings_cls, _plain_environment()),
+            env_settings,
+            init_settings,
+        )
+
+
+def load(config: Path | None = None) -> Settings:
+    """The settings of this process.
+
+    Args:
+        config: the file to read; left out, ``$IMGSVC_CONFIG`` or ``config.toml`` in the working
+            directory if there is one.
+
+    Raises:
+        SettingsError: a value is wrong or a name unknown.
+    """
+    unknown = sorted(
+        name
+        for name in os.environ
+        if name.startswith(PREFIX)
+        and name != f"{PREFIX}CONFIG"
+        and name.removeprefix(PREFIX).partition("__")[0].lower() not in Settings.model_fields
+    )
+    if unknown:
+        raise SettingsError(
+            f"{', '.join(unknown)}: no such section; there are "
+            f"{', '.join(Settings.model_fields)} (IMGSVC_<SECTION>__<KEY>)"
+        )
+    from_file = _read(config)
+    try:
+        return Settings(**from_file)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_explain(e, from_file) for e in error.errors())) from None
+    except UnparsableError as error:
+        raise SettingsError(f"{error}; lists are written as JSON, such as '[\"a\"]'") from None
+
+
+def show(settings: Settings) -> str:
+    """The settings in force as TOML-like text, secrets masked."""
+    lines = []
+    for section in Settings.model_fields:
+        lines.append(f"[{section}]")
+        values: BaseModel = getattr(settings, section)
+        for key, value in values.model_dump(mode="json").items():
+            # A list of secrets, a path, a network: all are JSON by now.
+            lines.append(f"{key} = {json.dumps(value)}" if value is not None else f"# {key} unset")
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+def check_webhook_secret(text: str) -> str:
+    """The secret without blanks around it, if it is one that every receiver can use.
+
+    Checked here since the signing package skips characters that are not base64, and so would
+    sign with another key than a stricter receiver reads from the same text.
+
+    Raises:
+        ValueError: what is wrong and how to get a good one; it never holds the secret itself.
+    """
+    secret = text.strip()
+    remedy = (
+        f"write {SECRET_PREFIX} and then {_MIN_KEY_BYTES} to {_MAX_KEY_BYTES} random bytes in base64: "
+        f'echo "{SECRET_PREFIX}$(openssl rand -base64 32)"'
+    )
+    if not secret.startswith(SECRET_PREFIX):
+        raise ValueError(f"a webhook secret starts with {SECRET_PREFIX}; {remedy}")
+    encoded = secret.removeprefix(SECRET_PREFIX)
+    try:
+        # Receivers' libraries take secrets with and without padding.
+        key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
+    except ValueError as exc:
+        raise ValueError(f"the part after {SECRET_PREFIX} is not base64; {remedy}") from exc
+    if not _MIN_KEY_BYTES <= len(key) <= _MAX_KEY_BYTES:
+        raise ValueError(f"the webhook secret holds {len(key)} bytes; {remedy}")
+    return secret
+
+
+def _read(config: Path | None) -> dict[str, Any]:
+    named = config or (Path(os.environ["IMGSVC_CONFIG"]) if "IMGSVC_CONFIG" in os.environ else None)
+    path = named or Path("config.toml")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if named is None:
+            return {}
+        raise SettingsError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{path}: {error}") from None
+
+
+def _plain_environment() -> dict[str, Any]:
+    values: dict[str, dict[str, str]] = {}
+    for name, (section, key) in PLAIN_NAMES.items():
+        if os.environ.get(name):
+            values.setdefault(section, {})[key] = os.environ[name]
+    return dict(values)
+
+
+def _explain(error: Any, from_file: dict[str, Any]) -> str:
+    """One line: which name to change, what it holds, what is allowed."""
+    section, key = (*map(str, error["loc"]), "", "")[:2]
+    plain = next((n for n, at in PLAIN_NAMES.items() if at == (section, key)), None)
+    prefixed = f"{PREFIX}{section}__{key}".upper()
+    if plain and os.environ.get(plain):
+        name = plain
+    elif prefixed in {n.upper() for n in os.environ}:
+        name = prefixed
+    elif section in from_file:
+        name = f"config.toml [{section}] {key}"
+    else:
+        name = "settings"
+    if error["type"] == "extra_forbidden":
+        known = getattr(Settings.model_fields.get(section), "annotation", Settings)
+        fields = getattr(known, "model_fields", Settings.model_fields)
+        return f"{name}: there is no such setting; known here: {', '.join(fields)}"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if not section:
+        return message
+    secret = any(word in key for word in ("secret", "password", "key_base64", "uri"))
+    value = "***" if secret else repr(error["input"])
+    return f"{name} = {value}: {message}"
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

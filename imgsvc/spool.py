@@ -1,0 +1,159 @@
+"""The spool: files of this replica that wait for the next actor.
+
+Every process has a folder of its own under ``[spool] dir``, locked while it lives. Folders that
+nobody locks belonged to processes that are gone; their work is dealt again from the ledger, so
+they are swept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+
+import aiofiles
+import aiofiles.os
+
+from imgsvc import logs
+from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.settings import Spool as SpoolSettings
+
+_LOCK = ".lock"
+
+
+class Spool:
+    """The folder of one replica.
+
+    Args:
+        settings: where it is and how large it may grow.
+        replica: whose it is.
+    """
+
+    def __init__(self, settings: SpoolSettings, replica: str) -> None:
+        self._root = settings.dir
+        self._quota_bytes = settings.quota_bytes
+        self.folder = settings.dir / replica
+        self._sizes: dict[str, int] = {}
+        self._held: set[str] = set()
+        self.on_freed: Callable[[], None] = lambda: None
+        self._lock_file: int | None = None
+        self._log = logs.get("spool")
+
+    def open(self) -> None:
+        """Make and lock the folder, and sweep folders of processes that are gone.
+
+        Raises:
+            OSError: the folder cannot be made or locked.
+        """
+        self.folder.mkdir(parents=True, mode=0o700)
+        self._lock_file = os.open(self.folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+        fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for other in self._root.iterdir():
+            if other != self.folder and other.is_dir():
+                self._sweep(other)
+
+    def close(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if self._lock_file is not None:
+            os.close(self._lock_file)
+            self._lock_file = None
+
+    def _sweep(self, folder: Path) -> None:
+        try:
+            lock = os.open(folder / _LOCK, os.O_RDWR)
+        except OSError:
+            return  # being made or being removed by its owner
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+            self._log.info("spool.swept", folder=folder.name)
+        finally:
+            os.close(lock)
+
+    def path(self, file: str) -> Path:
+        """Where a file of the spool is."""
+        return self.folder / file
+
+    def new_name(self) -> str:
+        """A name for a file that is not there yet; held until ``let_go`` or ``remove``."""
+        name = secrets.token_hex(12)
+        self._held.add(name)
+        return name
+
+    def let_go(self, file: str) -> None:
+        """Say that a message in a lane refers to the file now, and keeps it alive."""
+        self._held.discard(file)
+
+    def unheld(self) -> set[str]:
+        """Files that must have a message in a lane; those without have lost it."""
+        return set(self._sizes) - self._held
+
+    @contextlib.asynccontextmanager
+    async def writing(self, file: str) -> AsyncIterator[Callable[[bytes], Awaitable[None]]]:
+        """Write a file piece by piece; it gets its name when it is whole, or is not there."""
+        partial = self.path(f"{file}.part")
+        try:
+            async with aiofiles.open(partial, "wb") as out:
+
+                async def write(piece: bytes) -> None:
+                    # Told apart from errors of the network, which are OSErrors too.
+                    with _full():
+                        await out.write(piece)
+                    self._sizes[file] = self._sizes.get(file, 0) + len(piece)
+
+                yield write
+            with _full():
+                await aiofiles.os.rename(partial, self.path(file))
+        except BaseException:
+            with contextlib.suppress(OSError):
+                partial.unlink()
+            self._forget(file)
+            raise
+
+    def count(self, file: str, size_bytes: int) -> None:
+        """Take a file into account that another process wrote here."""
+        self._sizes[file] = size_bytes
+
+    async def remove(self, file: str) -> None:
+        """Remove a file; harmless if it is gone."""
+        with contextlib.suppress(FileNotFoundError):
+            await aiofiles.os.unlink(self.path(file))
+        self._forget(file)
+
+    def _forget(self, file: str) -> None:
+        self._sizes.pop(file, None)
+        self._held.discard(file)
+        self.on_freed()
+
+    @property
+    def files(self) -> int:
+        """Files in the spool."""
+        return len(self._sizes)
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes in the spool."""
+        return sum(self._sizes.values())
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more should be fetched for now."""
+        return self.used_bytes >= self._quota_bytes
+
+
+@contextlib.contextmanager
+def _full() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ServiceError(
+            ErrorCode.UNAVAILABLE, "The spool cannot be written to.", retry_after_s=5
+        ) from error

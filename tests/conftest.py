@@ -1,0 +1,166 @@
+"""Real servers for all tests, started once; a service, an origin and a receiver for each.
+
+Nothing here is a stand-in: Redis, MongoDB and the bucket are servers in processes of their own,
+the service is the one that ``imgsvc serve`` runs, and all talk HTTP over sockets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+import pytest
+import redis
+
+from imgsvc import app, cli
+from imgsvc.embedded import EmbeddedServers
+from imgsvc.settings import Settings
+from tests.support import Origin, Receiver, Service, wait_until
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServers]:
+    """Redis, MongoDB and a bucket for the whole run."""
+    embedded = EmbeddedServers(tmp_path_factory.mktemp("servers"), mongo_standalone=True)
+    asyncio.run(embedded.start())
+    yield embedded
+    asyncio.run(embedded.stop())
+
+
+@pytest.fixture
+def make_settings(servers: EmbeddedServers, tmp_path: Path) -> Callable[..., Settings]:
+    """Settings on the real servers, with a database, bucket and spool for this test alone.
+
+    Call it with sections as keywords: ``make_settings(fetch={"max_bytes": 1000})``.
+    """
+    name = f"t{uuid.uuid4().hex[:12]}"
+
+    def make(**sections: dict[str, Any]) -> Settings:
+        defaults: dict[str, dict[str, Any]] = {
+            "http": {"port": free_port(), "shutdown_s": 10},
+            "mongo": {"database": name},
+            "gcs": {"bucket": name},
+            "spool": {"dir": tmp_path / "spool"},
+            "net": {"allow": ["127.0.0.0/8"]},
+            "webhook": {"secrets": [SECRET], "delay_ms": 50},
+            "codec": {"workers": 1},
+            "redis": {"heartbeat_s": 4, "reconcile_s": 2},
+            "ratelimit": {"enabled": False},
+        }
+        for section, values in sections.items():
+            defaults[section] = {**defaults.get(section, {}), **values}
+        settings, _ = cli.for_development(Settings(**defaults), servers.endpoints)  # type: ignore[arg-type]
+        return settings
+
+    return make
+
+
+@pytest.fixture
+async def start_service(
+    make_settings: Callable[..., Settings],
+) -> AsyncIterator[Callable[..., Any]]:
+    """Starts a service with the given sections of settings; stops it after the test."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(**sections: dict[str, Any]) -> Service:
+            settings = make_settings(**sections)
+            stop = asyncio.Event()
+            task = asyncio.create_task(app.serve(settings, stop))
+            session = await stack.enter_async_context(aiohttp.ClientSession())
+            service = Service(settings, session, task, stop)
+            stack.push_async_callback(service.stop)
+
+            async def ready() -> bool:
+                if task.done():
+                    await task
+                return await service.is_ready()
+
+            await wait_until(ready, "the service is ready")
+            return service
+
+        yield start
+
+
+@pytest.fixture
+async def service(start_service: Callable[..., Any]) -> Service:
+    """A service with default settings, ready."""
+    made: Service = await start_service()
+    return made
+
+
+@pytest.fixture
+async def origin() -> AsyncIterator[Origin]:
+    """A web server that has every sample photograph, and what a test adds."""
+    async with Origin() as running:
+        yield running
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    """A web server that receives webhooks and answers as the test scripts it."""
+    async with Receiver() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[None]:
+    """After each test: no message, no mark, no spool file and no process is left."""
+    uses_servers = "servers" in request.fixturenames
+    if uses_servers:
+        request.getfixturevalue("servers")
+    before = children()
+    yield
+    if uses_servers:
+        assert left_in_redis(request.getfixturevalue("servers")) == {}
+    spool = tmp_path / "spool"
+    assert not spool.exists() or list(spool.rglob("*")) == []
+    deadline = time.monotonic() + 5
+    while (left := children() - before) and time.monotonic() < deadline:
+        time.sleep(0.02)  # a killed process is gone only when its parent has noticed
+    assert left == set()
+
+
+def children() -> set[str]:
+    """Commands of this run but for those that fork codec workers, which serve all tests.
+
+    Commands, not process ids: a server that a test killed and started again is the same one.
+    """
+    us = psutil.Process()
+    found = set()
+    for process in us.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            command = " ".join(process.cmdline())
+            forks_workers = process.ppid() == us.pid and "multiprocessing" in command
+            if not forks_workers and process.status() != psutil.STATUS_ZOMBIE:
+                found.add(command)
+    return found
+
+
+def left_in_redis(servers: EmbeddedServers) -> dict[str, str]:
+    """Keys that hold something and do not expire by themselves."""
+    left: dict[str, str] = {}
+    with redis.Redis(port=servers.endpoints.redis_port, decode_responses=True) as client:
+        for key in client.scan_iter():
+            kind = client.type(key)
+            if client.pttl(key) > 0 or (kind == "stream" and client.xlen(key) == 0):
+                continue
+            left[key] = kind
+        client.flushall()
+    return left
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
