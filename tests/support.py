@@ -165,6 +165,10 @@ class Origin(_Server):
         """The address of a sample photograph, or of what was added under this name."""
         return f"{self.base}/{name}"
 
+    def photo(self, name: str) -> bytes:
+        """The file behind the address of a sample photograph."""
+        return photo(name)
+
     def add(self, name: str, what: bytes | Handler) -> str:
         """Serve bytes, or let a handler answer; returns the address."""
         if isinstance(what, bytes):

@@ -219,6 +219,16 @@ def test_an_srgb_profile_is_dropped_without_touching_a_pixel() -> None:
     assert opened(result).tobytes() == opened(data).tobytes()
 
 
+def test_a_stripped_png_has_no_srgb_profile_either() -> None:
+    chunks = {"compress_level": 9, "optimize": True}
+    result = run(saved(Image.new("L", (3, 3)).convert("RGB"), "PNG", icc_profile=SRGB, **chunks))
+    assert b"iCCP" not in result.data
+    curved = PngImagePlugin.PngInfo()
+    curved.add(b"gAMA", struct.pack(">I", 45_455))
+    kept = run(saved(picture(), "PNG", icc_profile=SRGB, pnginfo=curved, **chunks))
+    assert (kept.note, b"iCCP" in kept.data) == ("stripped", False)
+
+
 @pytest.mark.parametrize("profile", [b"not a profile", WIDE[:300], DARK_GREY])
 def test_a_useless_profile_is_dropped_and_the_picture_goes_on(profile: bytes) -> None:
     after = opened(run(saved(picture(), "PNG", icc_profile=profile)))

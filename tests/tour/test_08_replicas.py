@@ -1,0 +1,47 @@
+"""Tour 8: start more replicas and they share the work; stop one and the others go on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from tests.photos import photo_names
+from tests.support import Origin
+
+
+async def test_two_replicas_share_a_request(start_service: Any, origin: Origin) -> None:
+    one = await start_service(redis={"window": 4}, fetch={"concurrency": 2})
+    two = await start_service(redis={"window": 4}, fetch={"concurrency": 2})
+    names = photo_names()[:16]
+    request_id = await one.upload([[origin.url(name) for name in names[i::4]] for i in range(4)])
+
+    # Any replica tells the same.
+    assert (await two.finished(request_id))["status"] == "COMPLETED"
+    assert (await one.images(request_id)) == (await two.images(request_id))
+
+    # Each image was fetched once, and each replica had its part.
+    assert set(Counter(origin.asked).values()) == {1}
+    done = [await uploaded(service) for service in (one, two)]
+    assert sum(done) == 16
+    assert min(done) > 0
+
+
+async def test_a_replica_that_leaves_hands_its_work_over(
+    start_service: Any, origin: Origin
+) -> None:
+    leaving = await start_service()
+    staying = await start_service()
+    names = photo_names()[:12]
+    request_id = await staying.upload([[origin.url(name)] for name in names])
+    await leaving.stop()
+    status = await staying.finished(request_id)
+    assert (status["status"], status["processedImages"]) == ("COMPLETED", 12)
+
+
+async def uploaded(service: Any) -> int:
+    """Images that one replica stored, by its own metrics."""
+    async with service.session.get(f"{service.url}/metrics") as response:
+        for line in (await response.text()).splitlines():
+            if line.startswith('imgsvc_images_total{code="",status="COMPLETED"}'):
+                return int(float(line.split()[-1]))
+    return 0
