@@ -152,9 +152,8 @@ async def _run_actors(made: Parts, stop: asyncio.Event, health: keys.Health) -> 
     health.state = "ok"
     try:
         await asyncio.wait({stopped, working}, return_when=asyncio.FIRST_COMPLETED)
-        supervisor.stop()
-        with contextlib.suppress(ServiceError):
-            await made.mailboxes.end_reads()
+        if not working.done():
+            await supervisor.stop()
         await working
     finally:
         stopped.cancel()

@@ -428,7 +428,12 @@ class Ledger:
             increments[request_id]["processedProducts"] += number
         await self._requests.bulk_write(
             [
-                UpdateOne({"_id": request_id}, {"$inc": dict(counted), "$set": {"updatedAt": now}})
+                # Only while it is open: who ends a request counts everything anew, and that
+                # may have happened since our images were written.
+                UpdateOne(
+                    {"_id": request_id, "status": {"$in": sorted(OPEN_REQUEST)}},
+                    {"$inc": dict(counted), "$set": {"updatedAt": now}},
+                )
                 for request_id, counted in increments.items()
             ],
             ordered=False,
@@ -578,6 +583,14 @@ class Ledger:
                     "$set": change,
                     "$push": {"webhook.log": {"$each": [entry], "$slice": -100}},
                 },
+            )
+
+    async def abandon_webhook(self, request_id: str) -> None:
+        """Give an announcement up for reasons of ours."""
+        with _translated():
+            await self._requests.update_one(
+                {"_id": request_id, "webhook.status": WebhookStatus.PENDING},
+                {"$set": {"webhook.status": WebhookStatus.FAILED, "updatedAt": _now()}},
             )
 
     async def deliveries(self, request_id: str) -> list[Document] | None:

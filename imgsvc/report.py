@@ -52,6 +52,7 @@ _IMAGE_TITLES: dict[Columns, tuple[str, ...]] = {
 
 # A URL begins where "http(s)://" follows a separator. Both sides have zero width, so the split
 # takes linear time however long a run of blanks an attacker sends.
+_URL = re.compile(r"https?://", re.IGNORECASE)
 _NEXT_URL = re.compile(r"(?<=[,;\s])(?=https?://)", re.IGNORECASE)
 
 # What spreadsheets run as a formula (OWASP CSV Injection, ASVS 1.2.10), full-width forms too.
@@ -128,7 +129,7 @@ def parse(body: bytes, *, max_rows: int) -> list[Row]:
         raise _invalid(problems)
 
     rows: list[Row] = []
-    for count, (line_no, cells) in enumerate(records, start=1):
+    for count, (line_no, found) in enumerate(records, start=1):
         if count > max_rows:
             raise ServiceError(
                 ErrorCode.VALIDATION_FAILED,
@@ -137,6 +138,7 @@ def parse(body: bytes, *, max_rows: int) -> list[Row]:
                     {"loc": ["line", line_no], "msg": f"is product {count}, allowed are {max_rows}"}
                 ],
             )
+        cells = _take_together(found, len(names), where)
         if len(cells) > len(names):
             problems.append(
                 _problem(
@@ -272,6 +274,15 @@ def _row(line_no: int, cells: Sequence[str], where: dict[str, int]) -> Row:
         for title in _REQUIRED
     )
     return Row(line_no, serial, name, tuple(_split_urls(urls)))
+
+
+def _take_together(cells: list[str], columns: int, where: dict[str, int]) -> list[str]:
+    """The cells with URLs that nobody quoted joined again, if they stand in the last column."""
+    last = columns - 1
+    extra = cells[columns:]
+    if where[_INPUTS] != last or not all(_URL.match(cell.strip()) for cell in extra):
+        return cells
+    return [*cells[:last], ", ".join(cells[last:])] if extra else cells
 
 
 def _split_urls(cell: str) -> Iterator[str]:

@@ -18,7 +18,7 @@ from imgsvc.bucket import Bucket
 from imgsvc.codec_pool import CodecPool
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.ledger import Failed, Ledger
-from imgsvc.mailboxes import FETCH, NOTIFY, Envelope, Facts, Job, Mailboxes
+from imgsvc.mailboxes import BLOCK_MS, FETCH, NOTIFY, Envelope, Facts, Job, Mailboxes
 from imgsvc.messages import Compressed, Fetched, ImageJob, WebhookJob
 from imgsvc.metrics import Metrics
 from imgsvc.net import Outbound
@@ -131,6 +131,8 @@ class MailboxActor(Actor, Generic[J]):
     """
 
     jobs: ClassVar[type[ImageJob | WebhookJob]]
+    # Whether the mailbox is this replica's own: then it is emptied before leaving.
+    own_lane: ClassVar[bool] = False
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
@@ -163,21 +165,31 @@ class MailboxActor(Actor, Generic[J]):
         self._room.set()
 
     async def run(self) -> None:
-        """Take as many messages as there are free slots; on stop, finish those in hand."""
+        """Take as many messages as there are free slots.
+
+        On stop, finish those in hand, and those that wait in a lane of this replica's own.
+        """
         tries = 0
         try:
-            while not self.stopping.is_set():
+            while True:
+                draining = self.stopping.is_set()
+                if draining and not self.own_lane:
+                    break
                 free = self.capacity() - len(self._tasks)
                 if free <= 0:
                     await self._wait_for_room()
                     continue
                 try:
-                    envelopes = await self._inbox.take(free)
+                    envelopes = await self._inbox.take(free, 1 if draining else BLOCK_MS)
                 except ServiceError as error:
                     tries += 1
                     await self.wait_out(error, tries)
+                    if draining:
+                        break
                     continue
                 tries = 0
+                if draining and not envelopes:
+                    break
                 for envelope in envelopes:
                     self._start(envelope)
             if self._tasks:

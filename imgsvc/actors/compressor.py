@@ -18,6 +18,7 @@ class Compressor(ImageActor):
     """Takes images whose bytes lie in this replica's spool."""
 
     name: ClassVar[str] = "compressor"
+    own_lane = True
 
     def mailbox(self) -> str:
         """This replica's lane."""

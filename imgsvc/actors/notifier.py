@@ -99,5 +99,6 @@ class Notifier(MailboxActor[WebhookJob]):
         return answer.status, f"status {answer.status}", answer.retry_after
 
     async def give_up(self, job: WebhookJob, reason: str) -> None:
-        """Leave the ledger's PENDING as it is: the dealer brings the announcement back."""
-        self.log.error("webhook.given_up", request_id=job.request_id, reason=reason)
+        """Record that the announcement failed; left pending, it would come back for ever."""
+        self.log.error("webhook.given_up", reason=reason)
+        await self.parts.ledger.abandon_webhook(job.request_id)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Sequence
 
 from imgsvc import backoff, logs
 from imgsvc.actors.base import Actor, Parts
+from imgsvc.errors import ServiceError
 
 _RESTARTS = 6  # of one actor ...
 _WITHIN_S = 60.0  # ... in this time are too many
@@ -31,7 +33,8 @@ class Supervisor:
         self._parts = parts
         self._pipeline = pipeline
         self._actors: dict[type[Actor], Actor] = {}
-        self._stopping = False
+        self._tasks: dict[type[Actor], asyncio.Task[None]] = {}
+        self._stopping: set[type[Actor]] = set()
         self._log = logs.get("supervisor")
 
     async def run(self) -> None:
@@ -43,19 +46,26 @@ class Supervisor:
         try:
             async with asyncio.TaskGroup() as group:
                 for kind in self._pipeline:
-                    group.create_task(self._keep_running(kind), name=kind.name)
+                    self._tasks[kind] = group.create_task(self._keep_running(kind), name=kind.name)
         except* GaveUpError as errors:
             raise errors.exceptions[0] from None
 
-    def stop(self) -> None:
-        """Tell every actor to take nothing new; ``run`` returns when they are done."""
-        self._stopping = True
-        for actor in self._actors.values():
-            actor.stop()
+    async def stop(self) -> None:
+        """Stop all actors in the order of the pipeline.
+
+        Each is waited for before the next is told, so that what is upstream has stopped when a
+        lane is drained, and the heartbeat goes on until the end.
+        """
+        for kind in self._pipeline:
+            self._stopping.add(kind)
+            self._actors[kind].stop()
+            with contextlib.suppress(ServiceError):
+                await self._parts.mailboxes.end_reads()
+            await asyncio.wait({self._tasks[kind]})
 
     async def _keep_running(self, kind: type[Actor]) -> None:
         crashes: deque[float] = deque(maxlen=_RESTARTS)
-        while not self._stopping:
+        while kind not in self._stopping:
             actor = self._actors[kind] = kind(self._parts)
             try:
                 await actor.run()

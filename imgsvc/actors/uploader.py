@@ -16,6 +16,7 @@ class Uploader(ImageActor):
     """Takes images whose result lies in this replica's spool."""
 
     name: ClassVar[str] = "uploader"
+    own_lane = True
 
     def mailbox(self) -> str:
         """This replica's lane."""

@@ -66,9 +66,7 @@ class Client:
             if status["webhook"]["status"] != "PENDING":
                 return
             await asyncio.sleep(_POLL_S)
-        raise EmbeddedError(
-            f"The request was not finished and announced within {_FINISHED_S:g} s."
-        )
+        raise EmbeddedError(f"The request was not finished and announced within {_FINISHED_S:g} s.")
 
     async def images(self, request_id: str) -> list[Json]:
         """All images of a request, in the order in which they were posted."""

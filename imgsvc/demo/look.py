@@ -38,20 +38,12 @@ class Look:
             image = ImageCms.profileToProfile(image, source, srgb) or image
         return image.convert("RGBA")
 
-    @property
-    def alpha(self) -> Image.Image:
-        """How opaque each pixel is."""
-        return self.shown.getchannel("A")
-
-    @property
-    def transparent(self) -> bool:
-        """Whether anything shines through."""
-        return self.alpha.getextrema() != (255, 255)
-
     @cached_property
     def durations_ms(self) -> list[int]:
         """How long each frame is shown; one entry for a still picture."""
-        return [int(frame.info.get("duration", 0)) for frame in ImageSequence.Iterator(self._open())]
+        return [
+            int(frame.info.get("duration", 0)) for frame in ImageSequence.Iterator(self._open())
+        ]
 
     @property
     def metadata(self) -> list[str]:
@@ -64,6 +56,11 @@ class Look:
         """Whether a person would call it the same picture, the same way up."""
         difference = ImageChops.difference(self._sketch, other._sketch)
         return max(ImageStat.Stat(difference).mean) < _ALIKE
+
+    def as_transparent_as(self, other: Look) -> bool:
+        """Whether every pixel lets as much shine through."""
+        own, others = self.shown.getchannel("A"), other.shown.getchannel("A")
+        return ImageChops.difference(own, others).getbbox() is None
 
     @cached_property
     def _sketch(self) -> Image.Image:

@@ -15,7 +15,7 @@ class Picture:
     """One sample, and what the service made of it.
 
     Args:
-        sample: as it was served.
+        sample: as the origin has it.
         image: what the service says of it, as in ``/api/requests/{id}/images``.
         result: the bytes at its ``outputUrl``; None if there are none.
     """
@@ -24,11 +24,6 @@ class Picture:
         self.sample = sample
         self.image = image
         self.result = result
-
-    @property
-    def good(self) -> bool:
-        """Whether it is a picture, so that a result can be expected."""
-        return self.sample.error is None
 
     @property
     def bytes_before(self) -> int:
@@ -41,7 +36,7 @@ class Picture:
         return len(self.result or b"")
 
     @property
-    def code(self) -> str | None:
+    def error(self) -> str | None:
         """The error code that the service gave."""
         return self.image["error"]["code"] if self.image["error"] else None
 
@@ -61,8 +56,7 @@ class Outcome:
     """One run of the demo.
 
     Args:
-        products: what was posted.
-        pictures: all their images, in the order in which they were posted.
+        products: what was posted, each product with its pictures in the order posted.
         status: the last status object.
         report: the CSV.
         deliveries: the webhooks that came until the service had stopped.
@@ -73,8 +67,7 @@ class Outcome:
         peak_rss_bytes: likewise its memory.
     """
 
-    products: list[Product]
-    pictures: list[Picture]
+    products: list[tuple[Product, list[Picture]]]
     status: dict[str, Any]
     report: str
     deliveries: list[Delivery]
@@ -85,6 +78,16 @@ class Outcome:
     peak_rss_bytes: int | None
 
     @property
+    def pictures(self) -> list[Picture]:
+        """All of them, in the order posted."""
+        return [picture for _, pictures in self.products for picture in pictures]
+
+    @property
     def made(self) -> list[Picture]:
-        """The good pictures of which there is a result."""
-        return [picture for picture in self.pictures if picture.good and picture.result]
+        """Those of which there is a result."""
+        return [picture for picture in self.pictures if picture.result is not None]
+
+    @property
+    def refused(self) -> list[Picture]:
+        """Those that have an error."""
+        return [picture for picture in self.pictures if picture.error]

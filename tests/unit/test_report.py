@@ -133,7 +133,7 @@ def test_splitting_stays_linear_on_a_cell_made_to_be_slow() -> None:
 
 
 def test_every_problem_is_told_with_its_line_and_column() -> None:
-    body = f"{HEADER},Chair,https://a/1\nS2,Table\nS3,Lamp,https://a/1,https://a/2\n"
+    body = f"{HEADER},Chair,https://a/1\nS2,Table\nS3,Lamp,https://a/1,red\n"
     error = refusal(body)
     assert [entry["loc"] for entry in error.errors or []] == [
         ["line", 2, "Serial Number"],
@@ -216,7 +216,7 @@ def test_headers_to_the_letter() -> None:
     assert header() == b"Serial Number,Product Name,Input Image URLs,Output Image URLs\r\n"
     assert header("full") == (
         b"Serial Number,Product Name,Input Image URLs,Output Image URLs,Status,Error Codes,"
-        b"Error Details,Bytes In,Bytes Out,Formats,Widths,Heights\r\n"
+        b"Error Details,Bytes In,Bytes Out,Formats,Widths,Heights,Notes\r\n"
     )
     assert header("failed") == b"Serial Number,Product Name,Input Image URLs,Error Codes\r\n"
 
@@ -233,6 +233,7 @@ THREE = ReportRow(
             format="jpeg",
             width=4,
             height=3,
+            note="encoded",
         ),
         failed("http://i/2", "FETCH_STATUS", error_detail="It said 404, so there."),
         done(
@@ -243,6 +244,7 @@ THREE = ReportRow(
             format="png",
             width=2,
             height=1,
+            note="stripped",
         ),
     ],
 )
@@ -265,6 +267,7 @@ def test_the_full_report_is_aligned_in_every_column() -> None:
         "jpeg, , png",
         "4, , 2",
         "3, , 1",
+        "encoded, , stripped",
     ]
 
 
@@ -363,3 +366,16 @@ def test_no_cell_of_any_report_begins_as_a_formula(rows: list[ReportRow]) -> Non
                 float(cell)
             except ValueError:
                 assert not cell.startswith(tuple("=+-@\t\r\n\0" + FULL_WIDTH))
+
+
+def test_urls_that_nobody_quoted_are_taken_together() -> None:
+    body = b"Serial Number,Product Name,Input Image Urls\n1,A,http://a/1, https://b/2,http://c/3\n"
+    assert parse(body, max_rows=9)[0].urls == ("http://a/1", "https://b/2", "http://c/3")
+
+
+def test_cells_too_many_that_are_no_urls_are_refused() -> None:
+    body = b"Serial Number,Product Name,Input Image Urls\n1,A,http://a/1,red\n"
+    with pytest.raises(ServiceError) as refused:
+        parse(body, max_rows=9)
+    assert refused.value.errors is not None
+    assert refused.value.errors[0]["loc"] == ["line", 2]

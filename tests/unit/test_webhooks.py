@@ -10,7 +10,8 @@ import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from imgsvc.model import OPEN_REQUEST, RequestStatus
-from imgsvc.webhooks import check_webhook_secret, event_type, new_secret, payload, signed_headers
+from imgsvc.settings import check_webhook_secret
+from imgsvc.webhooks import event_type, new_secret, payload, signed_headers
 
 # The vector that the Standard Webhooks libraries share.
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

@@ -1,0 +1,88 @@
+"""A network that loses answers and holds questions back, between a client and a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+
+class Proxy:
+    """Forwards connections; ``hold`` and ``lose_reply_to`` interfere with one message each.
+
+    Args:
+        port: the server's, on loopback.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._server_port = port
+        self._connections: set[asyncio.Task[None]] = set()
+        self._released = asyncio.Event()
+        self.port = 0
+        self.hold: bytes | None = None
+        self.held = asyncio.Event()
+        self.lose_reply_to: bytes | None = None
+        self.lost = asyncio.Event()
+
+    def release(self) -> None:
+        """Let go on what is held."""
+        self._released.set()
+
+    def cut(self) -> None:
+        """Close all connections; what is held is never sent."""
+        for connection in self._connections:
+            connection.cancel()
+
+    async def connect(
+        self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter
+    ) -> None:
+        """Serve one connection until either side ends it."""
+        task = asyncio.current_task()
+        assert task
+        self._connections.add(task)
+        from_server, to_server = await asyncio.open_connection("127.0.0.1", self._server_port)
+        answers = asyncio.create_task(_copy(from_server, to_client))
+        try:
+            while chunk := await from_client.read(1 << 20):
+                if self.hold and self.hold in chunk:
+                    self.hold = None
+                    self.held.set()
+                    await self._released.wait()
+                if self.lose_reply_to and self.lose_reply_to in chunk:
+                    self.lose_reply_to = None
+                    answers.cancel()
+                    await asyncio.gather(answers, return_exceptions=True)
+                    to_server.write(chunk)
+                    await from_server.read(1)  # the server has done it
+                    self.lost.set()
+                    return
+                to_server.write(chunk)
+        except (asyncio.CancelledError, ConnectionError):
+            pass  # ended from here or from there: all the same to a network
+        finally:
+            self._connections.discard(task)
+            answers.cancel()
+            await asyncio.gather(answers, return_exceptions=True)
+            to_server.close()
+            to_client.close()
+
+
+async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError):
+        while chunk := await source.read(1 << 20):
+            target.write(chunk)
+    target.close()
+
+
+@contextlib.asynccontextmanager
+async def between(port: int) -> AsyncIterator[Proxy]:
+    """A proxy in front of the server on ``port``."""
+    proxy = Proxy(port)
+    server = await asyncio.start_server(proxy.connect, "127.0.0.1", 0)
+    proxy.port = server.sockets[0].getsockname()[1]
+    try:
+        yield proxy
+    finally:
+        server.close()
+        proxy.cut()
+        await server.wait_closed()

@@ -1,0 +1,726 @@
+"""Mailboxes: a message is in exactly one, whatever happens to Redis, the network or a replica."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from redis.exceptions import RedisError
+
+from imgsvc.embedded import EmbeddedServers
+from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.mailboxes import (
+    DEAD,
+    FETCH,
+    IN_FLIGHT,
+    NOTIFY,
+    WAKE,
+    Bell,
+    Envelope,
+    Inbox,
+    Mailboxes,
+    compress_lane,
+    connect,
+    delayed,
+    upload_lane,
+)
+from imgsvc.messages import Compressed, Fetched, ImageJob, WebhookJob
+from imgsvc.settings import Redis as RedisSettings
+from imgsvc.settings import Settings
+from tests.integration.proxy import between
+from tests.support import wait_until
+
+LONG_MS = 9000
+FETCHED = Fetched(file="abc", bytes_in=10)
+
+
+def jobs(count: int, request: str = "r") -> list[ImageJob]:
+    return [ImageJob(request_id=request, product=n, index=0) for n in range(count)]
+
+
+JOB = jobs(1)[0]
+
+
+class Replica:
+    """The mailboxes of one replica, over connections of its own."""
+
+    def __init__(self, name: str, settings: RedisSettings) -> None:
+        self.name = name
+        self.settings = settings
+        self.client = connect(settings)
+        self.boxes = Mailboxes(self.client, settings, name)
+        self._closing: list[Callable[[], Awaitable[None]]] = [self.client.aclose]
+
+    def inbox(self, mailbox: str = FETCH) -> Inbox:
+        made = Inbox(connect(self.settings, reader_of=self.name), self.boxes, mailbox)
+        self._closing.append(made.close)
+        return made
+
+    def bell(self) -> Bell:
+        made = Bell(connect(self.settings, reader_of=self.name))
+        self._closing.append(made.close)
+        return made
+
+    async def dealt_to(self, count: int, mailbox: str = FETCH) -> list[Envelope]:
+        """Deal jobs and take them."""
+        await self.boxes.deal(mailbox, jobs(count), bounded=False)
+        return await take(self.inbox(mailbox), count)
+
+    async def in_redis(self) -> dict[str, Any]:
+        """Everything that Redis holds, but for what only readers touch."""
+        read: dict[str, Callable[[str], Awaitable[Any]]] = {
+            "stream": self._stream,
+            "zset": lambda key: self.client.zrange(key, 0, -1, withscores=True),
+            "list": lambda key: self.client.lrange(key, 0, -1),
+            "string": self.client.get,
+        }
+        return {
+            key: await read[await self.client.type(key)](key)
+            async for key in self.client.scan_iter()
+        }
+
+    async def _stream(self, key: str) -> Any:
+        pending = None
+        with contextlib.suppress(Exception):
+            pending = (await self.client.xpending(key, "imgsvc"))["pending"]
+        return await self.client.xrange(key), pending
+
+    async def entries(self, mailbox: str) -> list[dict[str, str]]:
+        return [fields for _, fields in await self.client.xrange(mailbox)]
+
+    async def is_blocked(self, count: int = 1) -> bool:
+        return (await self.client.info("clients"))["blocked_clients"] >= count
+
+    async def close(self) -> None:
+        for close in self._closing:
+            await close()
+
+
+@pytest.fixture
+async def replica(
+    make_settings: Callable[..., Settings],
+) -> AsyncIterator[Callable[..., Awaitable[Replica]]]:
+    """Makes replicas; what they leave in Redis is wiped, for nobody finishes their work."""
+    async with contextlib.AsyncExitStack() as stack:
+        wiper = Replica("wiper", make_settings().redis)
+        stack.push_async_callback(wiper.close)
+        stack.push_async_callback(wiper.client.flushall)
+
+        async def make(name: str = "a", *, port: int | None = None, **redis: Any) -> Replica:
+            settings = make_settings(redis=redis).redis
+            made = Replica(name, settings.model_copy(update={"port": port or settings.port}))
+            stack.push_async_callback(made.close)
+            await made.boxes.prepare()
+            return made
+
+        yield make
+
+
+async def take(inbox: Inbox, count: int) -> list[Envelope]:
+    """Take until there are ``count``."""
+    taken: list[Envelope] = []
+
+    async def enough() -> bool:
+        taken.extend(await inbox.take(count - len(taken), block_ms=200))
+        return len(taken) >= count
+
+    await wait_until(enough, f"{count} messages in {inbox.name}", 5)
+    return taken
+
+
+async def keys(inbox: Inbox, count: int) -> list[str]:
+    return sorted(envelope.key for envelope in await take(inbox, count))
+
+
+async def is_away(call: Awaitable[Any]) -> None:
+    with pytest.raises(ServiceError) as caught:
+        await call
+    assert caught.value.code is ErrorCode.UNAVAILABLE
+    assert caught.value.retry_after_s
+
+
+# A message is passed on once.
+
+MOVES: dict[str, Callable[[Mailboxes, Envelope], Awaitable[bool]]] = {
+    "hand_off": lambda boxes, e: boxes.hand_off(e, compress_lane("a"), JOB, FETCHED),
+    "settle": lambda boxes, e: boxes.settle(e),
+    "later": lambda boxes, e: boxes.later(e, JOB, 30),
+    "bury": lambda boxes, e: boxes.bury(e, "tired"),
+}
+
+
+@pytest.mark.parametrize("second", MOVES)
+@pytest.mark.parametrize("first", MOVES)
+async def test_what_was_moved_cannot_be_moved_again(
+    replica: Callable[..., Any], first: str, second: str
+) -> None:
+    a = await replica()
+    (envelope,) = await a.dealt_to(1)
+    assert await MOVES[first](a.boxes, envelope)
+    before = await a.in_redis()
+    assert not await MOVES[second](a.boxes, envelope)
+    assert await a.in_redis() == before
+
+
+@pytest.mark.parametrize("move", MOVES)
+async def test_of_many_movers_at_once_one_succeeds(replica: Callable[..., Any], move: str) -> None:
+    replicas = [await replica(name) for name in "abcd"]
+    (envelope,) = await replicas[0].dealt_to(1)
+    won = await asyncio.gather(*(MOVES[move](r.boxes, envelope) for r in replicas * 5))
+    assert won.count(True) == 1
+
+
+async def test_a_message_carries_job_facts_and_losses_to_the_next_mailbox(
+    replica: Callable[..., Any],
+) -> None:
+    a = await replica()
+    (envelope,) = await a.dealt_to(1)
+    await a.boxes.hand_off(envelope, compress_lane("a"), JOB, FETCHED, deliveries=2)
+    (next_one,) = await take(a.inbox(compress_lane("a")), 1)
+    assert ImageJob.model_validate_json(next_one.job) == JOB
+    assert Fetched.model_validate_json(next_one.facts) == FETCHED
+    assert (next_one.key, next_one.deliveries) == (JOB.key, 2)
+    assert await a.client.xlen(FETCH) == 0
+
+
+async def test_a_buried_message_keeps_its_reason_and_may_be_dealt_again(
+    replica: Callable[..., Any],
+) -> None:
+    a = await replica()
+    (envelope,) = await a.dealt_to(1)
+    await a.boxes.bury(envelope, "tired")
+    (dead,) = await a.entries(DEAD)
+    assert (dead["reason"], dead["from"]) == ("tired", FETCH)
+    assert ImageJob.model_validate_json(dead["m"]) == JOB
+    assert await a.boxes.deal(FETCH, [JOB], bounded=False) == (1, 1)
+
+
+# Dealing.
+
+
+async def test_a_key_is_dealt_once_however_often_and_by_however_many(
+    replica: Callable[..., Any],
+) -> None:
+    replicas = [await replica(name) for name in "abcde"]
+    deals = [r.boxes.deal(FETCH, jobs(100), bounded=False) for r in replicas * 3]
+    answers = await asyncio.gather(*deals)
+    assert sum(added for _, added in answers) == 100
+    assert await keys(replicas[0].inbox(), 100) == sorted(job.key for job in jobs(100))
+
+
+async def test_a_key_stays_in_flight_until_it_is_settled(replica: Callable[..., Any]) -> None:
+    a = await replica()
+    lane = compress_lane("a")
+
+    async def added() -> int:
+        return int((await a.boxes.deal(FETCH, [JOB], bounded=False))[1])
+
+    (envelope,) = await a.dealt_to(1)
+    assert await added() == 0, "while it is worked on"
+    await a.boxes.hand_off(envelope, lane, JOB, None)
+    assert await added() == 0, "in the next mailbox"
+    (envelope,) = await take(a.inbox(lane), 1)
+    await a.boxes.later(envelope, JOB, 0)
+    assert await added() == 0, "put aside"
+    await a.boxes.promote(lane)
+    (envelope,) = await take(a.inbox(lane), 1)
+    await a.boxes.settle(envelope)
+    assert await added() == 1
+
+
+async def test_a_webhook_that_a_dealer_put_meanwhile_is_not_put_twice(
+    replica: Callable[..., Any],
+) -> None:
+    a = await replica()
+    (envelope,) = await a.dealt_to(1)
+    webhook = WebhookJob(request_id="r")
+    await a.boxes.deal(NOTIFY, [webhook], bounded=False)
+    assert await a.boxes.hand_off(envelope, NOTIFY, webhook, None)
+    assert await a.client.xlen(NOTIFY) == 1
+    assert await a.client.zrange(IN_FLIGHT, 0, -1) == [webhook.key]
+
+
+async def test_a_mailbox_holds_one_window_for_each_live_replica(
+    replica: Callable[..., Any],
+) -> None:
+    a = await replica("a", window=4, heartbeat_s=60)
+    await a.boxes.beat()
+    assert await a.boxes.deal(FETCH, jobs(10), bounded=True) == (4, 4)
+    assert await a.boxes.deal(FETCH, jobs(10), bounded=True) == (0, 0)
+    await (await replica("b", window=4, heartbeat_s=60)).boxes.beat()
+    assert await a.boxes.deal(FETCH, jobs(10), bounded=True) == (8, 4)
+    assert await a.boxes.deal(FETCH, jobs(10), bounded=False) == (10, 2)
+
+
+async def test_a_mailbox_that_runs_low_rings_for_the_dealer(replica: Callable[..., Any]) -> None:
+    a = await replica(window=4)
+    bell = a.bell()
+    envelopes = await a.dealt_to(4)
+    await a.boxes.settle(envelopes[0])
+    assert await a.client.llen(WAKE) == 0, "three are left, more than half a window"
+    await a.boxes.settle(envelopes[1])
+    await a.boxes.hand_off(envelopes[2], compress_lane("a"), JOB, None)
+    assert await a.client.llen(WAKE) == 1, "rung once, not once for each"
+    assert await bell.wait(5)
+    assert not await bell.wait(0.01)
+
+
+async def test_new_work_wakes_the_dealer(replica: Callable[..., Any]) -> None:
+    a = await replica()
+    waiting = asyncio.create_task(a.bell().wait(LONG_MS / 1000))
+    await wait_until(a.is_blocked, "the dealer waits")
+    async with asyncio.timeout(2):
+        for _ in range(3):
+            await a.boxes.wake_dealer()
+        assert await waiting
+    assert await a.client.llen(WAKE) <= 1
+
+
+async def test_one_dealer_leads_until_it_stops_or_falls_silent(replica: Callable[..., Any]) -> None:
+    replicas = [await replica(name) for name in "abc"]
+    a, b, c = (r.boxes for r in replicas)
+    assert await asyncio.gather(*(x.lead_dealing(60) for x in (a, b, c))) == [True, False, False]
+    assert await a.lead_dealing(60), "and stays the leader"
+    await b.stop_dealing()
+    assert not await b.lead_dealing(60), "only the leader can resign"
+    await a.stop_dealing()
+    assert await b.lead_dealing(0.05)
+    await wait_until(lambda: c.lead_dealing(60), "a silent leader is replaced", 5)
+
+
+# Later.
+
+
+async def test_what_is_put_aside_comes_back_when_it_is_due_and_not_before(
+    replica: Callable[..., Any],
+) -> None:
+    a = await replica()
+    assert await a.boxes.promote(FETCH) is None
+    (envelope,) = await a.dealt_to(1)
+    second_try = JOB.model_copy(update={"attempt": 2})
+    await a.boxes.later(envelope, second_try, 0.3)
+    put_aside = time.monotonic()
+    next_s = await a.boxes.promote(FETCH)
+    assert next_s is not None
+    assert 0.1 < next_s <= 0.3
+    assert await a.client.xlen(FETCH) == 0
+
+    async def came_back() -> bool:
+        return await a.boxes.promote(FETCH) is None
+
+    await wait_until(came_back, "it is due", 5)
+    assert time.monotonic() - put_aside > 0.25
+    (fields,) = await a.entries(FETCH)
+    assert ImageJob.model_validate_json(fields["m"]) == second_try
+    assert await a.client.exists(delayed(FETCH)) == 0
+
+
+async def test_racing_clocks_bring_each_message_back_once(replica: Callable[..., Any]) -> None:
+    clocks = [await replica(name) for name in "abcde"]
+    a = clocks[0]
+    for envelope in await a.dealt_to(120):  # more than one batch
+        job = ImageJob.model_validate_json(envelope.job)
+        await a.boxes.later(envelope, job, 0)
+    await asyncio.gather(*(clock.boxes.promote(FETCH) for clock in clocks * 3))
+    assert await keys(a.inbox(), 120) == sorted(job.key for job in jobs(120))
+    assert await a.client.xlen(FETCH) == 120
+
+
+# Lost replicas.
+
+
+async def test_a_dead_replicas_messages_go_back_under_new_ids(replica: Callable[..., Any]) -> None:
+    a, b = await replica("a", heartbeat_s=0.05), await replica("b")
+    worked_on, passed_on, encoded = await a.dealt_to(3)
+    await a.boxes.hand_off(passed_on, compress_lane("a"), jobs(2)[1], FETCHED)
+    await a.boxes.hand_off(encoded, upload_lane("a"), jobs(3)[2], FETCHED)
+    await take(a.inbox(upload_lane("a")), 1)
+    await a.boxes.deal(NOTIFY, [WebhookJob(request_id="r")], bounded=False)
+    await take(a.inbox(NOTIFY), 1)
+    await a.boxes.deal(FETCH, jobs(4), bounded=False)  # the fourth is nobody's yet
+
+    assert await wait_until(b.boxes.silent_replicas, "a fell silent", 5) == {"a"}
+    assert await b.boxes.reclaim("a") == 4
+
+    back = await take(b.inbox(), 4)
+    assert worked_on.entry_id not in {e.entry_id for e in back}
+    losses = {e.key: e.deliveries for e in back}
+    assert losses == {"r/0-0": 1, "r/1-0": 0, "r/2-0": 1, "r/3-0": 0}
+    assert all(not e.facts for e in back), "the bytes died with the replica"
+    (webhook,) = await take(b.inbox(NOTIFY), 1)
+    assert webhook.deliveries == 1
+    assert await a.client.exists(compress_lane("a"), upload_lane("a")) == 0
+    assert await b.boxes.silent_replicas() == set()
+
+
+@pytest.mark.parametrize("move", MOVES)
+async def test_a_zombie_cannot_move_what_was_taken_from_it(
+    replica: Callable[..., Any], move: str
+) -> None:
+    zombie, b = await replica("zombie"), await replica("b")
+    (envelope,) = await zombie.dealt_to(1)
+    assert await b.boxes.reclaim("zombie") == 1
+    before = await b.in_redis()
+    assert not await MOVES[move](zombie.boxes, envelope)
+    assert await b.in_redis() == before
+    (again,) = await take(b.inbox(), 1)
+    assert await b.boxes.settle(again)
+
+
+async def test_a_live_replica_keeps_what_it_has(replica: Callable[..., Any]) -> None:
+    a, b = await replica("a", heartbeat_s=60), await replica("b")
+    await a.boxes.beat()
+    (envelope,) = await a.dealt_to(1)
+    assert await b.boxes.silent_replicas() == set()
+    assert await b.boxes.reclaim("a") == 0
+    assert await a.boxes.settle(envelope)
+
+
+async def test_an_expired_heartbeat_is_silence(replica: Callable[..., Any]) -> None:
+    a, b = await replica("a", heartbeat_s=0.05), await replica("b")
+    await a.boxes.beat()
+    await a.dealt_to(1)
+    await wait_until(b.boxes.silent_replicas, "a fell silent", 5)
+    assert await b.boxes.reclaim("a") == 1
+
+
+async def test_nobody_calls_itself_silent(replica: Callable[..., Any]) -> None:
+    a = await replica("a")
+    await a.dealt_to(1)
+    assert await a.boxes.silent_replicas() == set()
+
+
+async def test_reclaiming_by_several_at_once_takes_each_message_once(
+    replica: Callable[..., Any],
+) -> None:
+    a, *others = [await replica(name) for name in "abcd"]
+    await a.dealt_to(250)  # more than two batches
+    taken_back = await asyncio.gather(*(r.boxes.reclaim("a") for r in others))
+    assert sum(taken_back) == 250
+    assert len(set(await keys(others[0].inbox(), 250))) == await a.client.xlen(FETCH) == 250
+
+
+async def test_leaving_in_good_order_charges_nothing(replica: Callable[..., Any]) -> None:
+    a, b = await replica("a", heartbeat_s=60), await replica("b")
+    await a.boxes.beat()
+    _, passed_on = await a.dealt_to(2)
+    await a.boxes.hand_off(passed_on, compress_lane("a"), jobs(2)[1], FETCHED)
+    await take(a.inbox(compress_lane("a")), 1)
+    assert await a.boxes.reclaim("a", leaving=True) == 2
+    assert [e.deliveries for e in await take(b.inbox(), 2)] == [0, 0]
+
+
+async def test_a_message_is_charged_for_every_replica_that_was_lost_with_it(
+    replica: Callable[..., Any],
+) -> None:
+    b = await replica("b")
+    await b.boxes.deal(FETCH, [JOB], bounded=False)
+    for losses in range(3):
+        victim = await replica(f"victim-{losses}")
+        (envelope,) = await take(victim.inbox(), 1)
+        assert envelope.deliveries == losses
+        await b.boxes.reclaim(victim.name)
+
+
+# Redis forgets.
+
+
+async def test_a_wiped_redis_gets_its_group_back_and_the_first_message_is_seen(
+    replica: Callable[..., Any],
+) -> None:
+    a = await replica()
+    inbox = a.inbox()
+    await inbox.take(1)  # from now on it waits for what is new
+    await a.client.flushall()
+    await a.boxes.deal(FETCH, jobs(3), bounded=False)  # makes the stream, without a group
+    assert await keys(inbox, 3) == sorted(job.key for job in jobs(3))
+
+
+async def test_a_read_that_waits_while_redis_is_wiped_goes_on(replica: Callable[..., Any]) -> None:
+    a = await replica()
+    inbox = a.inbox()
+    await inbox.take(1)
+    reading = asyncio.create_task(inbox.take(1, block_ms=LONG_MS))
+    await wait_until(a.is_blocked, "the read waits")
+    async with asyncio.timeout(2):
+        await a.client.flushall()
+        assert await reading == []
+        await a.boxes.deal(FETCH, [JOB], bounded=False)
+        assert await keys(inbox, 1) == [JOB.key]
+
+
+async def test_a_wiped_lane_gets_its_group_back(replica: Callable[..., Any]) -> None:
+    a = await replica()
+    inbox = a.inbox(upload_lane("a"))
+    (envelope,) = await a.dealt_to(1)
+    await a.boxes.hand_off(envelope, inbox.name, JOB, FETCHED)  # it has no group either
+    assert await keys(inbox, 1) == [JOB.key]
+
+
+async def test_work_whose_mark_outlived_its_lease_is_dealt_again(
+    replica: Callable[..., Any],
+) -> None:
+    a = await replica(lease_s=0.1)
+    await a.boxes.deal(FETCH, jobs(2), bounded=False)
+    await wait_until(a.boxes.forget_doubtful, "the marks are doubted", 5)
+    assert (await a.boxes.deal(FETCH, [JOB], bounded=False))[1] == 1
+
+
+async def test_work_within_its_lease_is_not_doubted(replica: Callable[..., Any]) -> None:
+    a = await replica(lease_s=0.5)
+    (envelope,) = await a.dealt_to(1)
+    await a.boxes.later(envelope, JOB, 60)  # its lease starts when it is due
+    await a.boxes.deal(FETCH, jobs(2), bounded=False)
+    assert await wait_until(a.boxes.forget_doubtful, "the other is doubted", 5) == 1
+    assert await a.client.zrange(IN_FLIGHT, 0, -1) == [JOB.key]
+
+
+# The network fails.
+
+
+async def test_an_answer_lost_on_the_way_strands_no_message(replica: Callable[..., Any]) -> None:
+    b = await replica("b")
+    async with between(b.settings.port) as proxy:
+        a = await replica("a", port=proxy.port)
+        inbox = a.inbox()
+        await inbox.take(1)
+        proxy.lose_reply_to = b"XREADGROUP"
+        reading = asyncio.create_task(inbox.take(2, block_ms=LONG_MS))
+        await wait_until(b.is_blocked, "the read waits")
+        await b.boxes.deal(FETCH, [JOB], bounded=False)
+        await is_away(reading)
+        assert (await b.client.xpending(FETCH, "imgsvc"))["pending"] == 1, "delivered to nobody"
+        assert [e.key for e in await inbox.take(2)] == [JOB.key]
+
+
+async def test_a_killed_connection_neither_loses_nor_repeats(replica: Callable[..., Any]) -> None:
+    a = await replica()
+    inbox = a.inbox()
+    await inbox.take(1)
+    await a.boxes.deal(FETCH, [JOB], bounded=False)
+    (in_hand,) = await inbox.take(1)
+    reading = asyncio.create_task(inbox.take(1, block_ms=LONG_MS))
+    await wait_until(a.is_blocked, "the read waits")
+    blocked = [c for c in await a.client.client_list() if "b" in c["flags"]]
+    await a.client.client_kill_filter(_id=blocked[0]["id"])
+    await is_away(reading)
+    await a.boxes.deal(FETCH, jobs(2), bounded=False)
+    assert await keys(inbox, 1) == ["r/1-0"], "and not what is in hand"
+    assert await a.boxes.settle(in_hand)
+
+
+async def test_reads_cancelled_at_any_moment_strand_nothing(replica: Callable[..., Any]) -> None:
+    a = await replica()
+    inbox = a.inbox()
+    seen: list[str] = []
+    for job in jobs(30):
+        reading = asyncio.create_task(inbox.take(1, block_ms=LONG_MS))
+        await a.boxes.deal(FETCH, [job], bounded=False)
+        reading.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            seen.extend(e.key for e in await reading)
+    seen.extend(await keys(inbox, 30 - len(seen)))
+    assert sorted(seen) == sorted(job.key for job in jobs(30))
+
+
+async def test_a_released_message_that_was_not_moved_is_taken_again_after_a_failure(
+    replica: Callable[..., Any],
+) -> None:
+    a = await replica()
+    inbox = a.inbox()
+    await a.boxes.deal(FETCH, [JOB], bounded=False)
+    (envelope,) = await take(inbox, 1)
+    assert await a.inbox().take(1) == [envelope], "a new reader starts with what was left"
+    inbox.release(envelope)
+    reading = asyncio.create_task(inbox.take(1, block_ms=LONG_MS))
+    await wait_until(a.is_blocked, "the read waits")
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+    assert await inbox.take(1) == [envelope]
+
+
+async def test_a_write_is_sent_once_even_if_its_answer_is_lost(replica: Callable[..., Any]) -> None:
+    b = await replica("b")
+    async with between(b.settings.port) as proxy:
+        a = await replica("a", port=proxy.port)
+        await a.boxes.deal(NOTIFY, [WebhookJob(request_id="r")], bounded=False)  # loads the script
+        proxy.lose_reply_to = JOB.key.encode()
+        await is_away(a.boxes.deal(FETCH, [JOB], bounded=False))
+        assert await b.client.xlen(FETCH) == 1
+        proxy.lose_reply_to = b"XADD"
+        with pytest.raises(RedisError):
+            await a.client.xadd("bare", {"k": "v"})
+        assert await b.client.xlen("bare") == 1
+
+
+async def test_a_hand_off_whose_answer_is_lost_may_be_repeated(replica: Callable[..., Any]) -> None:
+    b = await replica("b")
+    async with between(b.settings.port) as proxy:
+        a = await replica("a", port=proxy.port)
+        first, second = await a.dealt_to(2)
+        lane = compress_lane("a")
+        await a.boxes.hand_off(first, lane, JOB, None)  # loads the script
+        proxy.lose_reply_to = second.entry_id.encode()
+        await is_away(a.boxes.hand_off(second, lane, jobs(2)[1], None))
+        assert not await a.boxes.hand_off(second, lane, jobs(2)[1], None)
+        assert [fields["k"] for fields in await b.entries(lane)] == ["r/0-0", "r/1-0"]
+
+
+async def test_reads_may_block_longer_than_the_clients_usual_time_limit(
+    replica: Callable[..., Any],
+) -> None:
+    a = await replica()
+    inbox, bell = a.inbox(), a.bell()
+    await inbox.take(1)
+    started = time.monotonic()
+    assert await asyncio.gather(inbox.take(1, block_ms=5300), bell.wait(5.3)) == [[], False]
+    assert time.monotonic() - started >= 5.3
+
+
+async def test_ending_reads_returns_this_replicas_and_no_others(
+    replica: Callable[..., Any],
+) -> None:
+    a, b = await replica("a"), await replica("b")
+    inboxes = [a.inbox(), a.inbox(upload_lane("a")), b.inbox()]
+    for inbox in inboxes:
+        while await a.client.exists(inbox.name) == 0 or inbox._suspect:
+            await inbox.take(1)
+    ours = asyncio.gather(*(inbox.take(1, block_ms=LONG_MS) for inbox in inboxes[:2]))
+    theirs = asyncio.create_task(inboxes[2].take(1, block_ms=LONG_MS))
+    await wait_until(lambda: a.is_blocked(3), "all reads wait")
+    async with asyncio.timeout(2):
+        await a.boxes.end_reads()
+        assert await ours == [[], []]
+        assert not theirs.done()
+        await b.boxes.end_reads()
+        assert await theirs == []
+
+
+# Redis is away.
+
+
+async def test_while_redis_is_away_all_say_so_and_then_go_on(
+    replica: Callable[..., Any], servers: EmbeddedServers
+) -> None:
+    a = await replica()
+    inbox = a.inbox()
+    (envelope,) = await a.dealt_to(1)
+    await inbox.take(1)
+    reading = asyncio.create_task(inbox.take(1, block_ms=LONG_MS))
+    await wait_until(a.is_blocked, "the read waits")
+    servers.redis.kill()
+    try:
+        async with asyncio.timeout(5):
+            for call in (
+                reading,
+                inbox.take(1),
+                a.bell().wait(1),
+                a.boxes.deal(FETCH, [JOB], bounded=False),
+                a.boxes.settle(envelope),
+                a.boxes.promote(FETCH),
+                a.boxes.beat(),
+                a.boxes.silent_replicas(),
+                a.boxes.take_token("x", 1, 1),
+                a.boxes.lengths(),
+                a.boxes.check(),
+                a.boxes.end_reads(),
+            ):
+                await is_away(call)
+    finally:
+        await servers.redis.start()
+    await a.boxes.check()
+    assert await a.boxes.settle(envelope)
+    await a.boxes.deal(FETCH, jobs(2), bounded=False)
+    assert "r/1-0" in await keys(inbox, 2)
+
+
+async def test_a_full_redis_refuses_new_work_and_lets_running_work_end(
+    replica: Callable[..., Any],
+) -> None:
+    a = await replica()
+    first, second = await a.dealt_to(2)
+    await a.client.config_set("maxmemory", "1mb")
+    try:
+        # What only takes away, or passes on what is there already, goes on.
+        assert await a.boxes.hand_off(first, compress_lane("a"), JOB, FETCHED)
+        assert await a.boxes.settle(second)
+        await is_away(a.boxes.deal(FETCH, jobs(5), bounded=False))
+        await is_away(a.boxes.beat())
+        await is_away(a.boxes.take_token("x", 1, 1))
+        await is_away(a.boxes.wake_dealer())
+    finally:
+        await a.client.config_set("maxmemory", "0")
+    assert await a.client.zrange(IN_FLIGHT, 0, -1) == [JOB.key], "nothing is half dealt"
+    assert [fields["k"] for fields in await a.entries(compress_lane("a"))] == [JOB.key]
+
+
+async def test_a_redis_that_only_reads_is_away(replica: Callable[..., Any]) -> None:
+    a = await replica()
+    await a.client.execute_command("REPLICAOF", "127.0.0.1", "1")
+    try:
+        await is_away(a.boxes.beat())
+        await is_away(a.boxes.wake_dealer())
+    finally:
+        await a.client.execute_command("REPLICAOF", "NO", "ONE")
+
+
+async def test_a_redis_that_may_evict_is_not_ready(replica: Callable[..., Any]) -> None:
+    a = await replica()
+    await a.boxes.check()
+    await a.client.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        with pytest.raises(ServiceError, match="noeviction"):
+            await a.boxes.check()
+    finally:
+        await a.client.config_set("maxmemory-policy", "noeviction")
+
+
+# What else is asked of Redis.
+
+
+async def test_tokens_run_out_and_come_back_one_by_one(replica: Callable[..., Any]) -> None:
+    boxes = (await replica()).boxes
+    calls = [await boxes.take_token("upload:c", 3, 1.5) for _ in range(4)]
+    assert [admitted for admitted, *_ in calls] == [True, True, True, False]
+    assert [remaining for _, remaining, *_ in calls] == [2, 1, 0, 0]
+    assert (await boxes.take_token("upload:d", 3, 1.5))[0], "others are not limited by it"
+    _, _, reset_s, wait_s = calls[-1]
+    assert 0 < wait_s <= 0.5
+    assert 1 < reset_s <= 1.5
+    refused = time.monotonic()
+
+    async def admitted() -> bool:
+        return (await boxes.take_token("upload:c", 3, 1.5))[0]
+
+    await wait_until(admitted, "a token came back", 5)
+    assert time.monotonic() - refused >= wait_s - 0.05
+    assert not await admitted(), "one, not all"
+
+
+async def test_all_replicas_share_one_limit(replica: Callable[..., Any]) -> None:
+    replicas = [await replica(name) for name in "abc"]
+    calls = [r.boxes.take_token("reads:c", 7, 60) for r in replicas * 10]
+    answers = await asyncio.gather(*calls)
+    assert [admitted for admitted, *_ in answers].count(True) == 7
+
+
+async def test_files_in_lanes_are_those_that_messages_refer_to(
+    replica: Callable[..., Any],
+) -> None:
+    a = await replica()
+    first, second, third = await a.dealt_to(3)
+    encoded = Compressed(
+        file="def", bytes_in=9, bytes_out=5, format="png", width=1, height=1, note=""
+    )
+    await a.boxes.hand_off(first, compress_lane("a"), JOB, FETCHED)
+    await a.boxes.hand_off(second, upload_lane("a"), jobs(2)[1], encoded)
+    await a.boxes.hand_off(
+        third, compress_lane("another"), jobs(3)[2], Fetched(file="x", bytes_in=1)
+    )
+    assert await a.boxes.files_in_lanes() == {"abc", "def"}
+    lengths = {"fetch": 0, "notify": 0, "compress": 1, "upload": 1, "dead": 0}
+    assert await a.boxes.lengths() == lengths
