@@ -16,6 +16,7 @@ from imgsvc.actors import PIPELINE, Parts, Supervisor
 from imgsvc.bucket import Bucket
 from imgsvc.codec_pool import CodecPool
 from imgsvc.errors import ServiceError
+from imgsvc.failpoints import Failpoints
 from imgsvc.http import keys, middleware, ops, routes
 from imgsvc.ledger import Ledger
 from imgsvc.metrics import Metrics
@@ -42,14 +43,15 @@ async def parts(settings: Settings) -> AsyncIterator[Parts]:
     """
     replica = new_replica_id()
     metrics = Metrics()
+    failpoints = Failpoints(settings.dev.failpoint)
     async with contextlib.AsyncExitStack() as stack:
         client = mailboxes.connect(settings.redis)
         stack.push_async_callback(client.aclose)
-        bucket = Bucket(settings.gcs)
+        bucket = Bucket(settings.gcs, failpoints)
         stack.push_async_callback(asyncio.to_thread, bucket.close)
-        ledger = Ledger(settings.mongo)
+        ledger = Ledger(settings.mongo, failpoints)
         stack.callback(ledger.close)
-        outbound = Outbound(settings.net, settings.fetch)
+        outbound = Outbound(settings.net, settings.fetch, failpoints)
         stack.push_async_callback(outbound.close)
         spool = Spool(settings.spool, replica)
         spool.open()
@@ -60,7 +62,7 @@ async def parts(settings: Settings) -> AsyncIterator[Parts]:
         yield Parts(
             settings=settings,
             metrics=metrics,
-            mailboxes=mailboxes.Mailboxes(client, settings.redis, replica),
+            mailboxes=mailboxes.Mailboxes(client, settings.redis, replica, failpoints),
             ledger=ledger,
             spool=spool,
             outbound=outbound,

@@ -32,6 +32,7 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from google.oauth2 import service_account
 
 from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.failpoints import NO_FAILPOINTS, Failpoints
 from imgsvc.settings import Gcs, SettingsError
 
 _SCOPES = ("https://www.googleapis.com/auth/devstorage.read_write",)
@@ -50,13 +51,15 @@ class Bucket:
 
     Args:
         settings: which bucket, and how to reach it.
+        failpoints: for tests of faults.
 
     Raises:
         SettingsError: there are no usable credentials.
     """
 
-    def __init__(self, settings: Gcs) -> None:
+    def __init__(self, settings: Gcs, failpoints: Failpoints = NO_FAILPOINTS) -> None:
         self._settings = settings
+        self._failpoints = failpoints
         self._client = _client(settings)
         self._bucket = self._client.bucket(settings.bucket)
         self._retry = DEFAULT_RETRY.with_timeout(settings.retry_s)
@@ -102,7 +105,8 @@ class Bucket:
             FileNotFoundError: the file is gone.
             ServiceError: UNAVAILABLE or STORAGE_REJECTED.
         """
-        stored: Stored = await self._run(self._create, name, path, content_type, note)
+        with self._failpoints.around("bucket.create"):
+            stored: Stored = await self._run(self._create, name, path, content_type, note)
         return stored
 
     def _create(self, name: str, path: Path, content_type: str, note: str) -> Stored:

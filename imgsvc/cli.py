@@ -61,6 +61,14 @@ def dev(config: Config = None) -> None:
     _run(lambda stop: _dev(loaded, stop))
 
 
+@cli.command()
+def demo() -> None:
+    """Send real photographs through the whole service and check what comes out."""
+    from imgsvc import demo  # noqa: PLC0415 - its PIL is no business of the service's process
+
+    raise typer.Exit(demo.main(Path("demo-output")))
+
+
 @cli.command(name="config")
 def show_config(config: Config = None) -> None:
     """Print the settings in force, secrets masked."""

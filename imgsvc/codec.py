@@ -155,7 +155,7 @@ def encode(data: bytes, recipe: Recipe, limits: Limits) -> Encoded:
     with _reading(limits):
         survey = containers.survey(kind, data)
         _admit_survey(survey, limits)
-        picture = _decode(kind, data, survey, limits)
+        picture = _decode(kind, containers.body(kind, data), survey, limits)
     with _writing():
         return _best(data, picture, recipe)
 

@@ -313,6 +313,16 @@ _STRIPS: dict[str, Callable[[bytes], bytes | None]] = {
 }
 
 
+def body(kind: str, data: bytes) -> bytes:
+    """What a decoder is to see: of an AVIF, whose offsets reach anywhere, only its own boxes.
+
+    Raises:
+        DamagedError: the container is cut off or breaks its own structure.
+    """
+    with _whole():
+        return b"".join(box for _, box in _avif_boxes(data)) if kind == "avif" else data
+
+
 def survey(kind: str, data: bytes) -> Survey:
     """What the container declares, read from its first byte to its end marker.
 

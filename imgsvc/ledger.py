@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -26,6 +26,7 @@ from pymongo import ASCENDING, DESCENDING, InsertOne, ReturnDocument, UpdateOne
 from pymongo.errors import PyMongoError
 
 from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.failpoints import NO_FAILPOINTS, Failpoints
 from imgsvc.group_commit import GroupCommit
 from imgsvc.model import (
     OPEN_REQUEST,
@@ -130,9 +131,11 @@ class Ledger:
 
     Args:
         settings: where MongoDB is.
+        failpoints: for tests of faults.
     """
 
-    def __init__(self, settings: Mongo) -> None:
+    def __init__(self, settings: Mongo, failpoints: Failpoints = NO_FAILPOINTS) -> None:
+        self._failpoints = failpoints
         self._client: Any = AsyncIOMotorClient(
             settings.uri.get_secret_value(),
             serverSelectionTimeoutMS=settings.timeout_ms,
@@ -173,6 +176,12 @@ class Ledger:
         """Close all connections."""
         self._client.close()
 
+    async def _write(
+        self, name: str, method: Callable[..., Awaitable[Any]], *args: Any, **options: Any
+    ) -> Any:
+        with self._failpoints.around(f"ledger.{name}"):
+            return await method(*args, **options)
+
     # Taking requests in.
 
     async def insert(self, new: NewRequest) -> None:
@@ -187,14 +196,18 @@ class Ledger:
             with _translated():
                 for start in range(0, len(new.products), _INSERT_BATCH):
                     batch = new.products[start : start + _INSERT_BATCH]
-                    await self._products.bulk_write(
+                    await self._write(
+                        "insert_products",
+                        self._products.bulk_write,
                         [
                             InsertOne(_product(new.id, start + i, product, options))
                             for i, product in enumerate(batch)
                         ],
                         ordered=False,
                     )
-                await self._requests.insert_one(
+                await self._write(
+                    "insert_request",
+                    self._requests.insert_one,
                     {
                         "_id": new.id,
                         "callId": new.call_id,
@@ -210,7 +223,7 @@ class Ledger:
                         "createdAt": now,
                         "updatedAt": now,
                         "webhook": _new_webhook(new.webhook_url),
-                    }
+                    },
                 )
         except ServiceError:
             await self._withdraw(new.id)
@@ -220,8 +233,10 @@ class Ledger:
         # A lost reply may mean that the request was written after all; as the client was told
         # 503, it must not run. Should this fail too, nobody knows its id and nothing is lost.
         with contextlib.suppress(ServiceError), _translated():
-            await self._requests.delete_one({"_id": request_id})
-            await self._products.delete_many({"request": request_id})
+            await self._write("withdraw_request", self._requests.delete_one, {"_id": request_id})
+            await self._write(
+                "withdraw_products", self._products.delete_many, {"request": request_id}
+            )
 
     # Telling.
 
@@ -313,7 +328,9 @@ class Ledger:
     async def start(self, request_id: str) -> None:
         """Mark a request as being processed, if it was pending."""
         with _translated():
-            await self._requests.update_one(
+            await self._write(
+                "start",
+                self._requests.update_one,
                 {"_id": request_id, "status": RequestStatus.PENDING},
                 {"$set": {"status": RequestStatus.PROCESSING, "updatedAt": _now()}},
             )
@@ -374,8 +391,11 @@ class Ledger:
     async def _finish_group(self, group: Sequence[_Finish]) -> list[bool]:
         with _translated():
             now = _now()
-            written = await self._products.bulk_write(
-                [_finish_one(item) for item in group], ordered=False
+            written = await self._write(
+                "finish_images",
+                self._products.bulk_write,
+                [_finish_one(item) for item in group],
+                ordered=False,
             )
             touched = {_product_id(item.request_id, item.product) for item in group}
             closed = [
@@ -387,7 +407,9 @@ class Ledger:
             newly = [found for found in closed if not found["closed"]]
             exact = written.matched_count == len(group)
             if newly:
-                marked = await self._products.bulk_write(
+                marked = await self._write(
+                    "close_products",
+                    self._products.bulk_write,
                     [
                         UpdateOne(
                             {"_id": found["_id"], "closed": False}, {"$set": {"closed": True}}
@@ -426,7 +448,9 @@ class Ledger:
                 counted["failedImages"] += 1
         for request_id, number in products.items():
             increments[request_id]["processedProducts"] += number
-        await self._requests.bulk_write(
+        await self._write(
+            "count",
+            self._requests.bulk_write,
             [
                 # Only while it is open: who ends a request counts everything anew, and that
                 # may have happened since our images were written.
@@ -468,7 +492,9 @@ class Ledger:
         }
 
     async def _recount(self, request_id: str, now: datetime) -> None:
-        await self._requests.update_one(
+        await self._write(
+            "recount",
+            self._requests.update_one,
             {"_id": request_id, "status": {"$in": sorted(OPEN_REQUEST)}},
             {"$set": {**await self._totals(request_id), "updatedAt": now}},
         )
@@ -499,8 +525,11 @@ class Ledger:
         }
         if found["webhook"]:
             change |= {"webhook.status": WebhookStatus.PENDING, "webhook.nextAt": now}
-        written = await self._requests.update_one(
-            {"_id": request_id, "status": RequestStatus.PROCESSING}, {"$set": change}
+        written = await self._write(
+            "complete",
+            self._requests.update_one,
+            {"_id": request_id, "status": RequestStatus.PROCESSING},
+            {"$set": change},
         )
         return bool(written.matched_count and found["webhook"])
 
@@ -518,7 +547,9 @@ class Ledger:
         """
         now = _now()
         with _translated():
-            found = await self._requests.find_one_and_update(
+            found = await self._write(
+                "claim_delivery",
+                self._requests.find_one_and_update,
                 {
                     "_id": request_id,
                     "webhook.status": WebhookStatus.PENDING,
@@ -529,7 +560,9 @@ class Ledger:
             )
             if not found:
                 # The last attempt was claimed by someone who never came back.
-                await self._requests.update_one(
+                await self._write(
+                    "exhaust_delivery",
+                    self._requests.update_one,
                     {
                         "_id": request_id,
                         "webhook.status": WebhookStatus.PENDING,
@@ -577,7 +610,9 @@ class Ledger:
             "error": error,
         }
         with _translated():
-            await self._requests.update_one(
+            await self._write(
+                "record_delivery",
+                self._requests.update_one,
                 {"_id": request_id, "webhook.status": WebhookStatus.PENDING},
                 {
                     "$set": change,
@@ -588,7 +623,9 @@ class Ledger:
     async def abandon_webhook(self, request_id: str) -> None:
         """Give an announcement up for reasons of ours."""
         with _translated():
-            await self._requests.update_one(
+            await self._write(
+                "abandon_webhook",
+                self._requests.update_one,
                 {"_id": request_id, "webhook.status": WebhookStatus.PENDING},
                 {"$set": {"webhook.status": WebhookStatus.FAILED, "updatedAt": _now()}},
             )

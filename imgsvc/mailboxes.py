@@ -22,6 +22,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from imgsvc import logs
 from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.failpoints import NO_FAILPOINTS, Failpoints
 from imgsvc.messages import Compressed, Fetched, ImageJob, WebhookJob
 from imgsvc.settings import Redis as RedisSettings
 
@@ -120,10 +121,18 @@ class Mailboxes:
         client: from ``connect``.
         settings: window, lease and heartbeat.
         replica: the id of this process; it owns the lanes of that name.
+        failpoints: for tests of faults.
     """
 
-    def __init__(self, client: Redis, settings: RedisSettings, replica: str) -> None:
+    def __init__(
+        self,
+        client: Redis,
+        settings: RedisSettings,
+        replica: str,
+        failpoints: Failpoints = NO_FAILPOINTS,
+    ) -> None:
         self._client = client
+        self._failpoints = failpoints
         self._settings = settings
         self.replica = replica
         self._lease_ms = int(settings.lease_s * 1000)
@@ -145,7 +154,7 @@ class Mailboxes:
         }
 
     async def _run(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        with _translated():
+        with _translated(), self._failpoints.around(f"redis.{script}"):
             return await self._scripts[script](keys=list(keys), args=list(args))
 
     def inbox(self, mailbox: str) -> Inbox:

@@ -21,6 +21,7 @@ from yarl import URL
 
 from imgsvc.backoff import parse_retry_after
 from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.failpoints import NO_FAILPOINTS, Failpoints
 from imgsvc.settings import Fetch, Net
 
 MAX_URL_LENGTH = 2048
@@ -217,9 +218,11 @@ class Outbound:
     Args:
         net: what may be reached.
         fetch: limits of a download.
+        failpoints: for tests of faults.
     """
 
-    def __init__(self, net: Net, fetch: Fetch) -> None:
+    def __init__(self, net: Net, fetch: Fetch, failpoints: Failpoints = NO_FAILPOINTS) -> None:
+        self._failpoints = failpoints
         self.guard = Guard(net)
         self._net = net
         self._fetch = fetch
@@ -325,7 +328,7 @@ class Outbound:
             ServiceError: URL_BLOCKED, URL_INVALID, DNS_FAILED, CONNECT_FAILED, FETCH_TIMEOUT or
                 FETCH_TRUNCATED.
         """
-        with _fetch_errors(self._fetch):
+        with _fetch_errors(self._fetch), self._failpoints.around("webhook.post"):
             url = self.guard.parse(text)
             async with (
                 asyncio.timeout(timeout_s),

@@ -223,9 +223,10 @@ class Log(_Section):
 
 
 class Dev(_Section):
-    """The embedded servers of ``imgsvc dev``."""
+    """What developers and tests of the service need."""
 
     data_dir: Path = Path(".imgsvc")
+    failpoint: str | None = None
 
 
 class Settings(BaseSettings):

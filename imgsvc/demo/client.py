@@ -79,8 +79,10 @@ class Client:
         async with self._session.get(f"/download/{request_id}", raise_for_status=True) as response:
             return await response.text()
 
-    async def result(self, url: str) -> bytes | None:
-        """What is at an ``outputUrl``; None if it cannot be had."""
+    async def result(self, url: str | None) -> bytes | None:
+        """What is at an ``outputUrl``; None if there is none or it cannot be had."""
+        if url is None:
+            return None
         try:
             async with self._session.get(url) as response:
                 return await response.read() if response.ok else None

@@ -14,18 +14,12 @@ _SESSION, _UTIME, _STIME, _RSS = 3, 11, 12, 21
 
 
 class Meter:
-    """Samples all processes of one session, those of any descent included.
+    """The sum over all processes of one session, of whatever descent.
 
     Where there is no /proc, nothing is measured and both numbers stay None.
-
-    Args:
-        session: its id, which is the id of the process that began it.
-        not_counted: the id of a process that does not belong to the program.
     """
 
-    def __init__(self, session: int, not_counted: int) -> None:
-        self._session = session
-        self._not_counted = not_counted
+    def __init__(self) -> None:
         self._ticks: dict[int, int] = {}
         self.peak_rss_bytes: int | None = None
 
@@ -36,13 +30,18 @@ class Meter:
             return None
         return sum(self._ticks.values()) / os.sysconf("SC_CLK_TCK")
 
-    async def run(self) -> None:
-        """Samples until cancelled."""
+    async def run(self, session: int) -> None:
+        """Samples until cancelled.
+
+        Args:
+            session: the id of the session, which is the id of the process that began it. That
+                process itself is not counted.
+        """
         while True:
-            self._sample()
+            self._sample(session)
             await asyncio.sleep(_EVERY_S)
 
-    def _sample(self) -> None:
+    def _sample(self, session: int) -> None:
         pages = 0
         for stat in _PROC.glob("[0-9]*/stat"):
             pid = int(stat.parent.name)
@@ -51,7 +50,7 @@ class Meter:
                 fields = stat.read_text().rpartition(")")[2].split()
             except OSError:
                 continue  # it has just ended
-            if int(fields[_SESSION]) == self._session and pid != self._not_counted:
+            if int(fields[_SESSION]) == session != pid:
                 # The last value of each, so that one which ends still counts.
                 self._ticks[pid] = int(fields[_UTIME]) + int(fields[_STIME])
                 pages += int(fields[_RSS])

@@ -50,11 +50,13 @@ class Sample:
     Args:
         name: its path there.
         data: its bytes; None if the origin does not have it.
+        note: what makes it difficult, for whoever looks at the results.
         error: what the service has to say about it; None if it is a good picture.
     """
 
     name: str
     data: bytes | None
+    note: str = ""
     error: ErrorCode | None = None
 
 
@@ -98,7 +100,7 @@ def catalogue() -> list[Product]:
     Raises:
         PhotographsMissingError: the packages are not installed.
     """
-    photographs = [Sample(name, photo(name)) for name in photo_names()]
+    *photographs, last = [Sample(name, photo(name)) for name in photo_names()]
     shelves = [
         photographs[at : at + _PER_PRODUCT] for at in range(0, len(photographs), _PER_PRODUCT)
     ]
@@ -107,17 +109,15 @@ def catalogue() -> list[Product]:
         for number, shelf in enumerate(shelves, start=1)
     ]
     made = Product("SKU-MADE", "Pictures that are easily harmed", tuple(_made()))
-    # A name that a spreadsheet would run, a comma in a URL, and failures between good ones.
+    text = b"This is a text, whatever its name says.\n"
+    # A name that a spreadsheet would run, and failures before a good one.
     odd = Product(
         "SKU-ODD",
         "=1+1",
         (
-            Sample("rocket,640x427.jpg", photo("rocket.jpg")),
-            Sample("missing.jpg", None, ErrorCode.FETCH_STATUS),
-            Sample(
-                "text.jpg", b"This is a text, whatever its name says.\n", ErrorCode.NOT_AN_IMAGE
-            ),
-            Sample("coffee-again.png", photo("coffee.png")),
+            Sample("missing.jpg", None, "nothing there", ErrorCode.FETCH_STATUS),
+            Sample("text.jpg", text, "not a picture", ErrorCode.NOT_AN_IMAGE),
+            Sample("front,512x512.jpg", last.data, "a comma in its URL"),
         ),
     )
     return [*plain, made, odd]
@@ -140,13 +140,17 @@ def _pictures_of(package: str) -> dict[str, Path]:
 
 
 def _made() -> Iterator[Sample]:
-    yield Sample("large.jpg", _saved(_wall(), "JPEG", quality=92, exif=_exif()))
-    yield Sample("transparent.png", _saved(_vignette(_opened("chelsea.png")), "PNG"))
-    yield Sample("sideways-phone.jpg", _phone_photo(_opened("imagenet_10_541.jpg")))
-    yield Sample("cmyk.jpg", _saved(_opened("imagenet_12_741.jpg").convert("CMYK"), "JPEG"))
-    yield Sample("animated.gif", _animation())
-    yield Sample("16-bit.png", _saved(_sixteen_bits(_opened("moon.png")), "PNG"))
-    yield Sample("screen-profile.jpg", _in_colours_of_a_screen(_opened("imagenet_04_949.jpg")))
+    yield Sample("large.jpg", _wall(), "15 megapixels")
+    yield Sample("transparent.png", _vignette(_opened("chelsea.png")), "fades out to nothing")
+    yield Sample(
+        "sideways.jpg", _phone_photo(_opened("imagenet_10_541.jpg")), "stored on its side, GPS"
+    )
+    yield Sample("cmyk.jpg", _printable(_opened("imagenet_12_741.jpg")), "inks, not light")
+    yield Sample("animated.gif", _animation(), f"{_FRAMES} frames")
+    yield Sample("16-bit.png", _sixteen_bits(_opened("moon.png")), "65,536 shades of grey")
+    yield Sample(
+        "profile.jpg", _in_colours_of_a_screen(_opened("imagenet_04_949.jpg")), "a laptop's colours"
+    )
 
 
 def _opened(name: str) -> Image.Image:
@@ -172,7 +176,7 @@ def _exif(orientation: int = 1) -> Image.Exif:
     return exif
 
 
-def _wall() -> Image.Image:
+def _wall() -> bytes:
     """All photographs side by side, as often as it takes for 15 megapixels."""
     names = photo_names()
     tiles = [ImageOps.fit(_opened(name).convert("RGB"), (_TILE, _TILE)) for name in names]
@@ -180,14 +184,14 @@ def _wall() -> Image.Image:
     for place in range(_COLUMNS * _ROWS):
         row, column = divmod(place, _COLUMNS)
         wall.paste(tiles[place * 7 % len(tiles)], (column * _TILE, row * _TILE))
-    return wall
+    return _saved(wall, "JPEG", quality=92, exif=_exif())
 
 
-def _vignette(image: Image.Image) -> Image.Image:
+def _vignette(image: Image.Image) -> bytes:
     """The image fading out to nothing towards its edges."""
     fade = ImageOps.invert(Image.radial_gradient("L")).resize(image.size)
-    image.putalpha(fade.point([min(255, value * 3) for value in range(256)]))
-    return image
+    image.putalpha(fade.point([min(255, value * 2) for value in range(256)]))
+    return _saved(image, "PNG")
 
 
 def _phone_photo(image: Image.Image) -> bytes:
@@ -204,10 +208,15 @@ def _animation() -> bytes:
     return _saved(first, "GIF", save_all=True, append_images=rest, duration=_FRAME_MS, loop=0)
 
 
-def _sixteen_bits(image: Image.Image) -> Image.Image:
+def _printable(image: Image.Image) -> bytes:
+    return _saved(image.convert("CMYK"), "JPEG", quality=92)
+
+
+def _sixteen_bits(image: Image.Image) -> bytes:
     """Grey with more shades than eight bits hold: those between the neighbours, when enlarged."""
     deep = image.convert("I").point(lambda value: value * 257)
-    return deep.resize((640, 640), Image.Resampling.BILINEAR).convert("I;16")
+    enlarged = deep.resize((640, 640), Image.Resampling.BILINEAR)
+    return _saved(enlarged.convert("I;16"), "PNG")
 
 
 def _in_colours_of_a_screen(image: Image.Image) -> bytes:

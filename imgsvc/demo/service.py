@@ -39,7 +39,7 @@ class Service:
         self._log = log
         [port] = free_ports(1)
         self.url = f"http://{embedded.LOOPBACK}:{port}"
-        self.meter: Meter | None = None
+        self.meter = Meter()
         self.exit_code: int | None = None
         # What this user has set for a service of theirs is none of the demo's business.
         own = {
@@ -81,8 +81,8 @@ class Service:
                 start_new_session=True,  # Ctrl-C is for the demo, which then stops the service
             )
         assert process.stdin is not None  # noqa: S101 - it was asked for
-        self.meter = Meter(session=process.pid, not_counted=process.pid)
-        measuring = asyncio.create_task(self.meter.run())
+        # The watcher began a session, which is named after it.
+        measuring = asyncio.create_task(self.meter.run(session=process.pid))
         try:
             async with aiohttp.ClientSession(self.url) as session:
                 client = Client(session)

@@ -3,11 +3,11 @@
 from io import BytesIO
 
 import pytest
-from PIL import Image, ImageChops, ImageCms, ImageStat
+from PIL import Image, ImageChops, ImageCms, ImageStat, TiffImagePlugin
 from PIL.PngImagePlugin import PngInfo
 
 from imgsvc.codec import MEDIA_TYPES, Encoded, Limits, encode
-from imgsvc.containers import survey
+from imgsvc.containers import strip, survey
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.model import Recipe
 from tests.photos import photo, photo_names
@@ -244,7 +244,6 @@ def with_metadata() -> dict[str, bytes]:
         "avif": saved(rgb, "AVIF", quality=30, exif=exif, xmp=xmp) + tail,
         "gif": saved(rgb, "GIF", comment=MARK) + tail,
         "tiff": saved(rgb, "TIFF", compression="jpeg", tiffinfo=tags, exif=exif) + tail,
-        "tiff with exif": saved(rgb, "TIFF", compression="jpeg", exif=exif),
         "bmp": saved(rgb, "BMP") + tail,
     }
 
@@ -277,6 +276,18 @@ def test_kept_bytes_decode_to_the_same_pixels(name: str) -> None:
     if name not in {"png", "lossless webp"}:  # those may well be encoded smaller
         assert result.note == "stripped"
         assert len(result.data) <= len(data)
+
+
+def test_the_nested_directories_of_a_tiff_are_emptied() -> None:
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[270] = MARK.decode()
+    tags[34665] = {0x9286: MARK}
+    tags[34853] = {29: MARK.decode()}
+    data = saved(chelsea(), "TIFF", tiffinfo=tags)
+    stripped = strip("tiff", data)
+    assert stripped is not None
+    assert (data.count(MARK), stripped.count(MARK)) == (3, 0)  # description, GPS, user comment
+    assert same(opened(stripped), opened(data))
 
 
 def test_what_has_nothing_to_strip_is_left_alone() -> None:

@@ -256,6 +256,11 @@ def test_running_out_of_memory_names_the_cause(monkeypatch: pytest.MonkeyPatch) 
     assert refusal(WHOLE["bmp"]) is ErrorCode.TOO_MANY_PIXELS
 
 
+def test_an_avif_whose_pixels_lie_outside_its_boxes_is_corrupt() -> None:
+    data = WHOLE["avif"]
+    assert refusal(data.replace(b"mdat", b"mdau")) is ErrorCode.IMAGE_CORRUPT
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     name=st.sampled_from(sorted(WHOLE)),

@@ -1,0 +1,625 @@
+"""The ledger: every image ends once, every request ends once, and nothing is half written."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from pymongo import AsyncMongoClient
+
+from imgsvc.embedded import EmbeddedServers
+from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.ledger import Completed, Failed, Ledger, NewProduct, NewRequest
+from imgsvc.model import Recipe, WebhookStatus
+from imgsvc.settings import Mongo, Settings
+from tests.integration.proxy import between
+
+FAILED = Failed(ErrorCode.FETCH_STATUS, "The origin answered with status 404.")
+HOOK = "https://example.com/hook"
+
+
+def completed(output: str = "out.jpg", bytes_out: int = 4) -> Completed:
+    return Completed(output, "crc", 10, bytes_out, "jpeg", 3, 2, "encoded")
+
+
+def new_request(*images: int, webhook_url: str | None = HOOK, **more: Any) -> NewRequest:
+    """A request with one product for each number of images given."""
+    products = [
+        NewProduct(f"S{n}", f"Product {n}", [f"https://example.com/{n}-{i}" for i in range(count)])
+        for n, count in enumerate(images)
+    ]
+    return NewRequest(products, Recipe(quality=50), webhook_url, **more)
+
+
+@pytest.fixture
+def mongo(make_settings: Callable[..., Settings]) -> Mongo:
+    return make_settings(mongo={"timeout_ms": 500}).mongo
+
+
+@pytest.fixture
+async def connect(mongo: Mongo) -> AsyncIterator[Callable[..., Ledger]]:
+    """Makes ledgers on one database, each with connections of its own, as replicas have."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        def make(*, port: int | None = None) -> Ledger:
+            settings = mongo
+            if port:
+                uri = SecretStr(f"mongodb://127.0.0.1:{port}/")
+                settings = mongo.model_copy(update={"uri": uri})
+            made = Ledger(settings)
+            stack.callback(made.close)
+            return made
+
+        yield make
+
+
+@pytest.fixture
+async def ledger(connect: Callable[..., Ledger]) -> Ledger:
+    made = connect()
+    await made.prepare()
+    return made
+
+
+@pytest.fixture
+async def stored(mongo: Mongo) -> AsyncIterator[Any]:
+    """The database as another client sees it; dropped after the test."""
+    async with AsyncMongoClient(mongo.uri.get_secret_value()) as client:
+        yield client[mongo.database]
+        await client.drop_database(mongo.database)
+
+
+@pytest.fixture
+async def started(ledger: Ledger) -> Callable[..., Awaitable[str]]:
+    """Inserts a request and starts it; returns its id."""
+
+    async def start(*images: int, **more: Any) -> str:
+        new = new_request(*images, **more)
+        await ledger.insert(new)
+        await ledger.start(new.id)
+        return new.id
+
+    return start
+
+
+async def known(ledger: Ledger, request_id: str) -> dict[str, Any]:
+    status = await ledger.status(request_id)
+    assert status
+    return status
+
+
+async def products(ledger: Ledger, request_id: str, **more: Any) -> list[dict[str, Any]]:
+    return [found async for found in ledger.products(request_id, **more)]
+
+
+async def is_away(call: Awaitable[Any]) -> None:
+    with pytest.raises(ServiceError) as caught:
+        await call
+    assert caught.value.code is ErrorCode.UNAVAILABLE
+    assert caught.value.retry_after_s
+
+
+# Requests.
+
+
+async def test_a_request_that_was_inserted_is_known_as_it_was_posted(ledger: Ledger) -> None:
+    new = new_request(2, 1)
+    before = datetime.now(UTC) - timedelta(milliseconds=1)
+    await ledger.insert(new)
+    status = await known(ledger, new.id)
+    assert before <= datetime.fromisoformat(status.pop("createdAt")) <= datetime.now(UTC)
+    assert status.pop("updatedAt").endswith("Z")
+    assert status == {
+        "requestId": new.id,
+        "status": "PENDING",
+        "processedProducts": 0,
+        "totalProducts": 2,
+        "processedImages": 0,
+        "failedImages": 0,
+        "totalImages": 3,
+        "bytesIn": 0,
+        "bytesOut": 0,
+        "webhook": {"status": "PENDING", "attempts": 0},
+    }
+    first, second = await products(ledger, new.id)
+    assert (first["serialNumber"], first["productName"]) == ("S0", "Product 0")
+    assert [i["url"] for i in first["images"]] == [
+        "https://example.com/0-0",
+        "https://example.com/0-1",
+    ]
+    assert (second["n"], second["open"]) == (1, 1)
+
+
+async def test_an_unknown_request_is_nothing(ledger: Ledger) -> None:
+    assert await ledger.status("nobody") is None
+    assert await ledger.deliveries("nobody") is None
+    assert await ledger.work("nobody", 0, 0) is None
+    assert await ledger.complete("nobody") is False
+    assert await products(ledger, "nobody") == []
+
+
+async def test_a_request_is_started_once_and_stays_listed_until_it_ends(ledger: Ledger) -> None:
+    old, young = new_request(1, call_id="first"), new_request(1, call_id="second")
+    await ledger.insert(old)
+    await ledger.insert(young)
+    assert await ledger.open_requests(10) == {old.id: "first", young.id: "second"}
+    assert list(await ledger.open_requests(1)) == [old.id]
+    await ledger.start(old.id)
+    assert (await known(ledger, old.id))["status"] == "PROCESSING"
+    assert await ledger.count_in_flight() == 2
+    await ledger.finish(old.id, 0, 0, completed())
+    await ledger.start(old.id)
+    assert (await known(ledger, old.id))["status"] == "COMPLETED"
+    assert await ledger.open_requests(10) == {young.id: "second"}
+    assert await ledger.count_in_flight() == 1
+
+
+async def test_paging_through_requests_is_stable_while_new_ones_arrive(ledger: Ledger) -> None:
+    async def page(before: tuple[datetime, str] | None) -> list[dict[str, Any]]:
+        return await ledger.requests(
+            status=None, created_after=None, created_before=None, before=before, limit=3
+        )
+
+    new = [new_request(1) for _ in range(8)]
+    await asyncio.gather(*(ledger.insert(n) for n in new))  # some in the same millisecond
+    seen: list[dict[str, Any]] = []
+    before = None
+    while found := await page(before):
+        seen.extend(found)
+        before = datetime.fromisoformat(found[-1]["createdAt"]), found[-1]["requestId"]
+        await ledger.insert(new_request(1))
+    assert sorted(s["requestId"] for s in seen) == sorted(n.id for n in new)
+    assert [s["createdAt"] for s in seen] == sorted((s["createdAt"] for s in seen), reverse=True)
+
+
+async def test_requests_are_found_by_status_and_time(
+    ledger: Ledger, started: Callable[..., Awaitable[str]]
+) -> None:
+    done = await started(1)
+    await ledger.finish(done, 0, 0, completed())
+    pending = new_request(1)
+    await ledger.insert(pending)
+    made = datetime.fromisoformat((await known(ledger, pending.id))["createdAt"])
+    second = timedelta(seconds=1)
+
+    async def ids(
+        status: str | None, after: datetime | None = None, before: datetime | None = None
+    ) -> set[str]:
+        found = await ledger.requests(
+            status=status, created_after=after, created_before=before, before=None, limit=10
+        )
+        return {f["requestId"] for f in found}
+
+    assert await ids("PENDING") == {pending.id}
+    assert await ids("COMPLETED") == {done}
+    assert await ids(None, after=made - second, before=made + second) >= {pending.id}
+    assert await ids(None, after=made + second) == set()
+    assert await ids(None, before=made - timedelta(minutes=1)) == set()
+
+
+async def test_products_are_streamed_in_input_order_from_any_place(ledger: Ledger) -> None:
+    new = new_request(*[1] * 1200)  # more than one batch in and out
+    await ledger.insert(new)
+    await ledger.finish(new.id, 3, 0, FAILED)
+    await ledger.finish(new.id, 1100, 0, FAILED)
+    assert [p["n"] for p in await products(ledger, new.id)] == list(range(1200))
+    assert [p["n"] for p in await products(ledger, new.id, first=1190)] == list(range(1190, 1200))
+    failed = await products(ledger, new.id, with_status="FAILED")
+    assert [p["n"] for p in failed] == [3, 1100]
+
+
+async def test_a_stream_of_products_may_be_left_half_way(ledger: Ledger) -> None:
+    new = new_request(*[1] * 600)
+    await ledger.insert(new)
+    stream = ledger.products(new.id)
+    assert (await anext(stream))["n"] == 0
+    await stream.aclose()
+    await ledger.check()
+
+
+async def test_open_images_are_paged_and_leave_out_what_ended(ledger: Ledger) -> None:
+    new = new_request(2, 1, 3, 1)
+    await ledger.insert(new)
+    await ledger.finish(new.id, 1, 0, completed())
+    await ledger.finish(new.id, 2, 1, FAILED)
+
+    async def page(after: int) -> list[tuple[int, list[int]]]:
+        found = await ledger.open_images(new.id, after, 2)
+        return [(f.product, list(f.indexes)) for f in found]
+
+    assert await page(-1) == [(0, [0, 1]), (2, [0, 2])]
+    assert await page(2) == [(3, [0])]
+    assert await page(3) == []
+
+
+async def test_work_is_there_until_the_image_ends(ledger: Ledger) -> None:
+    new = new_request(2)
+    await ledger.insert(new)
+    work = await ledger.work(new.id, 0, 1)
+    assert work
+    assert (work.url, work.recipe) == ("https://example.com/0-1", Recipe(quality=50))
+    await ledger.finish(new.id, 0, 1, FAILED)
+    assert await ledger.work(new.id, 0, 1) is None
+    assert await ledger.work(new.id, 0, 0)
+    assert await ledger.work(new.id, 0, 2) is None, "there is no such image"
+
+
+# Ends.
+
+
+async def test_the_last_image_ends_the_request(
+    ledger: Ledger, started: Callable[..., Awaitable[str]]
+) -> None:
+    request_id = await started(2, 1)
+    assert not await ledger.finish(request_id, 0, 0, completed(bytes_out=4))
+    halfway = await known(ledger, request_id)
+    assert (halfway["processedImages"], halfway["processedProducts"]) == (1, 0)
+    assert not await ledger.finish(request_id, 1, 0, FAILED)
+    assert await ledger.finish(request_id, 0, 1, completed(bytes_out=5))
+    status = await known(ledger, request_id)
+    assert status["status"] == "PARTIAL"
+    assert (status["processedImages"], status["failedImages"]) == (3, 1)
+    assert (status["processedProducts"], status["bytesIn"], status["bytesOut"]) == (2, 20, 9)
+
+
+@pytest.mark.parametrize(
+    ("ends", "expected"),
+    [
+        ((completed(), completed()), "COMPLETED"),
+        ((completed(), FAILED), "PARTIAL"),
+        ((FAILED, FAILED), "FAILED"),
+    ],
+)
+async def test_the_ends_of_the_images_decide_the_status(
+    ledger: Ledger, started: Callable[..., Awaitable[str]], ends: Any, expected: str
+) -> None:
+    request_id = await started(1, 1)
+    for product, end in enumerate(ends):
+        await ledger.finish(request_id, product, 0, end)
+    assert (await known(ledger, request_id))["status"] == expected
+
+
+async def test_an_end_is_written_with_all_that_is_known(
+    ledger: Ledger, started: Callable[..., Awaitable[str]]
+) -> None:
+    request_id = await started(2)
+    await ledger.finish(request_id, 0, 0, completed())
+    await ledger.finish(request_id, 0, 1, FAILED)
+    (product,) = await products(ledger, request_id)
+    good, bad = product["images"]
+    assert good == {
+        "url": "https://example.com/0-0",
+        "status": "COMPLETED",
+        "output": "out.jpg",
+        "checksum": "crc",
+        "bytesIn": 10,
+        "bytesOut": 4,
+        "format": "jpeg",
+        "width": 3,
+        "height": 2,
+        "note": "encoded",
+    }
+    assert (bad["status"], bad["error"]) == (
+        "FAILED",
+        {"code": "FETCH_STATUS", "detail": FAILED.detail},
+    )
+
+
+async def test_the_first_end_stays(ledger: Ledger, started: Callable[..., Awaitable[str]]) -> None:
+    request_id = await started(2)
+    await ledger.finish(request_id, 0, 0, FAILED)
+    await ledger.finish(request_id, 0, 0, completed())
+    (product,) = await products(ledger, request_id)
+    assert (product["images"][0]["status"], product["open"]) == ("FAILED", 1)
+    status = await known(ledger, request_id)
+    assert (status["processedImages"], status["failedImages"], status["bytesIn"]) == (1, 1, 0)
+
+
+async def test_fifty_images_at_once_are_counted_exactly_and_complete_once(
+    ledger: Ledger, started: Callable[..., Awaitable[str]]
+) -> None:
+    request_id = await started(*[5] * 10)
+    due = await asyncio.gather(
+        *(ledger.finish(request_id, n // 5, n % 5, completed(bytes_out=n)) for n in range(50))
+    )
+    assert due.count(True) == 1
+    status = await known(ledger, request_id)
+    assert (status["status"], status["processedImages"], status["processedProducts"]) == (
+        "COMPLETED",
+        50,
+        10,
+    )
+    assert (status["bytesIn"], status["bytesOut"]) == (500, sum(range(50)))
+
+
+async def test_one_image_ended_fifty_times_at_once_ends_once(
+    ledger: Ledger, started: Callable[..., Awaitable[str]]
+) -> None:
+    request_id = await started(1, 1)
+    ends = [completed(output=f"{n}.jpg") if n % 2 else FAILED for n in range(50)]
+    assert not any(await asyncio.gather(*(ledger.finish(request_id, 0, 0, e) for e in ends)))
+    (first, _) = await products(ledger, request_id)
+    assert first["open"] == 0
+    status = await known(ledger, request_id)
+    assert (status["processedImages"], status["processedProducts"]) == (1, 1)
+    assert status["failedImages"] == (first["images"][0]["status"] == "FAILED")
+    assert (await ledger.finish(request_id, 1, 0, completed())) is True
+
+
+async def test_a_duplicate_does_not_spoil_its_neighbours_numbers(
+    ledger: Ledger, started: Callable[..., Awaitable[str]]
+) -> None:
+    request_id, other = await started(3, 1), await started(2)
+    await ledger.finish(request_id, 0, 0, completed())
+    await asyncio.gather(
+        ledger.finish(request_id, 0, 0, FAILED),  # again
+        ledger.finish(request_id, 0, 1, FAILED),
+        ledger.finish(request_id, 1, 0, completed(bytes_out=7)),
+        ledger.finish(other, 0, 0, completed(bytes_out=8)),
+    )
+    status = await known(ledger, request_id)
+    assert (status["processedImages"], status["failedImages"]) == (3, 1)
+    assert (status["processedProducts"], status["bytesOut"]) == (1, 11)
+    status = await known(ledger, other)
+    assert (status["processedImages"], status["bytesOut"]) == (1, 8)
+
+
+async def test_several_replicas_complete_a_request_once_with_exact_numbers(
+    connect: Callable[..., Ledger], ledger: Ledger, started: Callable[..., Awaitable[str]]
+) -> None:
+    replicas = [ledger, connect(), connect()]
+    ids = [await started(3, 3) for _ in range(10)]
+    ends = [(r, p, i, replicas[i]) for r in ids for p in (0, 1) for i in range(3)]
+    due = await asyncio.gather(*(by.finish(r, p, i, completed()) for r, p, i, by in ends))
+    assert due.count(True) == len(ids)
+    for request_id in ids:
+        status = await known(ledger, request_id)
+        assert (status["processedImages"], status["processedProducts"]) == (6, 2)
+        assert (status["status"], status["bytesIn"]) == ("COMPLETED", 60)
+
+
+async def test_a_replica_that_counts_late_does_not_count_twice(
+    connect: Callable[..., Ledger],
+    ledger: Ledger,
+    servers: EmbeddedServers,
+    started: Callable[..., Awaitable[str]],
+) -> None:
+    request_id = await started(1, 1)
+    async with between(servers.mongo.port) as proxy:
+        slow = connect(port=proxy.port)
+        proxy.hold = b"processedImages"  # the image has ended, the request does not know yet
+        finishing = asyncio.create_task(slow.finish(request_id, 0, 0, completed()))
+        await proxy.held.wait()
+        assert await ledger.finish(request_id, 1, 0, completed())
+        proxy.release()
+        assert not await finishing
+    status = await known(ledger, request_id)
+    assert (status["processedImages"], status["processedProducts"]) == (2, 2)
+    assert (status["status"], status["bytesIn"]) == ("COMPLETED", 20)
+
+
+async def test_a_crash_between_image_and_request_is_noticed_and_mended(
+    connect: Callable[..., Ledger],
+    ledger: Ledger,
+    servers: EmbeddedServers,
+    started: Callable[..., Awaitable[str]],
+) -> None:
+    request_id = await started(1)
+    async with between(servers.mongo.port) as proxy:
+        crashing = connect(port=proxy.port)
+        proxy.hold = b"processedImages"
+        finishing = asyncio.create_task(crashing.finish(request_id, 0, 0, FAILED))
+        await proxy.held.wait()
+        proxy.cut()
+        await is_away(finishing)
+    status = await known(ledger, request_id)
+    assert (status["status"], status["processedImages"]) == ("PROCESSING", 0)
+    assert await ledger.open_images(request_id, -1, 10) == []
+    assert await ledger.complete(request_id)
+    assert not await ledger.complete(request_id)
+    status = await known(ledger, request_id)
+    assert (status["status"], status["processedImages"], status["processedProducts"]) == (
+        "FAILED",
+        1,
+        1,
+    )
+
+
+async def test_a_repeat_after_a_crash_finishes_the_request(
+    connect: Callable[..., Ledger],
+    ledger: Ledger,
+    servers: EmbeddedServers,
+    started: Callable[..., Awaitable[str]],
+) -> None:
+    request_id = await started(1)
+    async with between(servers.mongo.port) as proxy:
+        crashing = connect(port=proxy.port)
+        proxy.hold = b"processedImages"
+        finishing = asyncio.create_task(crashing.finish(request_id, 0, 0, completed()))
+        await proxy.held.wait()
+        proxy.cut()
+        await is_away(finishing)
+    assert await ledger.finish(request_id, 0, 0, completed())
+    status = await known(ledger, request_id)
+    assert (status["status"], status["processedImages"]) == ("COMPLETED", 1)
+
+
+async def test_what_is_not_finished_cannot_be_completed(
+    ledger: Ledger, started: Callable[..., Awaitable[str]]
+) -> None:
+    request_id = await started(2)
+    await ledger.finish(request_id, 0, 0, completed())
+    assert not await ledger.complete(request_id)
+    assert (await known(ledger, request_id))["status"] == "PROCESSING"
+
+
+async def test_a_request_without_a_webhook_ends_with_nothing_due(
+    ledger: Ledger, started: Callable[..., Awaitable[str]]
+) -> None:
+    request_id = await started(1, webhook_url=None)
+    assert not await ledger.finish(request_id, 0, 0, completed())
+    status = await known(ledger, request_id)
+    assert (status["status"], status["webhook"]) == ("COMPLETED", None)
+    assert await ledger.due_webhooks(10) == {}
+    assert await ledger.deliveries(request_id) == []
+
+
+# Webhooks.
+
+
+@pytest.fixture
+async def ended(ledger: Ledger, started: Callable[..., Awaitable[str]]) -> str:
+    """A request whose webhook is due."""
+    request_id = await started(1, call_id="the call")
+    await ledger.finish(request_id, 0, 0, completed())
+    return request_id
+
+
+async def test_a_webhook_is_due_from_the_end_of_its_request(
+    ledger: Ledger, started: Callable[..., Awaitable[str]]
+) -> None:
+    request_id = await started(1, call_id="the call")
+    assert await ledger.due_webhooks(10) == {}
+    assert await ledger.claim_delivery(request_id, 5) is None
+    await ledger.finish(request_id, 0, 0, completed())
+    assert await ledger.due_webhooks(10) == {request_id: "the call"}
+
+
+async def test_claims_at_once_never_exceed_the_attempts(
+    connect: Callable[..., Ledger], ledger: Ledger, ended: str
+) -> None:
+    replicas = [ledger, connect()]
+    claims = await asyncio.gather(*(r.claim_delivery(ended, 5) for r in replicas * 10))
+    attempts = [claim.attempt for claim in claims if claim]
+    assert sorted(attempts) == [1, 2, 3, 4, 5]
+
+
+async def test_a_claim_says_what_to_send_where(ledger: Ledger, ended: str) -> None:
+    claim = await ledger.claim_delivery(ended, 5)
+    assert claim
+    assert (claim.attempt, claim.url) == (1, HOOK)
+    assert claim.status == await known(ledger, ended)
+
+
+async def test_a_last_attempt_that_never_came_back_fails_the_webhook(
+    ledger: Ledger, ended: str
+) -> None:
+    assert await ledger.claim_delivery(ended, 1)
+    assert (await known(ledger, ended))["webhook"] == {"status": "PENDING", "attempts": 1}
+    assert await ledger.claim_delivery(ended, 1) is None
+    assert (await known(ledger, ended))["webhook"] == {"status": "FAILED", "attempts": 1}
+    assert await ledger.due_webhooks(10) == {}
+
+
+@pytest.mark.parametrize(
+    ("error", "next_wait_s", "expected"),
+    [(None, None, "DELIVERED"), ("status 500", None, "FAILED"), ("status 500", 60.0, "PENDING")],
+)
+async def test_what_came_of_an_attempt_is_recorded(
+    ledger: Ledger, ended: str, error: str | None, next_wait_s: float | None, expected: str
+) -> None:
+    claim = await ledger.claim_delivery(ended, 5)
+    assert claim
+    await ledger.record_delivery(
+        ended,
+        attempt=claim.attempt,
+        http_status=500 if error else 204,
+        latency_ms=12,
+        error=error,
+        next_wait_s=next_wait_s,
+    )
+    assert (await known(ledger, ended))["webhook"] == {"status": expected, "attempts": 1}
+    (entry,) = await ledger.deliveries(ended) or []
+    assert entry.pop("at").endswith("Z")
+    assert entry == {
+        "attempt": 1,
+        "status": 500 if error else 204,
+        "latencyMs": 12,
+        "error": error,
+    }
+    assert await ledger.due_webhooks(10) == {}, "not (yet) again"
+    can_go_on = await ledger.claim_delivery(ended, 5) is not None
+    assert can_go_on is (expected == WebhookStatus.PENDING)
+
+
+async def test_a_late_record_does_not_undo_a_delivery(ledger: Ledger, ended: str) -> None:
+    async def record(attempt: int, error: str | None) -> None:
+        await ledger.record_delivery(
+            ended,
+            attempt=attempt,
+            http_status=None,
+            latency_ms=1,
+            error=error,
+            next_wait_s=None,
+        )
+
+    await ledger.claim_delivery(ended, 5)
+    await ledger.claim_delivery(ended, 5)
+    await record(2, None)
+    await record(1, "FETCH_TIMEOUT")
+    assert (await known(ledger, ended))["webhook"]["status"] == "DELIVERED"
+
+
+# MongoDB is away.
+
+
+async def test_while_mongodb_is_away_all_say_so_soon_and_then_go_on(
+    ledger: Ledger, started: Callable[..., Awaitable[str]], stored: Any, servers: EmbeddedServers
+) -> None:
+    request_id = await started(2)
+    unborn = new_request(1)
+    servers.mongo.kill()
+    calls = (
+        ledger.insert(unborn),
+        ledger.status(request_id),
+        ledger.work(request_id, 0, 0),
+        ledger.finish(request_id, 0, 0, completed()),
+        ledger.finish(request_id, 0, 1, completed()),
+        ledger.complete(request_id),
+        ledger.open_requests(10),
+        ledger.due_webhooks(10),
+        ledger.claim_delivery(request_id, 5),
+        ledger.count_in_flight(),
+        anext(ledger.products(request_id)),
+        ledger.check(),
+        ledger.prepare(),
+    )
+    killed = time.monotonic()
+    try:
+        await asyncio.gather(*(is_away(call) for call in calls))
+        assert time.monotonic() - killed < 3
+    finally:
+        await servers.mongo.start()
+    await ledger.check()
+    assert await ledger.status(unborn.id) is None
+    assert await stored.products.count_documents({"request": unborn.id}) == 0
+    assert [o.indexes for o in await ledger.open_images(request_id, -1, 10)] == [[0, 1]]
+    await asyncio.gather(
+        ledger.finish(request_id, 0, 0, completed()), ledger.finish(request_id, 0, 1, completed())
+    )
+    assert (await known(ledger, request_id))["status"] == "COMPLETED"
+
+
+@pytest.mark.parametrize("fault", ["hold", "lose_reply_to"])
+async def test_an_insert_that_breaks_off_leaves_nothing(
+    connect: Callable[..., Ledger], stored: Any, servers: EmbeddedServers, fault: str
+) -> None:
+    new = new_request(2, 2)
+    async with between(servers.mongo.port) as proxy:
+        breaking = connect(port=proxy.port)
+        await breaking.check()
+        setattr(proxy, fault, b"totalImages")  # the products are written, the request is not
+        inserting = asyncio.create_task(breaking.insert(new))
+        if fault == "hold":
+            await proxy.held.wait()
+            assert await stored.products.count_documents({}) == 2
+            proxy.cut()
+        await is_away(inserting)
+        assert fault == "hold" or proxy.lost.is_set()
+    assert await stored.requests.count_documents({}) == 0
+    assert await stored.products.count_documents({}) == 0
