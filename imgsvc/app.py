@@ -71,6 +71,18 @@ async def parts(settings: Settings) -> AsyncIterator[Parts]:
         )
 
 
+@contextlib.asynccontextmanager
+async def operator_parts(settings: Settings) -> AsyncIterator[tuple[mailboxes.Mailboxes, Ledger]]:
+    """The mailboxes and the ledger alone, for commands beside the running service."""
+    client = mailboxes.connect(settings.redis)
+    ledger = Ledger(settings.mongo)
+    try:
+        yield mailboxes.Mailboxes(client, settings.redis, new_replica_id()), ledger
+    finally:
+        await client.aclose()
+        ledger.close()
+
+
 def application(parts: Parts, health: keys.Health) -> web.Application:
     """The HTTP side of one process."""
     app = web.Application(

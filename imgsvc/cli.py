@@ -17,7 +17,9 @@ from rich.console import Console
 
 from imgsvc import app, logs, settings, webhooks
 from imgsvc.actors.supervisor import GaveUpError
+from imgsvc.dead_letters import dead
 from imgsvc.embedded import EmbeddedError, EmbeddedServers, Endpoints
+from imgsvc.errors import ServiceError
 from imgsvc.http import openapi, routes
 from imgsvc.settings import Settings, SettingsError
 
@@ -27,6 +29,7 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     help="Batch image compression: URLs in, smaller images in your bucket out.",
 )
+cli.add_typer(dead, name="dead")
 Config = Annotated[
     Path | None, typer.Option("--config", help="Settings file; config.toml if there is one.")
 ]
@@ -40,7 +43,7 @@ def main() -> None:
     except (SettingsError, EmbeddedError, GaveUpError) as error:
         _err.print(f"[red]imgsvc:[/red] {error}", markup=True, soft_wrap=True)
         raise SystemExit(2 if isinstance(error, SettingsError) else 1) from None
-    except OSError as error:
+    except (OSError, ServiceError) as error:
         _err.print(f"imgsvc: {error}", markup=False, soft_wrap=True)
         raise SystemExit(1) from None
 

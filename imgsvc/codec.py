@@ -37,16 +37,6 @@ from imgsvc import containers, magic
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.model import Recipe
 
-MEDIA_TYPES: dict[str, tuple[str, str]] = {
-    "jpeg": ("image/jpeg", "jpg"),
-    "png": ("image/png", "png"),
-    "webp": ("image/webp", "webp"),
-    "avif": ("image/avif", "avif"),
-    "gif": ("image/gif", "gif"),
-    "tiff": ("image/tiff", "tif"),
-}
-"""Content type and file extension of each format that `encode` gives."""
-
 DEFAULT_QUALITY = {"jpeg": 75, "webp": 75, "avif": 60}
 WORTH_A_GENERATION = 0.95  # lossy over lossy costs quality: it must save one byte in twenty
 LONGEST_SIDE = {"jpeg": 65_500, "webp": 16_383, "avif": 32_768}  # pixels, by each library
@@ -76,7 +66,7 @@ class Encoded:
 
     Args:
         data: the file.
-        format: a key of `MEDIA_TYPES`.
+        format: a key of ``model.FILE_TYPES``.
         width: pixels of the first frame, upright.
         height: likewise.
         frames: frames or pages in ``data``.

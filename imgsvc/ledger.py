@@ -29,10 +29,17 @@ from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.failpoints import NO_FAILPOINTS, Failpoints
 from imgsvc.group_commit import GroupCommit
 from imgsvc.model import (
+    END,
+    ENDED_REQUEST,
+    FINISH_IMAGE,
     OPEN_REQUEST,
+    REOPEN,
+    REOPEN_IMAGE,
+    START,
     ImageStatus,
     Recipe,
     RequestStatus,
+    Step,
     WebhookStatus,
     outcome,
 )
@@ -161,6 +168,7 @@ class Ledger:
                 [("request", ASCENDING), ("open", ASCENDING), ("n", ASCENDING)]
             )
             await self._requests.create_index([("status", ASCENDING), ("createdAt", ASCENDING)])
+            await self._requests.create_index([("reopen", ASCENDING)], sparse=True)
             await self._requests.create_index([("createdAt", DESCENDING), ("_id", DESCENDING)])
             await self._requests.create_index(
                 [("webhook.nextAt", ASCENDING)],
@@ -222,6 +230,8 @@ class Ledger:
                         "bytesOut": 0,
                         "createdAt": now,
                         "updatedAt": now,
+                        "cycle": 1,
+                        "reopen": None,
                         "webhook": _new_webhook(new.webhook_url),
                     },
                 )
@@ -325,13 +335,19 @@ class Ledger:
             cursor = cursor.sort("createdAt", ASCENDING).limit(limit)
             return {found["_id"]: found["callId"] async for found in cursor}
 
+    async def to_reopen(self, limit: int) -> list[str]:
+        """Ids of requests with images that are to be worked on again."""
+        with _translated():
+            cursor = self._requests.find({"reopen": {"$type": "array"}}, {"_id": 1}).limit(limit)
+            return [found["_id"] async for found in cursor]
+
     async def start(self, request_id: str) -> None:
         """Mark a request as being processed, if it was pending."""
         with _translated():
             await self._write(
                 "start",
                 self._requests.update_one,
-                {"_id": request_id, "status": RequestStatus.PENDING},
+                {"_id": request_id, **_before(START)},
                 {"$set": {"status": RequestStatus.PROCESSING, "updatedAt": _now()}},
             )
 
@@ -511,7 +527,7 @@ class Ledger:
         if still_open:
             return False
         found = await self._requests.find_one(
-            {"_id": request_id, "status": RequestStatus.PROCESSING}, {"webhook": 1}
+            {"_id": request_id, **_before(END), "reopen": None}, {"webhook": 1}
         )
         if not found:
             return False
@@ -528,10 +544,78 @@ class Ledger:
         written = await self._write(
             "complete",
             self._requests.update_one,
-            {"_id": request_id, "status": RequestStatus.PROCESSING},
+            {"_id": request_id, **_before(END), "reopen": None},
             {"$set": change},
         )
         return bool(written.matched_count and found["webhook"])
+
+    # A second chance.
+
+    async def ask_to_reopen(self, request_id: str, images: Sequence[tuple[int, int]]) -> bool:
+        """Have failed images worked on again.
+
+        Only the intent is written, in one step: while it stands the request cannot end, and the
+        dealer carries it out, again if need be.
+
+        Args:
+            request_id: whose images.
+            images: product and index of each.
+
+        Returns:
+            False if there is no such request, or it is in no state for this.
+        """
+        wanted: Document = {"_id": request_id, "reopen": None}
+        intent: Document = {"reopen": [list(image) for image in images], "updatedAt": _now()}
+        again: Document = {**intent, "status": RequestStatus.PROCESSING, "finishedAt": None}
+        # With a webhook, its end will be announced anew.
+        announced: Document = {**again, "webhook.status": None, "webhook.attempts": 0}
+        ended = {"status": {"$in": sorted(REOPEN.sources & ENDED_REQUEST)}}
+        with _translated():
+            for webhook, change in (({"$ne": None}, announced), (None, again)):
+                written = await self._write(
+                    "reopen",
+                    self._requests.update_one,
+                    {**wanted, **ended, "webhook": webhook},
+                    {"$set": change, "$inc": {"cycle": 1}},
+                )
+                if written.matched_count:
+                    return True
+            written = await self._write(
+                "reopen_running",
+                self._requests.update_one,
+                {**wanted, **_before(REOPEN)},
+                {"$set": intent},
+            )
+        return bool(written.matched_count)
+
+    async def reopen(self, request_id: str) -> None:
+        """Carry out the intent to work on failed images again, if there is one."""
+        with _translated():
+            found = await self._requests.find_one({"_id": request_id}, {"reopen": 1})
+            if not found or not found["reopen"]:
+                return
+            for product, index in found["reopen"]:
+                at = f"images.{index}"
+                await self._write(
+                    "reopen_image",
+                    self._products.update_one,
+                    {
+                        "_id": _product_id(request_id, product),
+                        **_before(REOPEN_IMAGE, f"{at}.status"),
+                    },
+                    {
+                        "$set": {f"{at}.status": ImageStatus.PENDING, "closed": False},
+                        "$unset": {f"{at}.error": ""},
+                        "$inc": {"open": 1},
+                    },
+                )
+            await self._recount(request_id, _now())
+            await self._write(
+                "reopened",
+                self._requests.update_one,
+                {"_id": request_id},
+                {"$set": {"reopen": None}},
+            )
 
     # Announcing.
 
@@ -620,6 +704,30 @@ class Ledger:
                 },
             )
 
+    async def replay_webhook(self, request_id: str) -> bool:
+        """Announce an ended request once more, in a new cycle of attempts with the same id.
+
+        Returns:
+            False if there is nothing to announce, or the announcement is under way.
+        """
+        done = [WebhookStatus.DELIVERED, WebhookStatus.FAILED]
+        now = _now()
+        with _translated():
+            written = await self._write(
+                "replay_webhook",
+                self._requests.update_one,
+                {"_id": request_id, "webhook.status": {"$in": done}},
+                {
+                    "$set": {
+                        "webhook.status": WebhookStatus.PENDING,
+                        "webhook.attempts": 0,
+                        "webhook.nextAt": now,
+                        "updatedAt": now,
+                    }
+                },
+            )
+        return bool(written.matched_count)
+
     async def abandon_webhook(self, request_id: str) -> None:
         """Give an announcement up for reasons of ours."""
         with _translated():
@@ -669,6 +777,11 @@ def status_object(found: Document) -> Document:
 def iso(at: datetime) -> str:
     """A time as ISO 8601 in UTC with ``Z``, in milliseconds."""
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _before(step: Step[Any], status: str = "status") -> Document:
+    """The condition that a step may be taken."""
+    return {status: {"$in": sorted(step.sources)}}
 
 
 def _now() -> datetime:
@@ -722,7 +835,7 @@ def _finish_one(item: _Finish) -> UpdateOne:
     return UpdateOne(
         {
             "_id": _product_id(item.request_id, item.product),
-            f"{at}.status": ImageStatus.PENDING,
+            **_before(FINISH_IMAGE, f"{at}.status"),
         },
         {"$set": {f"{at}.{key}": value for key, value in change}, "$inc": {"open": -1}},
     )

@@ -70,6 +70,17 @@ class Envelope:
     deliveries: int  # how often it was lost with the replica that worked on it
 
 
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message that could not be done."""
+
+    entry_id: str
+    mailbox: str
+    key: str
+    job: str
+    reason: str
+
+
 def connect(settings: RedisSettings, *, reader_of: str | None = None) -> Redis:
     """A client for Redis.
 
@@ -386,6 +397,28 @@ class Mailboxes:
                 if facts := fields.get("x"):
                     files.add(orjson.loads(facts)["file"])
         return files
+
+    async def dead_letters(self, limit: int, entry_id: str | None = None) -> list[DeadLetter]:
+        """What could not be done, oldest first; or the one entry of that id."""
+        with _translated():
+            entries = await self._client.xrange(
+                DEAD, min=entry_id or "-", max=entry_id or "+", count=limit
+            )
+        return [
+            DeadLetter(
+                entry_id=found_id,
+                mailbox=fields["from"],
+                key=fields["k"],
+                job=fields["m"],
+                reason=fields["reason"],
+            )
+            for found_id, fields in cast("list[tuple[str, dict[str, str]]]", entries)
+        ]
+
+    async def drop_dead_letter(self, entry_id: str) -> bool:
+        """Forget a dead letter; False if it is not there."""
+        with _translated():
+            return bool(await self._client.xdel(DEAD, entry_id))
 
     async def lengths(self) -> dict[str, int]:
         """Entries in each shared mailbox and in this replica's lanes, by short name."""

@@ -6,9 +6,11 @@ Nothing here does I/O. The ledger stores these things; the tables say what it ma
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
+
+S = TypeVar("S", bound=StrEnum)
 
 
 class RequestStatus(StrEnum):
@@ -40,24 +42,29 @@ class WebhookStatus(StrEnum):
 
 
 OPEN_REQUEST = frozenset({RequestStatus.PENDING, RequestStatus.PROCESSING})
+ENDED_REQUEST = frozenset({RequestStatus.COMPLETED, RequestStatus.PARTIAL, RequestStatus.FAILED})
 
-REQUEST_TRANSITIONS: dict[RequestStatus, frozenset[RequestStatus]] = {
-    RequestStatus.PENDING: frozenset({RequestStatus.PROCESSING}),
-    RequestStatus.PROCESSING: frozenset(
-        {RequestStatus.COMPLETED, RequestStatus.PARTIAL, RequestStatus.FAILED}
-    ),
-    RequestStatus.COMPLETED: frozenset(),
-    RequestStatus.PARTIAL: frozenset(),
-    RequestStatus.FAILED: frozenset(),
-    RequestStatus.CANCELLED: frozenset(),
-}
 
-IMAGE_TRANSITIONS: dict[ImageStatus, frozenset[ImageStatus]] = {
-    ImageStatus.PENDING: frozenset({ImageStatus.COMPLETED, ImageStatus.FAILED}),
-    ImageStatus.COMPLETED: frozenset(),
-    ImageStatus.FAILED: frozenset(),
-    ImageStatus.CANCELLED: frozenset(),
-}
+class Step(NamedTuple, Generic[S]):
+    """A change of state that is allowed; the ledger makes each by one conditional update."""
+
+    sources: frozenset[S]
+    targets: frozenset[S]
+
+
+# Of a request: the first deal, its end, and a second chance for images that failed.
+START = Step(frozenset({RequestStatus.PENDING}), frozenset({RequestStatus.PROCESSING}))
+END = Step(frozenset({RequestStatus.PROCESSING}), ENDED_REQUEST)
+REOPEN = Step(
+    frozenset({RequestStatus.PROCESSING, RequestStatus.PARTIAL, RequestStatus.FAILED}),
+    frozenset({RequestStatus.PROCESSING}),
+)
+
+# Of an image: its end, and a second chance.
+FINISH_IMAGE = Step(
+    frozenset({ImageStatus.PENDING}), frozenset({ImageStatus.COMPLETED, ImageStatus.FAILED})
+)
+REOPEN_IMAGE = Step(frozenset({ImageStatus.FAILED}), frozenset({ImageStatus.PENDING}))
 
 
 def outcome(total_images: int, failed_images: int) -> RequestStatus:

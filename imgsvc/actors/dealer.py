@@ -92,6 +92,9 @@ class Dealer(Actor):
 
     async def _look_for_requests(self) -> None:
         found = await self.parts.ledger.open_requests(_REQUESTS)
+        for request_id in await self.parts.ledger.to_reopen(_REQUESTS):
+            await self.parts.ledger.reopen(request_id)
+            self._hands.pop(request_id, None)
         for request_id, call_id in found.items():
             if request_id not in self._hands:
                 self._hands[request_id] = _Hand(request_id, call_id)

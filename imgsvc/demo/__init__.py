@@ -7,8 +7,10 @@ origin to fetch from and a receiver for the webhook, all on this machine and gon
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import signal
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -39,6 +41,8 @@ def main(folder: Path) -> int:
     Returns:
         The exit code: 0 only if every expectation held.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal may know no ✓
     console = Console(highlight=False)
     try:
         return 0 if uvloop.run(_until_told(folder.resolve(), console)) else 1
@@ -88,8 +92,10 @@ async def run(folder: Path, console: Console) -> bool:
     )
     show.results(console, outcome)
     show.messages(console, outcome)
-    show.verdict(console, judged)
     show.totals(console, outcome, time.monotonic() - started)
+    show.verdict(console, judged)
+    console.print(f"Look at {folder / _SHEET}", markup=False, soft_wrap=True)
+    console.print(f"Beside it: {_REPORT}, {_WEBHOOK}, {_LOG}")
     return all(expectation.held for expectation in judged)
 
 
@@ -118,7 +124,7 @@ async def _work(products: list[Product], data: Path, log: Path, console: Console
             images = await client.images(request_id)
             results = await asyncio.gather(*(client.result(i["outputUrl"]) for i in images))
             report = await client.report(request_id)
-    pictures = map(Picture, samples, images, results)
+    pictures = iter([Picture(*each) for each in zip(samples, images, results, strict=True)])
     return Outcome(
         products=[(product, [next(pictures) for _ in product.samples]) for product in products],
         status=status,

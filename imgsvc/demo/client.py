@@ -13,7 +13,7 @@ from imgsvc.demo.samples import Product
 from imgsvc.embedded import EmbeddedError
 
 _FINISHED_S = 120.0
-_POLL_S = 0.05
+_POLL_S = 0.1
 _PAGE = 1000
 
 Json = dict[str, Any]

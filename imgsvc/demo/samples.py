@@ -110,14 +110,14 @@ def catalogue() -> list[Product]:
     ]
     made = Product("SKU-MADE", "Pictures that are easily harmed", tuple(_made()))
     text = b"This is a text, whatever its name says.\n"
-    # A name that a spreadsheet would run, and failures before a good one.
+    # A name that a spreadsheet would run, and failures around a good one.
     odd = Product(
         "SKU-ODD",
         "=1+1",
         (
             Sample("missing.jpg", None, "nothing there", ErrorCode.FETCH_STATUS),
-            Sample("text.jpg", text, "not a picture", ErrorCode.NOT_AN_IMAGE),
             Sample("front,512x512.jpg", last.data, "a comma in its URL"),
+            Sample("text.jpg", text, "not a picture", ErrorCode.NOT_AN_IMAGE),
         ),
     )
     return [*plain, made, odd]

@@ -68,7 +68,10 @@ def _pair(page: Image.Image, corner: tuple[int, int], picture: Picture, view: Vi
     _place(page, (left, top), view(picture.before.shown))
     if picture.result is None:
         return
-    _place(page, (right, top), view(picture.after.shown))
+    try:
+        _place(page, (right, top), view(picture.after.shown))
+    except OSError:
+        _centred(pen, (right, top), "cannot be read", _BAD)
     image, before, after = picture.image, picture.bytes_before, picture.bytes_after
     frames = len(picture.after.durations_ms)
     facts = f"{image['format'].upper()}  {image['width']} x {image['height']}"

@@ -15,8 +15,8 @@ from imgsvc.demo.expectations import Expectation
 from imgsvc.demo.outcome import Outcome, Picture
 
 # Fits a terminal of 80 columns.
-_LINE = "    {:<24} {:<6} {:>13} {:>13} {:>10} {:>6}"
-_CUT = 420  # characters of a CSV line; the file has them all
+_LINE = "    {:<21} {:<5} {:>14} {:>13} {:>10} {:>6}"
+_CUT = 340  # characters of a CSV line; the file has them all
 _LINE_EVERY = 10  # images, where there is no terminal
 
 
@@ -35,9 +35,9 @@ def progress(console: Console) -> Iterator[Callable[[dict[str, Any]], None]]:
 
         yield say
         return
-    columns = (TextColumn("  {task.description}"), BarColumn(40), MofNCompleteColumn())
+    columns = (TextColumn("  {task.description:10}"), BarColumn(40), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=console) as bar:
-        task = bar.add_task("PENDING")
+        task = bar.add_task("PENDING", total=None)
         yield lambda status: bar.update(
             task,
             description=status["status"],
@@ -49,9 +49,7 @@ def progress(console: Console) -> Iterator[Callable[[dict[str, Any]], None]]:
 def results(console: Console, outcome: Outcome) -> None:
     """Every image with its bytes before and after, and why some have none."""
     _heading(console, "Images")
-    console.print(
-        _LINE.format("", "Format", "Pixels", "Bytes before", "After", "Saved"), style="dim"
-    )
+    console.print(_LINE.format("", "", "Pixels", "Bytes before", "After", "Saved"), style="dim")
     for product, pictures in outcome.products:
         console.print(f"  {product.serial_number}  {product.name}", style="bold", markup=False)
         for picture in pictures:
@@ -84,19 +82,20 @@ def totals(console: Console, outcome: Outcome, whole_s: float) -> None:
     before = sum(picture.bytes_before for picture in outcome.made)
     after = sum(picture.bytes_after for picture in outcome.made)
     made, refused = len(outcome.made), len(outcome.refused)
-    _heading(console, "Totals")
-    console.print(f"  {made} images stored, {refused} refused: {outcome.status['status']}")
-    console.print(f"  {before:,} bytes before, {after:,} after: {saved(before, after)} saved")
-    console.print(
-        f"  {outcome.work_s:.1f} s from upload to webhook; {whole_s:.1f} s for the whole demo"
-    )
+    lines = [
+        f"{made} images stored, {refused} refused: {outcome.status['status']}",
+        f"{before:,} bytes before, {after:,} after: {saved(before, after)} saved",
+        f"{outcome.work_s:.1f} s from upload to webhook, {whole_s:.1f} s for the whole demo",
+    ]
     if outcome.cpu_s is None or outcome.peak_rss_bytes is None:
-        console.print("  CPU and memory of the service: not measured, there is no /proc here")
+        lines.append("CPU and memory not measured: that takes Linux' /proc")
     else:
-        console.print(
-            f"  the service with its codec processes used {outcome.cpu_s:.1f} s of CPU, start "
-            f"included, and at most {outcome.peak_rss_bytes / 1e6:.0f} MB of memory (sum of RSS)"
-        )
+        memory = outcome.peak_rss_bytes / 1e6
+        lines.append(f"{outcome.cpu_s:.1f} s of CPU and at most {memory:.0f} MB of memory (RSS)")
+        lines.append("in all processes of the service, its start included, its servers not")
+    _heading(console, "Totals")
+    for line in lines:
+        console.print(f"  {line}")
 
 
 def verdict(console: Console, expectations: Sequence[Expectation]) -> None:
@@ -106,22 +105,25 @@ def verdict(console: Console, expectations: Sequence[Expectation]) -> None:
         mark, style = ("✓", "green") if expectation.held else ("✗", "bold red")
         console.print(Text.assemble("  ", (mark, style), f" {expectation.text}"))
         for reason in expectation.against:
-            console.print(f"      {reason}", markup=False, style="red")
+            console.print(f"      {reason}", markup=False, style="red", soft_wrap=True)
+    held = sum(expectation.held for expectation in expectations)
+    style = "bold green" if held == len(expectations) else "bold red"
+    console.print(f"\n{held} of {len(expectations)} expectations held.", style=style)
 
 
 def saved(before: int, after: int) -> str:
     """How much smaller, in percent."""
-    return f"{100 * (before - after) / before:.0f} %"
+    return f"{100 * (before - after) / max(before, 1):.0f} %"
 
 
 def _row(picture: Picture) -> str:
     name, before, after = picture.sample.name, picture.bytes_before, picture.bytes_after
     image = picture.image
     if picture.error:
-        return _LINE.format(name, "", picture.error, "", "", "")
+        return _LINE.format(name, "", picture.error, "", "", "").rstrip()
     return _LINE.format(
         name,
-        image["format"],
+        str(image["format"]),
         f"{image['width']} x {image['height']}",
         f"{before:,}",
         f"{after:,}",

@@ -33,38 +33,54 @@ class Proxy:
         for connection in self._connections:
             connection.cancel()
 
-    async def connect(
+    async def close(self) -> None:
+        """Close all connections and wait for their end."""
+        self.cut()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    def accept(self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+        """Take one connection."""
+        task = asyncio.create_task(self._serve(from_client, to_client))
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+
+    async def _serve(
         self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter
     ) -> None:
-        """Serve one connection until either side ends it."""
-        task = asyncio.current_task()
-        assert task
-        self._connections.add(task)
-        from_server, to_server = await asyncio.open_connection("127.0.0.1", self._server_port)
-        answers = asyncio.create_task(_copy(from_server, to_client))
-        try:
-            while chunk := await from_client.read(1 << 20):
-                if self.hold and self.hold in chunk:
-                    self.hold = None
-                    self.held.set()
-                    await self._released.wait()
-                if self.lose_reply_to and self.lose_reply_to in chunk:
-                    self.lose_reply_to = None
+        async with _closing(to_client):
+            from_server, to_server = await asyncio.open_connection("127.0.0.1", self._server_port)
+            async with _closing(to_server):
+                answers = asyncio.create_task(_copy(from_server, to_client))
+                try:
+                    while chunk := await from_client.read(1 << 20):
+                        if self.hold and self.hold in chunk:
+                            self.hold = None
+                            self.held.set()
+                            await self._released.wait()
+                        if self.lose_reply_to and self.lose_reply_to in chunk:
+                            self.lose_reply_to = None
+                            answers.cancel()
+                            await asyncio.gather(answers, return_exceptions=True)
+                            to_server.write(chunk)
+                            await from_server.read(1)  # the server has done it
+                            self.lost.set()
+                            return
+                        to_server.write(chunk)
+                finally:
                     answers.cancel()
                     await asyncio.gather(answers, return_exceptions=True)
-                    to_server.write(chunk)
-                    await from_server.read(1)  # the server has done it
-                    self.lost.set()
-                    return
-                to_server.write(chunk)
-        except (asyncio.CancelledError, ConnectionError):
-            pass  # ended from here or from there: all the same to a network
-        finally:
-            self._connections.discard(task)
-            answers.cancel()
-            await asyncio.gather(answers, return_exceptions=True)
-            to_server.close()
-            to_client.close()
+
+
+@contextlib.asynccontextmanager
+async def _closing(writer: asyncio.StreamWriter) -> AsyncIterator[None]:
+    """Close a connection at the end, at once: a network does not wait for buffers to empty."""
+    try:
+        with contextlib.suppress(ConnectionError):
+            yield
+    finally:
+        writer.transport.abort()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
 
 
 async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
@@ -78,11 +94,10 @@ async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> N
 async def between(port: int) -> AsyncIterator[Proxy]:
     """A proxy in front of the server on ``port``."""
     proxy = Proxy(port)
-    server = await asyncio.start_server(proxy.connect, "127.0.0.1", 0)
+    server = await asyncio.start_server(proxy.accept, "127.0.0.1", 0)
     proxy.port = server.sockets[0].getsockname()[1]
     try:
         yield proxy
     finally:
         server.close()
-        proxy.cut()
-        await server.wait_closed()
+        await proxy.close()

@@ -18,7 +18,7 @@ from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.ledger import Completed, Failed, Ledger, NewProduct, NewRequest
 from imgsvc.model import Recipe, WebhookStatus
 from imgsvc.settings import Mongo, Settings
-from tests.integration.proxy import between
+from tests.integration.proxy import Proxy, between
 
 FAILED = Failed(ErrorCode.FETCH_STATUS, "The origin answered with status 404.")
 HOOK = "https://example.com/hook"
@@ -43,16 +43,12 @@ def mongo(make_settings: Callable[..., Settings]) -> Mongo:
 
 
 @pytest.fixture
-async def connect(mongo: Mongo) -> AsyncIterator[Callable[..., Ledger]]:
+async def connect(mongo: Mongo) -> AsyncIterator[Callable[[], Ledger]]:
     """Makes ledgers on one database, each with connections of its own, as replicas have."""
-    async with contextlib.AsyncExitStack() as stack:
+    with contextlib.ExitStack() as stack:
 
-        def make(*, port: int | None = None) -> Ledger:
-            settings = mongo
-            if port:
-                uri = SecretStr(f"mongodb://127.0.0.1:{port}/")
-                settings = mongo.model_copy(update={"uri": uri})
-            made = Ledger(settings)
+        def make() -> Ledger:
+            made = Ledger(mongo)
             stack.callback(made.close)
             return made
 
@@ -60,18 +56,30 @@ async def connect(mongo: Mongo) -> AsyncIterator[Callable[..., Ledger]]:
 
 
 @pytest.fixture
-async def ledger(connect: Callable[..., Ledger]) -> Ledger:
+async def ledger(connect: Callable[[], Ledger]) -> Ledger:
     made = connect()
     await made.prepare()
     return made
 
 
 @pytest.fixture
+async def bad_network(
+    mongo: Mongo, servers: EmbeddedServers
+) -> AsyncIterator[tuple[Proxy, Ledger]]:
+    """A ledger of another replica, and the network between it and MongoDB."""
+    async with between(servers.mongo.port) as proxy:
+        uri = SecretStr(f"mongodb://127.0.0.1:{proxy.port}/")
+        made = Ledger(mongo.model_copy(update={"uri": uri}))
+        await made.check()
+        yield proxy, made
+        await asyncio.to_thread(made.close)  # it waits for answers that pass through here
+
+
+@pytest.fixture
 async def stored(mongo: Mongo) -> AsyncIterator[Any]:
-    """The database as another client sees it; dropped after the test."""
+    """The database as another client sees it."""
     async with AsyncMongoClient(mongo.uri.get_secret_value()) as client:
         yield client[mongo.database]
-        await client.drop_database(mongo.database)
 
 
 @pytest.fixture
@@ -370,7 +378,7 @@ async def test_a_duplicate_does_not_spoil_its_neighbours_numbers(
 
 
 async def test_several_replicas_complete_a_request_once_with_exact_numbers(
-    connect: Callable[..., Ledger], ledger: Ledger, started: Callable[..., Awaitable[str]]
+    connect: Callable[[], Ledger], ledger: Ledger, started: Callable[..., Awaitable[str]]
 ) -> None:
     replicas = [ledger, connect(), connect()]
     ids = [await started(3, 3) for _ in range(10)]
@@ -384,69 +392,51 @@ async def test_several_replicas_complete_a_request_once_with_exact_numbers(
 
 
 async def test_a_replica_that_counts_late_does_not_count_twice(
-    connect: Callable[..., Ledger],
-    ledger: Ledger,
-    servers: EmbeddedServers,
-    started: Callable[..., Awaitable[str]],
+    ledger: Ledger, bad_network: tuple[Proxy, Ledger], started: Callable[..., Awaitable[str]]
 ) -> None:
     request_id = await started(1, 1)
-    async with between(servers.mongo.port) as proxy:
-        slow = connect(port=proxy.port)
-        proxy.hold = b"processedImages"  # the image has ended, the request does not know yet
-        finishing = asyncio.create_task(slow.finish(request_id, 0, 0, completed()))
-        await proxy.held.wait()
-        assert await ledger.finish(request_id, 1, 0, completed())
-        proxy.release()
-        assert not await finishing
+    proxy, slow = bad_network
+    proxy.hold = b"processedImages"  # the image has ended, the request does not know yet
+    finishing = asyncio.create_task(slow.finish(request_id, 0, 0, completed()))
+    await proxy.held.wait()
+    assert await ledger.finish(request_id, 1, 0, completed())
+    proxy.release()
+    assert not await finishing
     status = await known(ledger, request_id)
     assert (status["processedImages"], status["processedProducts"]) == (2, 2)
     assert (status["status"], status["bytesIn"]) == ("COMPLETED", 20)
 
 
+@pytest.fixture
+async def crashed(bad_network: tuple[Proxy, Ledger], started: Callable[..., Awaitable[str]]) -> str:
+    """A request whose last image was ended by a replica that died before it could say so."""
+    request_id = await started(1)
+    proxy, crashing = bad_network
+    proxy.hold = b"processedImages"
+    finishing = asyncio.create_task(crashing.finish(request_id, 0, 0, FAILED))
+    await proxy.held.wait()
+    proxy.cut()
+    await is_away(finishing)
+    return request_id
+
+
 async def test_a_crash_between_image_and_request_is_noticed_and_mended(
-    connect: Callable[..., Ledger],
-    ledger: Ledger,
-    servers: EmbeddedServers,
-    started: Callable[..., Awaitable[str]],
+    ledger: Ledger, crashed: str
 ) -> None:
-    request_id = await started(1)
-    async with between(servers.mongo.port) as proxy:
-        crashing = connect(port=proxy.port)
-        proxy.hold = b"processedImages"
-        finishing = asyncio.create_task(crashing.finish(request_id, 0, 0, FAILED))
-        await proxy.held.wait()
-        proxy.cut()
-        await is_away(finishing)
-    status = await known(ledger, request_id)
+    status = await known(ledger, crashed)
     assert (status["status"], status["processedImages"]) == ("PROCESSING", 0)
-    assert await ledger.open_images(request_id, -1, 10) == []
-    assert await ledger.complete(request_id)
-    assert not await ledger.complete(request_id)
-    status = await known(ledger, request_id)
-    assert (status["status"], status["processedImages"], status["processedProducts"]) == (
-        "FAILED",
-        1,
-        1,
-    )
+    assert await ledger.open_images(crashed, -1, 10) == []
+    assert await ledger.complete(crashed)
+    assert not await ledger.complete(crashed)
+    status = await known(ledger, crashed)
+    assert (status["status"], status["failedImages"]) == ("FAILED", 1)
+    assert (status["processedImages"], status["processedProducts"]) == (1, 1)
 
 
-async def test_a_repeat_after_a_crash_finishes_the_request(
-    connect: Callable[..., Ledger],
-    ledger: Ledger,
-    servers: EmbeddedServers,
-    started: Callable[..., Awaitable[str]],
-) -> None:
-    request_id = await started(1)
-    async with between(servers.mongo.port) as proxy:
-        crashing = connect(port=proxy.port)
-        proxy.hold = b"processedImages"
-        finishing = asyncio.create_task(crashing.finish(request_id, 0, 0, completed()))
-        await proxy.held.wait()
-        proxy.cut()
-        await is_away(finishing)
-    assert await ledger.finish(request_id, 0, 0, completed())
-    status = await known(ledger, request_id)
-    assert (status["status"], status["processedImages"]) == ("COMPLETED", 1)
+async def test_a_repeat_after_a_crash_ends_the_request(ledger: Ledger, crashed: str) -> None:
+    assert await ledger.finish(crashed, 0, 0, completed())
+    status = await known(ledger, crashed)
+    assert (status["status"], status["processedImages"]) == ("FAILED", 1), "the first end stays"
 
 
 async def test_what_is_not_finished_cannot_be_completed(
@@ -491,7 +481,7 @@ async def test_a_webhook_is_due_from_the_end_of_its_request(
 
 
 async def test_claims_at_once_never_exceed_the_attempts(
-    connect: Callable[..., Ledger], ledger: Ledger, ended: str
+    connect: Callable[[], Ledger], ledger: Ledger, ended: str
 ) -> None:
     replicas = [ledger, connect()]
     claims = await asyncio.gather(*(r.claim_delivery(ended, 5) for r in replicas * 10))
@@ -607,19 +597,16 @@ async def test_while_mongodb_is_away_all_say_so_soon_and_then_go_on(
 
 @pytest.mark.parametrize("fault", ["hold", "lose_reply_to"])
 async def test_an_insert_that_breaks_off_leaves_nothing(
-    connect: Callable[..., Ledger], stored: Any, servers: EmbeddedServers, fault: str
+    bad_network: tuple[Proxy, Ledger], stored: Any, fault: str
 ) -> None:
-    new = new_request(2, 2)
-    async with between(servers.mongo.port) as proxy:
-        breaking = connect(port=proxy.port)
-        await breaking.check()
-        setattr(proxy, fault, b"totalImages")  # the products are written, the request is not
-        inserting = asyncio.create_task(breaking.insert(new))
-        if fault == "hold":
-            await proxy.held.wait()
-            assert await stored.products.count_documents({}) == 2
-            proxy.cut()
-        await is_away(inserting)
-        assert fault == "hold" or proxy.lost.is_set()
+    proxy, breaking = bad_network
+    setattr(proxy, fault, b"totalImages")  # the products are written, the request is not
+    inserting = asyncio.create_task(breaking.insert(new_request(2, 2)))
+    if fault == "hold":
+        await proxy.held.wait()
+        assert await stored.products.count_documents({}) == 2
+        proxy.cut()
+    await is_away(inserting)
+    assert proxy.held.is_set() or proxy.lost.is_set()
     assert await stored.requests.count_documents({}) == 0
     assert await stored.products.count_documents({}) == 0

@@ -56,12 +56,12 @@ class Replica:
         self._closing: list[Callable[[], Awaitable[None]]] = [self.client.aclose]
 
     def inbox(self, mailbox: str = FETCH) -> Inbox:
-        made = Inbox(connect(self.settings, reader_of=self.name), self.boxes, mailbox)
+        made = self.boxes.inbox(mailbox)
         self._closing.append(made.close)
         return made
 
     def bell(self) -> Bell:
-        made = Bell(connect(self.settings, reader_of=self.name))
+        made = self.boxes.bell()
         self._closing.append(made.close)
         return made
 

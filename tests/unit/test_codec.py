@@ -6,7 +6,8 @@ import pytest
 from PIL import Image, ImageChops, ImageCms, ImageStat, TiffImagePlugin
 from PIL.PngImagePlugin import PngInfo
 
-from imgsvc.codec import MEDIA_TYPES, Encoded, Limits, encode
+from imgsvc.codec import Encoded, Limits, encode
+from imgsvc.model import FILE_TYPES
 from imgsvc.containers import strip, survey
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.model import Recipe
@@ -108,7 +109,7 @@ def test_each_format_keeps_its_family(name: str) -> None:
     expected = "png" if name == "bmp" else name
     assert result.format == expected
     assert opened(result).format == expected.upper()
-    assert MEDIA_TYPES[result.format][0] == f"image/{expected}"
+    assert FILE_TYPES[result.format][0] == f"image/{expected}"
     if name in {"bmp", "png", "gif", "tiff"}:
         before = opened(formats()[name])
         assert same(opened(result).convert("RGB"), before.convert("RGB"))

@@ -1,0 +1,100 @@
+"""``imgsvc dead``: what could not be done, to look at, to try again or to forget."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+import uvloop
+from rich.console import Console
+from rich.table import Table
+
+from imgsvc import app, settings
+from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.ledger import Ledger
+from imgsvc.mailboxes import DeadLetter, Mailboxes
+from imgsvc.messages import ImageJob, WebhookJob
+
+dead = typer.Typer(no_args_is_help=True, help="What could not be done, with its reason.")
+Config = Annotated[Path | None, typer.Option("--config", help="Settings file.")]
+Entry = Annotated[str, typer.Argument(help="An id as `imgsvc dead list` shows it.")]
+_MOST = 1000
+
+
+@dead.command(name="list")
+def list_all(config: Config = None) -> None:
+    """List dead letters, oldest first."""
+
+    async def run() -> list[DeadLetter]:
+        async with app.operator_parts(settings.load(config)) as (mailboxes, _):
+            return await mailboxes.dead_letters(_MOST)
+
+    table = Table("ID", "What", "Reason")
+    letters = uvloop.run(run())
+    for letter in letters:
+        table.add_row(letter.entry_id, letter.key, letter.reason)
+    Console().print(table if letters else "There are none.")
+
+
+@dead.command()
+def show(entry: Entry, config: Config = None) -> None:
+    """Show one dead letter as JSON."""
+
+    async def run() -> DeadLetter:
+        async with app.operator_parts(settings.load(config)) as (mailboxes, _):
+            return await _find(mailboxes, entry)
+
+    letter = uvloop.run(run())
+    body = {
+        "id": letter.entry_id,
+        "mailbox": letter.mailbox,
+        "reason": letter.reason,
+        "job": orjson.loads(letter.job),
+    }
+    print(orjson.dumps(body, option=orjson.OPT_INDENT_2).decode())  # noqa: T201
+
+
+@dead.command()
+def replay(entry: Entry, config: Config = None) -> None:
+    """Have one dead letter's work done again."""
+
+    async def run() -> None:
+        async with app.operator_parts(settings.load(config)) as (mailboxes, ledger):
+            letter = await _find(mailboxes, entry)
+            if not await _again(ledger, letter):
+                raise ServiceError(
+                    ErrorCode.NOT_FINISHED,
+                    "Its request is gone, or in a state in which this cannot be done again.",
+                )
+            await mailboxes.drop_dead_letter(letter.entry_id)
+            await mailboxes.wake_dealer()
+
+    uvloop.run(run())
+
+
+@dead.command()
+def drop(entry: Entry, config: Config = None) -> None:
+    """Forget one dead letter; what the ledger says of its work stays."""
+
+    async def run() -> None:
+        async with app.operator_parts(settings.load(config)) as (mailboxes, _):
+            await _find(mailboxes, entry)
+            await mailboxes.drop_dead_letter(entry)
+
+    uvloop.run(run())
+
+
+async def _find(mailboxes: Mailboxes, entry: str) -> DeadLetter:
+    found = await mailboxes.dead_letters(1, entry)
+    if not found:
+        raise ServiceError(ErrorCode.NOT_FOUND, f"There is no dead letter {entry}.")
+    return found[0]
+
+
+async def _again(ledger: Ledger, letter: DeadLetter) -> bool:
+    if "index" in orjson.loads(letter.job):
+        image = ImageJob.model_validate_json(letter.job)
+        return await ledger.ask_to_reopen(image.request_id, [(image.product, image.index)])
+    return await ledger.replay_webhook(WebhookJob.model_validate_json(letter.job).request_id)
