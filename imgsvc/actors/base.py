@@ -7,7 +7,8 @@ import contextlib
 import random
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar, Generic, TypeVar
 
 import structlog
@@ -88,8 +89,21 @@ class Actor(ABC):
 # What an actor decides about a message; applying it is the base class' business.
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Verdict:
+    """What came of a message.
+
+    Attributes:
+        event: the name of the one line that is logged about it.
+        told: what that line says beyond which message it was and how long it took.
+    """
+
+    event: str
+    told: Mapping[str, object] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
-class HandOff:
+class HandOff(_Verdict):
     """Pass it on."""
 
     to: str
@@ -98,12 +112,12 @@ class HandOff:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class Done(_Verdict):
     """Nothing is left to do."""
 
 
 @dataclass(frozen=True, slots=True)
-class Later:
+class Later(_Verdict):
     """Bring it back to this mailbox after some time."""
 
     job: Job
@@ -111,7 +125,7 @@ class Later:
 
 
 @dataclass(frozen=True, slots=True)
-class Bury:
+class Bury(_Verdict):
     """It cannot be done; keep it with the reason until someone acts."""
 
     reason: str
@@ -237,12 +251,12 @@ class MailboxActor(Actor, Generic[J]):
         outcome = type(verdict).__name__.lower() if ours else "taken_over"
         metrics.handled_seconds.labels(self.name, outcome).observe(seconds)
         self.log.info(
-            "message.handled",
+            verdict.event,
             outcome=outcome,
-            attempt=getattr(job, "attempt", None),
+            attempt=getattr(job, "attempt", 1),
             deliveries=envelope.deliveries,
             ms=round(seconds * 1000),
-            **_numbers(verdict),
+            **verdict.told,
         )
 
     def _read(self, envelope: Envelope) -> J | None:
@@ -265,7 +279,7 @@ class MailboxActor(Actor, Generic[J]):
             try:
                 if failures >= most:
                     await self.give_up(job, reason)
-                    return Bury(reason)
+                    return Bury(reason, event="message.buried", told={"reason": reason})
                 return await self.handle(job, _facts(envelope))
             except ServiceError as error:
                 away += 1
@@ -322,8 +336,8 @@ class ImageActor(MailboxActor[ImageJob]):
             job.request_id, job.product, job.index, Failed(code, detail)
         )
         self.parts.metrics.images.labels("FAILED", code.name).inc()
-        self.log.info("image.failed", code=code.name, detail=detail)
-        return self.ended(job, due=due)
+        told = {"code": code.name, "detail": detail}
+        return self.ended(job, due=due, event="image.failed", told=told)
 
     async def give_up(self, job: ImageJob, reason: str) -> None:
         """Record that an image failed for reasons of ours; the reason stays with us."""
@@ -335,20 +349,19 @@ class ImageActor(MailboxActor[ImageJob]):
 
         Whoever closed it may have died before looking whether it was the last one.
         """
-        return self.ended(job, due=await self.parts.ledger.complete(job.request_id))
+        due = await self.parts.ledger.complete(job.request_id)
+        return self.ended(job, due=due, event="image.void", told={})
 
-    def ended(self, job: ImageJob, *, due: bool) -> Verdict:
-        """The verdict on an image that is terminal."""
-        return (
-            HandOff(NOTIFY, WebhookJob(request_id=job.request_id, call_id=job.call_id))
-            if due
-            else Done()
-        )
+    def ended(self, job: ImageJob, *, due: bool, event: str, told: Mapping[str, object]) -> Verdict:
+        """The verdict on an image that is terminal; ``due`` if a webhook is."""
+        if not due:
+            return Done(event=event, told=told)
+        webhook = WebhookJob(request_id=job.request_id, call_id=job.call_id)
+        return HandOff(NOTIFY, webhook, event=event, told=told)
 
     def again(self, job: ImageJob) -> Verdict:
         """The verdict on an image whose file is gone: it is fetched once more."""
-        self.log.warning("spool.missing")
-        return HandOff(FETCH, job)
+        return HandOff(FETCH, job, event="image.file_gone")
 
 
 def _facts(envelope: Envelope) -> Facts:
@@ -360,8 +373,3 @@ def _facts(envelope: Envelope) -> Facts:
 
 def _image(job: Job) -> dict[str, str]:
     return {"image": f"{job.product}-{job.index}"} if isinstance(job, ImageJob) else {}
-
-
-def _numbers(verdict: Verdict) -> dict[str, object]:
-    facts = verdict.facts if isinstance(verdict, HandOff) else None
-    return facts.model_dump(include={"bytes_in", "bytes_out"}) if facts else {}

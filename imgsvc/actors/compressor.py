@@ -59,19 +59,18 @@ class Compressor(ImageActor):
             raise
         spool.count(target, result.bytes_out)
         await spool.remove(facts.file)
-        return HandOff(
-            upload_lane(self.parts.mailboxes.replica),
-            job,
-            Compressed(
-                file=target,
-                bytes_in=facts.bytes_in,
-                bytes_out=result.bytes_out,
-                format=result.format,
-                width=result.width,
-                height=result.height,
-                note=result.note,
-            ),
+        compressed = Compressed(
+            file=target,
+            bytes_in=facts.bytes_in,
+            bytes_out=result.bytes_out,
+            format=result.format,
+            width=result.width,
+            height=result.height,
+            note=result.note,
         )
+        lane = upload_lane(self.parts.mailboxes.replica)
+        told = compressed.model_dump(exclude={"file"})
+        return HandOff(lane, job, compressed, event="image.compressed", told=told)
 
     async def _encode(self, task: Task) -> Result:
         for _ in range(_RUNS - 1):

@@ -57,7 +57,8 @@ class Fetcher(ImageActor):
             await spool.remove(file)
             raise
         lane = compress_lane(self.parts.mailboxes.replica)
-        return HandOff(lane, job, Fetched(file=file, bytes_in=size))
+        fetched = Fetched(file=file, bytes_in=size)
+        return HandOff(lane, job, fetched, event="image.fetched", told={"bytes_in": size})
 
     async def _failed(self, job: ImageJob, error: ServiceError) -> Verdict:
         waits = backoff.exponential(self.parts.settings.fetch.attempts, _FIRST_WAIT_S)
@@ -70,5 +71,10 @@ class Fetcher(ImageActor):
             retry_after_s=error.retry_after_s,
         )
         if passing and wait_s is not None:
-            return Later(job.model_copy(update={"attempt": job.attempt + 1}), wait_s)
+            return Later(
+                job.model_copy(update={"attempt": job.attempt + 1}),
+                wait_s,
+                event="image.put_off",
+                told={"code": error.code.name, "wait_s": wait_s},
+            )
         return await self.fail(job, error.code, error.detail)

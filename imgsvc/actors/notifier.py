@@ -47,7 +47,7 @@ class Notifier(MailboxActor[WebhookJob]):
         settings, ledger = self.parts.settings.webhook, self.parts.ledger
         delivery = await ledger.claim_delivery(job.request_id, settings.attempts)
         if delivery is None:
-            return Done()
+            return Done(event="webhook.void")
         started = time.monotonic()
         status, error, retry_after = await self._post(job, delivery)
         latency_ms = round((time.monotonic() - started) * 1000)
@@ -70,15 +70,16 @@ class Notifier(MailboxActor[WebhookJob]):
         )
         outcome = "delivered" if not error else "failed" if wait_s is None else "retried"
         self.parts.metrics.webhook_attempts.labels(outcome).inc()
-        self.log.info(
-            "webhook.attempted",
-            outcome=outcome,
-            attempt=delivery.attempt,
-            status=status,
-            error=error,
-            latency_ms=latency_ms,
-        )
-        return Done() if wait_s is None else Later(job, wait_s)
+        told = {
+            "result": outcome,
+            "post": delivery.attempt,
+            "status": status,
+            "error": error,
+            "latency_ms": latency_ms,
+        }
+        if wait_s is None:
+            return Done(event="webhook.attempted", told=told)
+        return Later(job, wait_s, event="webhook.attempted", told=told)
 
     async def _post(
         self, job: WebhookJob, delivery: Delivery

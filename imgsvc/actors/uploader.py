@@ -62,11 +62,5 @@ class Uploader(ImageActor):
         metrics.images.labels("COMPLETED", "").inc()
         metrics.image_bytes.labels("in").inc(facts.bytes_in)
         metrics.image_bytes.labels("out").inc(stored.size_bytes)
-        self.log.info(
-            "image.uploaded",
-            bytes_in=facts.bytes_in,
-            bytes_out=stored.size_bytes,
-            format=facts.format,
-            note=facts.note,
-        )
-        return self.ended(job, due=due)
+        told = {"bytes_in": facts.bytes_in, "bytes_out": stored.size_bytes, "note": facts.note}
+        return self.ended(job, due=due, event="image.uploaded", told=told)

@@ -148,8 +148,8 @@ def _clear(folder: Path) -> None:
 
 def _write(outcome: Outcome, folder: Path) -> None:
     (folder / _REPORT).write_bytes(outcome.report.encode())
-    webhooks = [
-        {"verified": d.verified, "headers": d.headers, "body": json.loads(d.body)}
-        for d in outcome.deliveries
+    came = [
+        {"verified": delivery.verified, "headers": delivery.headers, "body": delivery.told}
+        for delivery in outcome.deliveries
     ]
-    (folder / _WEBHOOK).write_text(json.dumps(webhooks, indent=2) + "\n")
+    (folder / _WEBHOOK).write_text(json.dumps(came, indent=2) + "\n")

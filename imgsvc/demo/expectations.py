@@ -100,10 +100,10 @@ def _wrong_deliveries(outcome: Outcome) -> Iterator[str]:
 
 def _wrong_news(outcome: Outcome) -> Iterator[str]:
     for delivery in outcome.deliveries:
-        told = json.loads(delivery.body)["data"]
+        told = delivery.told["data"] if delivery.verified else {}
         for name in _TOLD:
-            if told[name] != outcome.status[name]:
-                yield f"{name} is {told[name]}"
+            if told.get(name) != outcome.status[name]:
+                yield f"{name} is {told.get(name)}"
 
 
 def _misplaced(outcome: Outcome) -> Iterator[str]:

@@ -89,13 +89,15 @@ class Service:
                 await _make_bucket(session, self._servers)
                 await self._ready(client, process)
                 yield client
-            process.stdin.write(bytes([signal.SIGTERM]))
-            with contextlib.suppress(TimeoutError):
-                self.exit_code = await asyncio.wait_for(process.wait(), _STOP_S)
         finally:
-            measuring.cancel()
-            process.stdin.close()  # kills whatever is left, see embedded_child.py
-            await process.wait()
+            process.stdin.write(bytes([signal.SIGTERM]))
+            try:
+                with contextlib.suppress(TimeoutError):
+                    self.exit_code = await asyncio.wait_for(process.wait(), _STOP_S)
+            finally:
+                measuring.cancel()
+                process.stdin.close()  # kills what is left, see embedded_child.py
+                await process.wait()
 
     async def _ready(self, client: Client, process: asyncio.subprocess.Process) -> None:
         with contextlib.suppress(TimeoutError):

@@ -72,6 +72,7 @@ def _pair(page: Image.Image, corner: tuple[int, int], picture: Picture, view: Vi
         _place(page, (right, top), view(picture.after.shown))
     except OSError:
         _centred(pen, (right, top), "cannot be read", _BAD)
+        return
     image, before, after = picture.image, picture.bytes_before, picture.bytes_after
     frames = len(picture.after.durations_ms)
     facts = f"{image['format'].upper()}  {image['width']} x {image['height']}"

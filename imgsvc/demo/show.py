@@ -68,7 +68,7 @@ def messages(console: Console, outcome: Outcome) -> None:
         _heading(console, f"Webhook, as received ({verdict})")
         for name, value in delivery.headers.items():
             console.print(f"  {name}: {value}", markup=False, soft_wrap=True)
-        body = json.dumps(json.loads(delivery.body), indent=2)
+        body = json.dumps(delivery.told, indent=2)
         console.print(_indented(body), markup=False, soft_wrap=True)
     _heading(console, "Report, as downloaded (long lines are cut here)")
     for line in outcome.report.splitlines():

@@ -15,7 +15,7 @@ from aiohttp import web
 from imgsvc import logs, report
 from imgsvc.bucket import Bucket
 from imgsvc.errors import ErrorCode, ServiceError
-from imgsvc.http import keys, problems, uploads
+from imgsvc.http import answers, keys, problems, uploads
 from imgsvc.http.schemas import DownloadQuery, ImagesQuery, RequestsQuery
 from imgsvc.ledger import Document
 from imgsvc.model import OPEN_REQUEST, ImageStatus, RequestStatus
@@ -41,7 +41,7 @@ async def upload(request: web.Request) -> web.Response:
         products=len(new.products),
         images=new.total_images,
     )
-    return web.json_response(
+    return answers.json(
         {"requestId": new.id, "status": RequestStatus.PENDING},
         status=202,
         headers={"Location": f"/status/{new.id}"},
@@ -50,7 +50,7 @@ async def upload(request: web.Request) -> web.Response:
 
 async def status(request: web.Request) -> web.Response:
     """The status object."""
-    return _json(await _status(request))
+    return answers.json(await _status(request))
 
 
 async def images(request: web.Request) -> web.Response:
@@ -75,7 +75,7 @@ async def images(request: web.Request) -> web.Response:
         if next_cursor:
             break
     await _fill_in_urls(request.app[keys.BUCKET], page)
-    return _json({"images": page, "nextCursor": next_cursor})
+    return answers.json({"images": page, "nextCursor": next_cursor})
 
 
 async def deliveries(request: web.Request) -> web.Response:
@@ -83,7 +83,7 @@ async def deliveries(request: web.Request) -> web.Response:
     attempts = await request.app[keys.LEDGER].deliveries(request.match_info["id"])
     if attempts is None:
         raise _no_such_request()
-    return _json({"attempts": attempts})
+    return answers.json({"attempts": attempts})
 
 
 async def requests(request: web.Request) -> web.Response:
@@ -100,7 +100,7 @@ async def requests(request: web.Request) -> web.Response:
     page = found[:limit]
     more = len(found) > limit
     last = _cursor([page[-1]["createdAt"], page[-1]["requestId"]]) if more else None
-    return _json({"requests": page, "nextCursor": last})
+    return answers.json({"requests": page, "nextCursor": last})
 
 
 async def download(request: web.Request) -> web.StreamResponse:
@@ -221,10 +221,6 @@ async def _fill_in_urls(bucket: Bucket, page: list[Document]) -> None:
     urls = await bucket.urls([image["outputUrl"] for image in stored])
     for image, url in zip(stored, urls, strict=True):
         image["outputUrl"] = url
-
-
-def _json(body: Document) -> web.Response:
-    return web.Response(body=orjson.dumps(body), content_type="application/json")
 
 
 def _cursor(position: list[Any]) -> str:

@@ -11,7 +11,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from imgsvc.errors import ServiceError
-from imgsvc.http import keys
+from imgsvc.http import answers, keys
 
 _CHECK_S = 4.0
 _BUCKET_CHECK_EVERY_S = 15.0  # each one costs money at the real bucket
@@ -21,7 +21,7 @@ _BUCKET_CHECKED = web.AppKey("bucket_checked", list[float])
 
 async def healthz(request: web.Request) -> web.Response:  # noqa: ARG001
     """The process runs and its loop turns."""
-    return web.json_response({"status": "ok"})
+    return answers.json({"status": "ok"})
 
 
 async def readyz(request: web.Request) -> web.Response:
@@ -35,7 +35,7 @@ async def readyz(request: web.Request) -> web.Response:
     process = app[keys.HEALTH].state
     checks = {"redis": redis, "mongo": mongo, "bucket": bucket, "process": process}
     ready = all(outcome == "ok" for outcome in checks.values())
-    return web.json_response(
+    return answers.json(
         {"status": "ready" if ready else "not ready", "checks": checks},
         status=200 if ready else 503,
         headers={} if ready else {"Retry-After": "2"},

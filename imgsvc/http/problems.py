@@ -11,6 +11,7 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.http import answers
 
 MEDIA_TYPE = "application/problem+json"
 MAX_ERRORS = 100
@@ -33,7 +34,7 @@ def response(error: ServiceError) -> web.Response:
     headers = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
-    return web.json_response(body, status=status, content_type=MEDIA_TYPE, headers=headers)
+    return answers.json(body, status=status, content_type=MEDIA_TYPE, headers=headers)
 
 
 def invalid(errors: Sequence[dict[str, Any]]) -> ServiceError:

@@ -9,7 +9,7 @@ from typing import Literal
 from aiohttp import web
 from pydantic import BaseModel
 
-from imgsvc.http import api, keys, openapi, ops, schemas
+from imgsvc.http import answers, api, keys, openapi, ops, schemas
 from imgsvc.http.keys import Handler
 
 
@@ -41,7 +41,7 @@ class Route:
 
 
 async def _openapi(request: web.Request) -> web.Response:  # noqa: ARG001
-    return web.json_response(openapi.document(ROUTES))
+    return answers.json(openapi.document(ROUTES))
 
 
 ROUTES: tuple[Route, ...] = (

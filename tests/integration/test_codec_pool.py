@@ -1,0 +1,264 @@
+"""Worker processes: they are lost, late, hungry or orphaned, and only their own image pays."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from PIL import Image
+
+from imgsvc.codec_pool import CodecPool, Result, Task
+from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.metrics import Metrics
+from imgsvc.model import Recipe
+from imgsvc.settings import Codec
+from tests.photos import photo
+from tests.support import wait_until
+
+ROOT = Path(__file__).parents[2]
+
+OWNER = """
+import asyncio, os
+from imgsvc.codec_pool import CodecPool
+from imgsvc.metrics import Metrics
+from imgsvc.settings import Codec
+
+async def own():
+    pool = CodecPool(Codec(workers=2), Metrics())
+    await pool.start()
+    print(*(worker._pid for worker in pool._workers))
+    names = "GCP_KEY_BASE64", "IMGSVC_REDIS__PASSWORD"
+    known = [worker._executor.submit(os.getenv, n) for worker in pool._workers for n in names]
+    print(*(answer.result() for answer in known), flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(own())
+"""
+
+Pools = Callable[..., Awaitable[CodecPool]]
+
+
+def pids(pool: CodecPool) -> list[int]:
+    """The worker processes that run now."""
+    return [worker._pid for worker in pool._workers if worker._pid]
+
+
+def lives(pid: int) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    return False
+
+
+async def is_gone(*processes: int) -> None:
+    async def gone() -> bool:
+        return not any(map(psutil.pid_exists, processes))
+
+    await wait_until(gone, f"processes {processes} are gone", 5)
+
+
+@pytest.fixture
+async def pool() -> AsyncIterator[Pools]:
+    """Starts pools, of one worker if not told otherwise."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(**codec: Any) -> CodecPool:
+            made = CodecPool(Codec(**{"workers": 1, **codec}), Metrics())
+            await made.start()
+
+            async def end() -> None:
+                running = pids(made)
+                made.close()
+                await is_gone(*running)
+
+            stack.push_async_callback(end)
+            return made
+
+        yield start
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Task:
+    """Something to encode."""
+    (tmp_path / "picture").write_bytes(photo("coffee.png"))
+    return Task(tmp_path / "picture", tmp_path / "result", Recipe(format="jpeg"))
+
+
+@pytest.fixture
+def endless(tmp_path: Path) -> Task:
+    """A file whose worker never gets to its end: a pipe that nobody writes to."""
+    os.mkfifo(tmp_path / "pipe")
+    return Task(tmp_path / "pipe", tmp_path / "never", Recipe())
+
+
+async def refusal(call: Awaitable[Result]) -> ErrorCode:
+    with pytest.raises(ServiceError) as caught:
+        await call
+    return caught.value.code
+
+
+def lost(pool: CodecPool, reason: str) -> float:
+    return float(pool._metrics.codec_kills.labels(reason)._value.get())
+
+
+async def test_a_file_is_encoded_into_another(pool: Pools, picture: Task) -> None:
+    result = await (await pool()).encode(picture)
+    encoded = picture.target.read_bytes()
+    assert result.bytes_out == len(encoded) < picture.source.stat().st_size
+    with Image.open(BytesIO(encoded)) as image:
+        assert (image.format, image.size) == ("JPEG", (result.width, result.height))
+    assert (result.format, result.note) == ("jpeg", "encoded")
+
+
+async def test_a_file_that_cannot_be_encoded_gets_its_code(pool: Pools, picture: Task) -> None:
+    made = await pool(max_pixels=100)
+    assert await refusal(made.encode(picture)) is ErrorCode.TOO_MANY_PIXELS
+    picture.source.write_text("This is a text.")
+    assert await refusal(made.encode(picture)) is ErrorCode.NOT_AN_IMAGE
+    assert not picture.target.exists()
+
+
+async def test_a_file_that_is_gone_is_told_apart_from_a_bad_one(pool: Pools, picture: Task) -> None:
+    made = await pool()
+    before = pids(made)
+    picture.source.unlink()
+    with pytest.raises(FileNotFoundError):
+        await made.encode(picture)
+    assert pids(made) == before, "it costs no worker"
+
+
+async def test_a_killed_worker_costs_its_own_image_only(
+    pool: Pools, picture: Task, endless: Task
+) -> None:
+    made = await pool(workers=2)
+    victim = made._idle._queue[-1]._pid
+    doomed = asyncio.create_task(made.encode(endless))
+    beside = asyncio.create_task(made.encode(picture))
+    assert await beside
+    os.kill(victim, signal.SIGKILL)
+    assert await refusal(doomed) is ErrorCode.CODEC_CRASHED
+    assert lost(made, "crash") == 1
+    assert all(await asyncio.gather(*(made.encode(picture) for _ in range(4))))
+    assert victim not in pids(made)
+
+
+async def test_an_idle_worker_that_was_killed_is_replaced(pool: Pools, picture: Task) -> None:
+    made = await pool()
+    os.kill(pids(made)[0], signal.SIGKILL)
+    with contextlib.suppress(ServiceError):  # the loss may be noticed before or after
+        await made.encode(picture)
+    assert await made.encode(picture)
+
+
+async def test_a_worker_past_its_deadline_is_killed_and_its_slot_comes_back(
+    pool: Pools, picture: Task, endless: Task
+) -> None:
+    made = await pool(task_s=1)
+    (slow,) = pids(made)
+    started = time.monotonic()
+    assert await refusal(made.encode(endless)) is ErrorCode.CODEC_TIMEOUT
+    assert 0.9 < time.monotonic() - started < 3
+    await is_gone(slow)
+    assert lost(made, "deadline") == 1
+    assert await made.encode(picture)
+
+
+async def test_a_task_nobody_waits_for_any_more_ends_its_worker(
+    pool: Pools, picture: Task, endless: Task
+) -> None:
+    made = await pool()
+    (busy,) = pids(made)
+    encoding = asyncio.create_task(made.encode(endless))
+
+    async def is_reading() -> bool:
+        return made._workers[0].tasks == 1
+
+    await wait_until(is_reading, "the task is under way")
+    encoding.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await encoding
+    await is_gone(busy)
+    assert await made.encode(picture)
+
+
+async def test_a_worker_is_replaced_after_its_number_of_tasks(pool: Pools, picture: Task) -> None:
+    made = await pool(tasks_per_worker=2)
+    (first,) = pids(made)
+    await made.encode(picture)
+    assert pids(made) == [first]
+    await made.encode(picture)
+    await is_gone(first)
+    assert await made.encode(picture)
+    assert pids(made) != [first]
+
+
+async def test_an_image_too_large_for_the_memory_is_refused_and_its_worker_goes_on(
+    pool: Pools, picture: Task, tmp_path: Path
+) -> None:
+    bomb = Task(tmp_path / "bomb", tmp_path / "crater", Recipe(format="webp"))
+    Image.new("RGB", (7000, 7000), (1, 2, 3)).save(bomb.source, "JPEG")
+    (idle,) = pids(await pool())
+    needed = psutil.Process(idle).memory_info().vms
+    made = await pool(memory_bytes=needed + (120 << 20))
+    before = pids(made)
+    assert await made.encode(picture)
+    assert await refusal(made.encode(bomb)) is ErrorCode.TOO_MANY_PIXELS
+    assert await made.encode(picture)
+    assert pids(made) == before
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A process that has credentials and owns a pool."""
+
+    process: subprocess.Popen[str]
+    workers: list[int]
+    known_to_workers: list[str]
+
+
+@pytest.fixture
+def owner() -> Iterator[Owner]:
+    credentials = {"GCP_KEY_BASE64": "private", "IMGSVC_REDIS__PASSWORD": "private"}
+    with subprocess.Popen(
+        [sys.executable, "-c", OWNER],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **credentials},
+    ) as process:
+        assert process.stdout
+        workers = list(map(int, process.stdout.readline().split()))
+        yield Owner(process, workers, process.stdout.readline().split())
+        process.send_signal(signal.SIGINT)
+
+
+async def test_kill_9_of_the_owner_leaves_no_worker(owner: Owner) -> None:
+    family = [child.pid for child in psutil.Process(owner.process.pid).children(recursive=True)]
+    assert set(owner.workers) < set(family)
+    owner.process.kill()
+
+    async def all_ended() -> bool:
+        return not any(map(lives, family))
+
+    await wait_until(all_ended, "workers and the process they were forked from are gone", 5)
+
+
+def test_no_worker_can_read_credentials_from_its_environment(owner: Owner) -> None:
+    for worker in owner.workers:
+        # What it began with counts too: a decoder that is taken over can read /proc/self/environ.
+        assert "private" not in psutil.Process(worker).environ().values()
+
+
+def test_no_worker_passes_credentials_on(owner: Owner) -> None:
+    assert owner.known_to_workers == ["None"] * 4

@@ -1,0 +1,548 @@
+"""The way out: what must not be reached is not even dialled, and origins cannot hurt us."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.net import MAX_URL_LENGTH, BlockedError, Guard, Outbound
+from imgsvc.settings import Fetch, Net
+from tests.conftest import free_port
+from tests.support import Origin, Receiver
+
+LOOPBACK = ("127.0.0.0/8", "::1/128")
+Open = Callable[..., Outbound]
+
+
+@pytest.fixture
+async def outbound() -> AsyncIterator[Open]:
+    """Makes clients; those of ``Net`` settings come first, the rest limits a fetch."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        def make(*, allow: tuple[str, ...] = LOOPBACK, net: Any = None, **fetch: Any) -> Outbound:
+            settings = Net.model_validate({"allow": allow, **(net or {})})
+            made = Outbound(settings, Fetch(**fetch))
+            stack.push_async_callback(made.close)
+            return made
+
+        yield make
+
+
+class Listener:
+    """Counts who connects to loopback."""
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self.port = 0
+
+    def accept(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        writer.close()
+
+
+@pytest.fixture
+async def listener() -> AsyncIterator[Listener]:
+    listening = Listener()
+    server = await asyncio.start_server(listening.accept, "127.0.0.1", 0)
+    listening.port = server.sockets[0].getsockname()[1]
+    on_v6 = await asyncio.start_server(listening.accept, "::1", listening.port)
+    yield listening
+    server.close()
+    on_v6.close()
+
+
+async def fetched(client: Outbound, url: str) -> bytes:
+    pieces: list[bytes] = []
+
+    async def write(piece: bytes) -> None:
+        pieces.append(piece)
+
+    size = await client.download(url, write)
+    assert size == sum(map(len, pieces))
+    return b"".join(pieces)
+
+
+async def refusal(client: Outbound, url: str) -> ServiceError:
+    with pytest.raises(ServiceError) as caught:
+        await fetched(client, url)
+    return caught.value
+
+
+def answer(status: int, body: bytes = b"", **headers: str) -> Callable[..., Any]:
+    """A handler; ``Retry_After`` stands for ``Retry-After``."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+
+    async def handle(_: web.Request) -> web.Response:
+        return web.Response(status=status, body=body, headers=named)
+
+    return handle
+
+
+# What must not be reached. PORT is where somebody listens.
+
+BLOCKED = [
+    "http://127.0.0.1:PORT/",
+    "http://127.8.9.10:PORT/",
+    "http://①②⑦.⓪.⓪.①:PORT/",
+    "http://127。0。0。1:PORT/",
+    "http://[::1]:PORT/",
+    "http://[0:0:0:0:0:0:0:1]:PORT/",
+    "http://[::]:PORT/",
+    "http://0.0.0.0:PORT/",
+    "http://[::ffff:127.0.0.1]:PORT/",
+    "http://[::ffff:7f00:1]:PORT/",
+    "http://[::127.0.0.1]:PORT/",
+    "http://[::ffff:0:7f00:1]:PORT/",  # translated
+    "http://[64:ff9b::7f00:1]:PORT/",  # NAT64
+    "http://[64:ff9b:1::7f00:1]:PORT/",
+    "http://[2002:7f00:1::]:PORT/",  # 6to4
+    "http://[2001:0:7f00:1::]:PORT/",  # Teredo
+    "http://[2001:4860::5efe:7f00:1]:PORT/",  # ISATAP
+    "http://[2001:4860::200:5efe:7f00:1]:PORT/",
+    "http://localhost:PORT/",
+    "http://LOCALHOST:PORT/",
+    "http://ⓛocalhost:PORT/",
+    "http://localhost.:PORT/",
+    "http://a.localhost:PORT/",
+    "http://router:PORT/",
+    "http://printer.local/",
+    "http://db.lan/",
+    "http://db.home.arpa/",
+    "http://api.default.svc/",
+    "http://api.default.svc.cluster.local/",
+    "http://host.docker.internal/",
+    "http://metadata.google.internal/computeMetadata/v1/",
+    "http://something.onion/",
+    "http://169.254.169.254/latest/meta-data/",
+    "http://[fd00:ec2::254]/latest/meta-data/",
+    "http://100.100.100.200/",  # metadata, in shared address space
+    "http://168.63.129.16/",
+    "http://192.0.0.192/",
+    "http://10.0.0.1/",
+    "http://172.16.0.1/",
+    "http://172.31.255.255/",
+    "http://192.168.1.1/",
+    "http://198.18.0.1/",
+    "http://192.0.2.1/",
+    "http://224.0.0.1/",
+    "http://240.0.0.1/",
+    "http://255.255.255.255/",
+    "http://[fe80::1]/",
+    "http://[fe80::1%25eth0]/",
+    "http://[fc00::1]/",
+    "http://[ff02::1]/",
+    "http://[2001:db8::1]/",
+    "http://[100::1]/",
+    "http://[3fff::1]/",
+    "http://93.184.216.34:22/",
+    "http://example.com:6379/",
+    "http://example.com:0/",
+]
+
+INVALID = [
+    "http://127.1:PORT/",
+    "http://127.0.1:PORT/",
+    "http://127.0.0.1.:PORT/",
+    "http://2130706433:PORT/",
+    "http://0x7f000001:PORT/",
+    "http://0x7f.1:PORT/",
+    "http://0177.0.0.1:PORT/",
+    "http://%31%32%37.0.0.1:PORT/",
+    "http://0:PORT/",
+    "http://example.com\\@127.0.0.1:PORT/",
+    "http://127.0.0.1:PORT@example.com/",
+    "http://user@127.0.0.1:PORT/",
+    "http://user:word@127.0.0.1:PORT/",
+    "http://:word@127.0.0.1:PORT/",
+    "http://127.0.0.1:PORT/a b",
+    "http://127.0.0.1:PORT/\r\nHost: x",
+    "http://127.0.0.1:PORT/\tx",
+    "http://127.0.0.1:PORT/\0",
+    "http://127.0.0.1\x7f:PORT/",
+    " http://127.0.0.1:PORT/",
+    "http://127.0.0.1:PORT0000/",
+    "http://127.0.0.1:-1/",
+    "http://127.0.0.1:1:PORT/",
+    "http://[::1:PORT/",
+    "ftp://127.0.0.1:PORT/",
+    "gopher://127.0.0.1:PORT/",
+    "file:///etc/passwd",
+    "data:image/png;base64,AAAA",
+    "//127.0.0.1:PORT/",
+    "127.0.0.1:PORT",
+    "http://",
+    "http:///path",
+    "",
+    "http://example..com/",
+    f"http://{'a' * 64}.com/",
+]
+
+
+@pytest.mark.parametrize("url", BLOCKED)
+async def test_addresses_inside_are_blocked_and_not_dialled(
+    outbound: Open, listener: Listener, url: str
+) -> None:
+    # The port is no reason to refuse.
+    client = outbound(allow=(), net={"ports": [80, 443, listener.port]})
+    url = url.replace("PORT", str(listener.port))
+    assert (await refusal(client, url)).code is ErrorCode.URL_BLOCKED
+    with pytest.raises(ServiceError) as caught:
+        await client.post(url, b"{}", {}, 5)
+    assert caught.value.code is ErrorCode.URL_BLOCKED
+    assert listener.connections == 0
+
+
+@pytest.mark.parametrize("url", INVALID)
+async def test_unusable_addresses_are_invalid_and_not_dialled(
+    outbound: Open, listener: Listener, url: str
+) -> None:
+    client = outbound(net={"ports": [80, 443, listener.port]})  # all of loopback is allowed
+    url = url.replace("PORT", str(listener.port))
+    assert (await refusal(client, url)).code is ErrorCode.URL_INVALID
+    assert listener.connections == 0
+
+
+def test_the_length_of_an_address_is_bounded() -> None:
+    url = "http://example.com/".ljust(MAX_URL_LENGTH, "a")
+    Guard(Net()).parse(url)
+    with pytest.raises(ServiceError, match="URL_INVALID"):
+        Guard(Net()).parse(url + "a")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://1.1.1.1/",
+        "https://[2606:4700::1111]/",
+        "http://172.15.255.255/",
+        "http://172.32.0.0/",
+        "HTTPS://EXAMPLE.com:8443/a%20b?q=ä#f",
+        "http://xn--bcher-kva.example.com/",
+        "http://localhost.example.com/",
+    ],
+)
+def test_public_addresses_pass(url: str) -> None:
+    Guard(Net()).parse(url)
+
+
+async def test_names_that_lead_inside_are_refused_after_resolution(
+    outbound: Open, listener: Listener
+) -> None:
+    # With an exemption names may be private, so that the address decides.
+    client = outbound(allow=("192.0.2.0/24",), net={"ports": [listener.port]})
+    error = await refusal(client, f"http://localhost:{listener.port}/")
+    assert error.code is ErrorCode.URL_BLOCKED
+    assert listener.connections == 0
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "::ffff:127.0.0.1", "10.0.0.1"])
+def test_the_socket_is_the_last_to_refuse(address: str) -> None:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    where: Any = (address, 80, 0, 0)[: 4 if ":" in address else 2]
+    with pytest.raises(BlockedError):
+        Guard(Net()).open_socket((family, socket.SOCK_STREAM, 6, "", where))
+
+
+async def test_refusals_do_not_tell_what_is_inside(outbound: Open) -> None:
+    error = await refusal(outbound(allow=()), "http://10.1.2.3/")
+    assert error.detail == ErrorCode.URL_BLOCKED.message
+
+
+async def test_the_allow_list_opens_and_the_deny_list_closes(
+    outbound: Open, origin: Origin
+) -> None:
+    url = origin.add("a", b"picture")
+    assert await fetched(outbound(allow=("127.0.0.1/32",)), url) == b"picture"
+    only_v6 = outbound(allow=("::1/128",))
+    assert (await refusal(only_v6, url)).code is ErrorCode.URL_BLOCKED
+    denied = outbound(net={"deny": ["127.0.0.1/32"]})
+    assert (await refusal(denied, url)).code is ErrorCode.URL_BLOCKED
+    assert origin.asked == ["a"]
+
+
+async def test_proxies_and_passwords_of_the_environment_are_not_used(
+    outbound: Open,
+    origin: Origin,
+    listener: Listener,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Any,
+) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password secret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{listener.port}")
+    seen = await headers_seen(outbound(), origin, origin.url("a"))
+    assert listener.connections == 0
+    assert "Authorization" not in seen
+
+
+async def headers_seen(client: Outbound, origin: Origin, url: str) -> dict[str, str]:
+    """Fetch ``url``; the headers with which ``a`` was asked for in the end."""
+    seen: dict[str, str] = {}
+
+    async def look(request: web.Request) -> web.Response:
+        seen.update(request.headers)
+        return web.Response(body=b"picture")
+
+    origin.add("a", look)
+    assert await fetched(client, url) == b"picture"
+    return seen
+
+
+# Redirects.
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_redirects_are_followed(outbound: Open, origin: Origin, status: int) -> None:
+    origin.add("deep/b", b"picture")
+    origin.add("a", answer(status, Location="deep/b"))
+    origin.add("deep/a", answer(status, Location="../deep/b?x=1#f"))
+    assert await fetched(outbound(), origin.url("a")) == b"picture"
+    assert await fetched(outbound(), origin.url("deep/a")) == b"picture"
+
+
+@pytest.mark.parametrize(
+    ("location", "code"),
+    [
+        ("http://169.254.169.254/latest/", ErrorCode.URL_BLOCKED),
+        ("//10.0.0.1/", ErrorCode.URL_BLOCKED),
+        ("http://[::ffff:10.0.0.1]/", ErrorCode.URL_BLOCKED),
+        ("http://[::1]:PORT/", ErrorCode.URL_BLOCKED),
+        ("http://127.1:PORT/", ErrorCode.URL_INVALID),
+        ("http://user:word@127.0.0.1:PORT/", ErrorCode.URL_INVALID),
+        ("//user@127.0.0.1:PORT/", ErrorCode.URL_INVALID),
+        ("file:///etc/passwd", ErrorCode.URL_INVALID),
+        ("ftp://127.0.0.1:PORT/", ErrorCode.URL_INVALID),
+        ("http://[/", ErrorCode.FETCH_STATUS),
+    ],
+)
+async def test_each_redirect_is_checked_as_the_first_address_was(
+    outbound: Open, origin: Origin, listener: Listener, location: str, code: ErrorCode
+) -> None:
+    url = origin.add("a", answer(302, Location=location.replace("PORT", str(listener.port))))
+    assert (await refusal(outbound(allow=("127.0.0.0/8",)), url)).code is code
+    assert listener.connections == 0
+
+
+async def test_redirects_end_after_as_many_as_are_set(outbound: Open, origin: Origin) -> None:
+    origin.add("2", answer(302, Location="/1"))
+    origin.add("1", answer(302, Location="/0"))
+    origin.add("0", b"picture")
+    assert await fetched(outbound(max_redirects=2), origin.url("2")) == b"picture"
+    error = await refusal(outbound(max_redirects=1), origin.url("2"))
+    assert error.code is ErrorCode.TOO_MANY_REDIRECTS
+
+
+async def test_a_redirect_loop_ends(outbound: Open, origin: Origin) -> None:
+    url = origin.add("loop", answer(302, Location="/loop"))
+    error = await refusal(outbound(max_redirects=4), url)
+    assert error.code is ErrorCode.TOO_MANY_REDIRECTS
+    assert origin.asked == ["loop"] * 5
+
+
+async def test_nothing_said_on_the_way_is_carried_on(outbound: Open, origin: Origin) -> None:
+    url = origin.add("start", answer(302, Location="/a", Set_Cookie="session=1; Path=/"))
+    seen = await headers_seen(outbound(), origin, url)
+    assert not {"Cookie", "Authorization", "Referer", "Proxy-Authorization"} & seen.keys()
+    assert seen["Accept-Encoding"] == "identity"
+
+
+# What origins send.
+
+
+async def test_a_file_arrives_as_it_was_sent(outbound: Open, origin: Origin) -> None:
+    body = bytes(range(256)) * 5000
+    assert await fetched(outbound(), origin.add("a", body)) == body
+
+
+async def chunked(request: web.Request, *, pieces: int, size: int = 1000) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    for _ in range(pieces):
+        await response.write(b"x" * size)
+    return response
+
+
+async def test_the_limit_is_exact_with_and_without_a_content_length(
+    outbound: Open, origin: Origin
+) -> None:
+    announced = origin.add("announced", b"x" * 3000)
+    streamed = origin.add("streamed", lambda request: chunked(request, pieces=3))
+    for url in (announced, streamed):
+        assert len(await fetched(outbound(max_bytes=3000), url)) == 3000
+        assert (await refusal(outbound(max_bytes=2999), url)).code is ErrorCode.TOO_LARGE
+
+
+async def test_no_more_than_the_limit_is_written(outbound: Open, origin: Origin) -> None:
+    written: list[bytes] = []
+
+    async def write(piece: bytes) -> None:
+        written.append(piece)
+
+    origin.add("announced", b"x" * 5000)
+    origin.add("endless", lambda request: chunked(request, pieces=100_000))
+    for name, most in (("announced", 0), ("endless", 3000)):
+        with pytest.raises(ServiceError):
+            await outbound(max_bytes=3000).download(origin.url(name), write)
+        assert sum(map(len, written)) <= most
+
+
+async def breaking_off(request: web.Request, headers: bytes) -> web.Response:
+    assert request.transport
+    request.transport.write(b"HTTP/1.1 200 OK\r\n" + headers + b"\r\n5\r\nhello\r\n")
+    request.transport.close()
+    raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize(
+    "headers", [b"Content-Length: 1000\r\n", b"Transfer-Encoding: chunked\r\n"]
+)
+async def test_a_transfer_that_breaks_off_is_truncated(
+    outbound: Open, origin: Origin, headers: bytes
+) -> None:
+    url = origin.add("a", lambda request: breaking_off(request, headers))
+    assert (await refusal(outbound(), url)).code is ErrorCode.FETCH_TRUNCATED
+
+
+async def test_a_connection_closed_without_a_word_is_truncated(outbound: Open) -> None:
+    def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        error = await refusal(outbound(), f"http://127.0.0.1:{port}/")
+    assert error.code is ErrorCode.FETCH_TRUNCATED
+
+
+@pytest.mark.parametrize("pieces", [0, 1])
+async def test_silence_before_or_after_the_first_byte_times_out(
+    outbound: Open, origin: Origin, pieces: int
+) -> None:
+    async def fall_silent(request: web.Request) -> web.StreamResponse:
+        if pieces:
+            await chunked(request, pieces=pieces)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    started = time.monotonic()
+    error = await refusal(outbound(silence_s=0.2), origin.add("a", fall_silent))
+    assert error.code is ErrorCode.FETCH_TIMEOUT
+    assert 0.15 < time.monotonic() - started < 2
+
+
+async def test_an_endless_drip_is_cut_off(outbound: Open, origin: Origin) -> None:
+    async def drip(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            await response.write(b"x")
+            await asyncio.sleep(0.02)
+
+    started = time.monotonic()
+    error = await refusal(outbound(silence_s=5, total_s=0.4), origin.add("a", drip))
+    assert error.code is ErrorCode.FETCH_TIMEOUT
+    assert 0.35 < time.monotonic() - started < 2
+
+
+async def test_redirects_share_one_time_limit(outbound: Open, origin: Origin) -> None:
+    async def slowly(_: web.Request) -> web.Response:
+        await asyncio.sleep(0.2)
+        return web.Response(status=302, headers={"Location": "/a"})
+
+    error = await refusal(outbound(total_s=0.5, max_redirects=20), origin.add("a", slowly))
+    assert error.code is ErrorCode.FETCH_TIMEOUT
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "GZIP"])
+async def test_a_body_compressed_unasked_is_refused(
+    outbound: Open, origin: Origin, encoding: str
+) -> None:
+    url = origin.add("a", answer(200, b"bomb", Content_Encoding=encoding))
+    assert (await refusal(outbound(), url)).code is ErrorCode.FETCH_STATUS
+
+
+async def test_a_body_called_identity_is_fetched(outbound: Open, origin: Origin) -> None:
+    url = origin.add("a", answer(200, b"picture", Content_Encoding="identity"))
+    assert await fetched(outbound(), url) == b"picture"
+
+
+@pytest.mark.parametrize("status", [201, 204, 206, 304, 400, 401, 403, 404, 410, 501])
+async def test_other_statuses_are_the_files_fault(
+    outbound: Open, origin: Origin, status: int
+) -> None:
+    error = await refusal(outbound(), origin.add("a", answer(status, Retry_After="7")))
+    assert error.code is ErrorCode.FETCH_STATUS
+    assert str(status) in error.detail
+    assert error.retry_after_s is None
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
+async def test_statuses_of_the_moment_say_when_to_come_back(
+    outbound: Open, origin: Origin, status: int
+) -> None:
+    in_an_hour = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
+    origin.add("soon", answer(status))
+    origin.add("in seconds", answer(status, Retry_After="7"))
+    origin.add("at a time", answer(status, Retry_After=in_an_hour))
+    waits = []
+    for name in ("soon", "in%20seconds", "at%20a%20time"):
+        error = await refusal(outbound(), origin.url(name))
+        assert error.code is ErrorCode.FETCH_STATUS
+        waits.append(error.retry_after_s)
+    assert waits == [0, 7, pytest.approx(3600, abs=10)]
+
+
+async def test_nobody_listening_is_a_failed_connection(outbound: Open) -> None:
+    error = await refusal(outbound(), f"http://127.0.0.1:{free_port()}/")
+    assert error.code is ErrorCode.CONNECT_FAILED
+
+
+async def test_an_unknown_name_is_a_failed_resolution(outbound: Open) -> None:
+    error = await refusal(outbound(net={"resolve_s": 1}), "http://nobody.invalid/")
+    assert error.code is ErrorCode.DNS_FAILED
+
+
+# Posting.
+
+
+async def test_a_post_arrives_whole_and_its_answer_is_told(
+    outbound: Open, receiver: Receiver
+) -> None:
+    receiver.script = [answer(429, Retry_After="3")]
+    told = await outbound().post(receiver.url, b'{"a":1}', {"Content-Type": "x/y"}, 5)
+    assert (told.status, told.retry_after) == (429, "3")
+    (received,) = receiver.received
+    assert (received.body, received.headers["content-type"]) == (b'{"a":1}', "x/y")
+
+
+async def test_a_post_follows_no_redirect(outbound: Open, receiver: Receiver) -> None:
+    receiver.script = [answer(307, Location="/elsewhere")]
+    assert (await outbound().post(receiver.url, b"{}", {}, 5)).status == 307
+    assert len(receiver.received) == 1
+
+
+async def test_a_receiver_that_talks_for_ever_is_not_listened_to(
+    outbound: Open, receiver: Receiver
+) -> None:
+    receiver.script = [lambda request: chunked(request, pieces=1_000_000)]
+    assert (await outbound().post(receiver.url, b"{}", {}, 5)).status == 200
+
+
+async def test_a_receiver_that_hangs_times_out(outbound: Open, receiver: Receiver) -> None:
+    async def hang(_: web.Request) -> web.StreamResponse:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    receiver.script = [hang]
+    with pytest.raises(ServiceError) as caught:
+        await outbound().post(receiver.url, b"{}", {}, 0.2)
+    assert caught.value.code is ErrorCode.FETCH_TIMEOUT
