@@ -15,13 +15,16 @@ import os
 import resource
 import signal
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 from pathlib import Path
 
 from imgsvc import logs
+from imgsvc.budget import Budget
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.metrics import Metrics
 from imgsvc.model import Recipe
@@ -57,6 +60,15 @@ class _Refusal:
     detail: str
 
 
+@dataclass(frozen=True, slots=True)
+class _NeedsMemory:
+    # Nothing was decoded: to be run again with so much of the budget.
+    needed_bytes: int
+
+
+_Answer = Result | _Refusal | _NeedsMemory
+
+
 class _Worker:
     """One process, behind an executor of its own."""
 
@@ -74,12 +86,12 @@ class _Worker:
         self.tasks = 0
         self._pid = await asyncio.get_running_loop().run_in_executor(self._executor, os.getpid)
 
-    async def run(self, task: Task) -> Result | _Refusal:
+    async def run(self, task: Task, memory_bytes: int | None) -> _Answer:
         if self._executor is None:
             await self.start()
         self.tasks += 1
         return await asyncio.get_running_loop().run_in_executor(
-            self._executor, _encode, task, self._settings
+            self._executor, _encode, task, self._settings, memory_bytes
         )
 
     def stop(self, *, kill: bool) -> None:
@@ -110,6 +122,9 @@ class CodecPool:
         context.set_forkserver_preload(["imgsvc.codec"])
         self._workers = [_Worker(context, settings) for _ in range(settings.worker_count)]
         self._idle: asyncio.LifoQueue[_Worker] = asyncio.LifoQueue()
+        # An image whose estimate exceeds its worker's share waits until there is so much to
+        # spare; most never do, and cost no extra round.
+        self._budget = Budget(settings.budget_bytes)
 
     @property
     def size(self) -> int:
@@ -118,6 +133,8 @@ class CodecPool:
 
     async def start(self) -> None:
         """Start the processes."""
+        with _scrubbed_environment():
+            forkserver.ensure_running()
         await asyncio.gather(*(worker.start() for worker in self._workers))
         for worker in self._workers:
             self._idle.put_nowait(worker)
@@ -129,10 +146,23 @@ class CodecPool:
             ServiceError: with the code of an image that cannot be encoded; CODEC_TIMEOUT if it
                 overran ``[codec] task_s``, CODEC_CRASHED if its worker died.
         """
+        share = self._budget.total // self.size
+        async with self._budget.reserve(share):
+            answer = await self._run(task, share)
+        if isinstance(answer, _NeedsMemory):
+            async with self._budget.reserve(answer.needed_bytes):
+                answer = await self._run(task, None)
+        if isinstance(answer, Result):
+            return answer
+        if isinstance(answer, _Refusal):
+            raise ServiceError(ErrorCode[answer.code], answer.detail)
+        raise AssertionError("memory without bound was not enough")
+
+    async def _run(self, task: Task, memory_bytes: int | None) -> _Answer:
         worker = await self._idle.get()
         try:
             async with asyncio.timeout(self._settings.task_s):
-                answer = await worker.run(task)
+                return await worker.run(task, memory_bytes)
         except TimeoutError:
             self._lose(worker, "deadline")
             raise ServiceError(
@@ -149,9 +179,6 @@ class CodecPool:
             if worker.tasks >= self._settings.tasks_per_worker:
                 worker.stop(kill=False)
             self._idle.put_nowait(worker)
-        if isinstance(answer, _Refusal):
-            raise ServiceError(ErrorCode[answer.code], answer.detail)
-        return answer
 
     def _lose(self, worker: _Worker, reason: str) -> None:
         self._log.warning("codec.worker_lost", reason=reason)
@@ -164,6 +191,18 @@ class CodecPool:
             worker.stop(kill=True)
 
 
+@contextlib.contextmanager
+def _scrubbed_environment() -> Iterator[None]:
+    """A decoder has no use for credentials, not even for those its process was born with."""
+    kept = dict(os.environ)
+    for name in kept.keys() - _KEPT_VARIABLES:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
+
+
 # What follows runs in the worker processes.
 
 
@@ -173,9 +212,6 @@ def _prepare(settings: Codec) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    # A decoder has no use for credentials.
-    for name in set(os.environ) - _KEPT_VARIABLES:
-        del os.environ[name]
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     memory = settings.memory_bytes
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
@@ -190,7 +226,7 @@ def _die_with_parent() -> None:
         os._exit(1)
 
 
-def _encode(task: Task, settings: Codec) -> Result | _Refusal:
+def _encode(task: Task, settings: Codec, memory_bytes: int | None) -> _Answer:
     from imgsvc import codec  # noqa: PLC0415
 
     # The limit counts from the process' birth; the default action of SIGXCPU kills, where a
@@ -203,9 +239,12 @@ def _encode(task: Task, settings: Codec) -> Result | _Refusal:
         max_frames=settings.max_frames,
         max_total_pixels=settings.max_total_pixels,
         max_jpeg_scans=settings.max_jpeg_scans,
+        memory_bytes=memory_bytes,
     )
     try:
         encoded = codec.encode(task.source.read_bytes(), task.recipe, limits)
+    except codec.NeedsMemoryError as error:
+        return _NeedsMemory(error.needed_bytes)
     except ServiceError as error:
         return _Refusal(error.code.name, error.detail)
     task.target.write_bytes(encoded.data)

@@ -170,6 +170,7 @@ class Codec(_Section):
     task_s: Positive = 60.0
     tasks_per_worker: Count = 2000
     memory_bytes: Count = 3 * 1024 * 1024 * 1024
+    budget_bytes: Count = 2 * 1024 * 1024 * 1024
     max_pixels: Count = 50_000_000
     max_frames: Count = 200
     max_total_pixels: Count = 200_000_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import urllib.parse
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import aiohttp
 import google_crc32c
 import pytest
+from yarl import URL
 
 from imgsvc.bucket import Bucket, Stored
 from imgsvc.embedded import EmbeddedServers
@@ -58,12 +60,23 @@ async def stored(bucket: Bucket, path: Path, note: str = "encoded") -> Stored:
     return await bucket.create(NAME, path, "image/jpeg", note)
 
 
-async def served(bucket: Bucket, name: str = NAME) -> tuple[bytes, dict[str, str]]:
-    """Body and headers of an object at its public address."""
-    (url,) = await bucket.urls([name])
+async def served(bucket: Bucket) -> bytes:
+    """The body of the object at its public address."""
+    (url,) = await bucket.urls([NAME])
     async with aiohttp.ClientSession() as session, session.get(url) as response:
         assert response.status == 200
-        return await response.read(), dict(response.headers)
+        return await response.read()
+
+
+async def described(bucket: Bucket) -> dict[str, Any]:
+    """The object as Google's JSON API describes it."""
+    settings = bucket._settings
+    path = f"/storage/v1/b/{settings.bucket}/o/{urllib.parse.quote(NAME, safe='')}"
+    url = URL(f"{settings.emulator_host}{path}", encoded=True)
+    async with aiohttp.ClientSession() as session, session.get(url) as response:
+        assert response.status == 200
+        found: dict[str, Any] = await response.json()
+        return found
 
 
 async def is_away(call: Awaitable[Any]) -> None:
@@ -75,11 +88,11 @@ async def is_away(call: Awaitable[Any]) -> None:
 
 async def test_an_object_is_stored_as_it_is_to_be_served(bucket: Bucket, file: Path) -> None:
     assert await stored(bucket, file) == Stored(7, checksum(b"picture"))
-    body, headers = await served(bucket)
-    assert body == b"picture"
-    assert headers["Content-Type"] == "image/jpeg"
-    assert headers["Cache-Control"] == "public, max-age=31536000, immutable"
-    assert headers["x-goog-meta-imgsvc-note"] == "encoded"
+    assert await served(bucket) == b"picture"
+    found = await described(bucket)
+    assert found["contentType"] == "image/jpeg"
+    assert found["cacheControl"] == "public, max-age=31536000, immutable"
+    assert found["metadata"] == {"imgsvc-note": "encoded"}
 
 
 async def test_a_second_object_of_a_name_is_not_made_but_the_first_adopted(
@@ -89,8 +102,8 @@ async def test_a_second_object_of_a_name_is_not_made_but_the_first_adopted(
     later = tmp_path / "later"
     later.write_bytes(b"another picture")
     assert await stored(bucket, later, "original") == Stored(7, checksum(b"picture"))
-    body, headers = await served(bucket)
-    assert (body, headers["x-goog-meta-imgsvc-note"]) == (b"picture", "encoded")
+    assert await served(bucket) == b"picture"
+    assert (await described(bucket))["metadata"] == {"imgsvc-note": "encoded"}
 
 
 async def test_of_many_at_once_one_makes_the_object_and_all_adopt_it(
@@ -100,7 +113,7 @@ async def test_of_many_at_once_one_makes_the_object_and_all_adopt_it(
     for n, path in enumerate(paths):
         path.write_bytes(b"x" * n)
     answers = await asyncio.gather(*(stored(bucket, path) for path in paths))
-    body, _ = await served(bucket)
+    body = await served(bucket)
     assert set(answers) == {Stored(len(body), checksum(body))}
 
 
@@ -113,7 +126,7 @@ async def test_an_object_whose_acknowledgement_was_lost_is_adopted(
         proxy.lose_reply_to = b"picture"
         assert await stored(far, file) == Stored(7, checksum(b"picture"))
         assert proxy.lost.is_set()
-    assert (await served(bucket))[0] == b"picture"
+    assert await served(bucket) == b"picture"
 
 
 async def test_a_large_object_arrives_whole(bucket: Bucket, tmp_path: Path) -> None:
@@ -121,7 +134,7 @@ async def test_a_large_object_arrives_whole(bucket: Bucket, tmp_path: Path) -> N
     path = tmp_path / "large"
     path.write_bytes(body)
     assert await stored(bucket, path) == Stored(len(body), checksum(body))
-    assert (await served(bucket))[0] == body
+    assert await served(bucket) == body
 
 
 async def test_a_file_that_is_gone_is_told_apart_from_a_bucket_that_is(
@@ -166,7 +179,7 @@ async def test_a_bucket_that_hangs_is_away(
 async def test_making_a_bucket_that_is_there_does_nothing(bucket: Bucket, file: Path) -> None:
     await stored(bucket, file)
     await bucket.ensure()
-    assert (await served(bucket))[0] == b"picture"
+    assert await served(bucket) == b"picture"
 
 
 async def test_addresses_come_in_order_and_lead_to_where_the_operator_says(

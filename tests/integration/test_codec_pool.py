@@ -263,3 +263,16 @@ def test_no_worker_can_read_credentials_from_its_environment(owner: Owner) -> No
 
 def test_no_worker_passes_credentials_on(owner: Owner) -> None:
     assert owner.known_to_workers == ["None"] * 4
+
+
+async def test_images_that_need_more_than_their_share_wait_and_are_encoded(
+    pool: Pools, tmp_path: Path
+) -> None:
+    # Their estimates are above the whole budget: they run one after the other.
+    tight = await pool(workers=2, budget_bytes=1_000_000)
+    tasks = []
+    for name in ("retina.jpg", "rocket.jpg"):
+        (tmp_path / name).write_bytes(photo(name))
+        tasks.append(Task(tmp_path / name, tmp_path / f"{name}.out", Recipe()))
+    results = await asyncio.gather(*map(tight.encode, tasks))
+    assert [result.width for result in results] == [1411, 640]

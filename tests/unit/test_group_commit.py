@@ -1,0 +1,108 @@
+"""Group commit: few writes for many items, and everyone hears what became of theirs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from imgsvc.group_commit import GroupCommit
+
+
+class Store:
+    """Writes numbers, when it is let; answers with their doubles."""
+
+    def __init__(self) -> None:
+        self.groups: list[list[int]] = []
+        self.error: Exception | None = None
+        self.writing = asyncio.Event()
+        self.open = asyncio.Event()
+        self.open.set()
+
+    async def write(self, items: Sequence[int]) -> list[int]:
+        self.groups.append(list(items))
+        self.writing.set()
+        await self.open.wait()
+        if self.error:
+            raise self.error
+        return [item * 2 for item in items]
+
+
+@pytest.fixture
+async def store() -> Store:
+    return Store()
+
+
+def submitted(commit: GroupCommit[int, int], *items: int) -> list[asyncio.Task[int]]:
+    return [asyncio.create_task(commit.submit(item)) for item in items]
+
+
+async def until_writing(store: Store) -> None:
+    async with asyncio.timeout(5):
+        await store.writing.wait()
+
+
+async def test_an_idle_group_writes_at_once(store: Store) -> None:
+    commit = GroupCommit(store.write, 10)
+    assert await commit.submit(1) == 2
+    assert await commit.submit(2) == 4
+    assert store.groups == [[1], [2]]
+
+
+async def test_what_arrives_during_a_write_goes_out_together_in_order(store: Store) -> None:
+    commit = GroupCommit(store.write, 10)
+    store.open.clear()
+    first = submitted(commit, 1)
+    await until_writing(store)
+    rest = submitted(commit, 2, 3, 4)
+    await asyncio.sleep(0)
+    assert not any(task.done() for task in first + rest), "nobody hears of success too early"
+    store.open.set()
+    assert await asyncio.gather(*first, *rest) == [2, 4, 6, 8]
+    assert store.groups == [[1], [2, 3, 4]]
+
+
+async def test_a_group_is_bounded(store: Store) -> None:
+    commit = GroupCommit(store.write, 4)
+    answers = await asyncio.gather(*submitted(commit, *range(10)))
+    assert answers == [item * 2 for item in range(10)]
+    assert [len(group) for group in store.groups] == [4, 4, 2]
+
+
+async def test_an_error_reaches_all_of_its_group_and_nobody_else(store: Store) -> None:
+    commit = GroupCommit(store.write, 3)
+    store.error = ConnectionError("away")
+    store.open.clear()
+    group = submitted(commit, 1, 2, 3)
+    await until_writing(store)
+    store.open.set()
+    answers = await asyncio.gather(*group, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [ConnectionError] * 3
+    store.error = None
+    assert await commit.submit(4) == 8
+
+
+async def test_a_caller_that_goes_away_hurts_nobody(store: Store) -> None:
+    commit = GroupCommit(store.write, 10)
+    store.open.clear()
+    written, waiting = submitted(commit, 1), submitted(commit, 2, 3, 4)
+    await until_writing(store)
+    for task in (written[0], waiting[1]):
+        task.cancel()
+    store.open.set()
+    answers = await asyncio.gather(*written, *waiting, return_exceptions=True)
+    assert [type(a) for a in answers] == [asyncio.CancelledError, int, asyncio.CancelledError, int]
+    assert sorted(item for group in store.groups for item in group) == [1, 2, 3, 4], (
+        "theirs are written all the same"
+    )
+
+
+async def test_the_first_caller_may_go_away_before_anything_is_written(store: Store) -> None:
+    commit = GroupCommit(store.write, 1)
+    store.open.clear()
+    first, second = submitted(commit, 1, 2)
+    await until_writing(store)
+    first.cancel()
+    store.open.set()
+    assert await second == 4
