@@ -32,6 +32,13 @@ _SCIKIT_IMAGE = (
     "rocket.jpg",
 )
 _PHOTOGRAPHS = {"scikit-image": _SCIKIT_IMAGE, "foolbox": ("imagenet_",)}
+_EASILY_HARMED = (
+    "chelsea.png",
+    "imagenet_10_541.jpg",
+    "imagenet_12_741.jpg",
+    "moon.png",
+    "imagenet_04_949.jpg",
+)
 _SCREEN_PROFILE_OF = "color.png"  # made on a laptop; carries the profile of its screen
 
 _PER_PRODUCT = 8
@@ -140,17 +147,14 @@ def _pictures_of(package: str) -> dict[str, Path]:
 
 
 def _made() -> Iterator[Sample]:
+    cat, drum, window, moon, berries = map(_opened, _EASILY_HARMED)
     yield Sample("large.jpg", _wall(), "15 megapixels")
-    yield Sample("transparent.png", _vignette(_opened("chelsea.png")), "fades out to nothing")
-    yield Sample(
-        "sideways.jpg", _phone_photo(_opened("imagenet_10_541.jpg")), "stored on its side, GPS"
-    )
-    yield Sample("cmyk.jpg", _printable(_opened("imagenet_12_741.jpg")), "inks, not light")
-    yield Sample("animated.gif", _animation(), f"{_FRAMES} frames")
-    yield Sample("16-bit.png", _sixteen_bits(_opened("moon.png")), "65,536 shades of grey")
-    yield Sample(
-        "profile.jpg", _in_colours_of_a_screen(_opened("imagenet_04_949.jpg")), "a laptop's colours"
-    )
+    yield Sample("transparent.png", _vignette(cat), "fades out to nothing")
+    yield Sample("sideways.jpg", _phone_photo(drum), "stored on its side, with GPS")
+    yield Sample("cmyk.jpg", _printable(window), "inks, not light")
+    yield Sample("animated.gif", _animation(), "moves")
+    yield Sample("16-bit.png", _sixteen_bits(moon), "more greys than 256")
+    yield Sample("profile.jpg", _in_colours_of_a_screen(berries), "a laptop's colours")
 
 
 def _opened(name: str) -> Image.Image:

@@ -16,7 +16,8 @@ from imgsvc.demo.outcome import Outcome, Picture
 
 # Fits a terminal of 80 columns.
 _LINE = "    {:<21} {:<5} {:>14} {:>13} {:>10} {:>6}"
-_CUT = 340  # characters of a CSV line; the file has them all
+_CUT = 340  # characters of a CSV or log line; the file has them all
+_REASONS = 5
 _LINE_EVERY = 10  # images, where there is no terminal
 
 
@@ -104,7 +105,10 @@ def verdict(console: Console, expectations: Sequence[Expectation]) -> None:
     for expectation in expectations:
         mark, style = ("✓", "green") if expectation.held else ("✗", "bold red")
         console.print(Text.assemble("  ", (mark, style), f" {expectation.text}"))
-        for reason in expectation.against:
+        reasons = [reason[:_CUT] for reason in expectation.against]
+        if len(reasons) > _REASONS:
+            reasons[_REASONS:] = [f"and {len(reasons) - _REASONS} more"]
+        for reason in reasons:
             console.print(f"      {reason}", markup=False, style="red", soft_wrap=True)
     held = sum(expectation.held for expectation in expectations)
     style = "bold green" if held == len(expectations) else "bold red"

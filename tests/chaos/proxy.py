@@ -79,17 +79,17 @@ class BucketProxy:
     async def _serve(
         self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter
     ) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        async with _aborting(to_client):
             from_server, to_server = await asyncio.open_connection("127.0.0.1", self._server_port)
-            answers = asyncio.create_task(_copy(from_server, to_client))
-            try:
-                while await self._forward(from_client, to_client, from_server, to_server, answers):
-                    pass
-            finally:
-                answers.cancel()
-                await asyncio.gather(answers, return_exceptions=True)
-                to_server.transport.abort()
-        to_client.transport.abort()
+            async with _aborting(to_server):
+                answers = asyncio.create_task(_copy(from_server, to_client))
+                try:
+                    while await self._forward(
+                        from_client, to_client, from_server, to_server, answers
+                    ):
+                        pass
+                finally:
+                    await _cancel(answers)
 
     async def _forward(
         self,
@@ -121,8 +121,7 @@ class BucketProxy:
                 _reset(to_client)
                 return False
             case BucketFault.LOST:
-                answers.cancel()
-                await asyncio.gather(answers, return_exceptions=True)
+                await _cancel(answers)
                 to_server.write(call)
                 await from_server.read(1)  # the server has done it
                 _reset(to_client)
@@ -132,6 +131,23 @@ class BucketProxy:
                 await self.healed.wait()
         to_server.write(call)
         return True
+
+
+@contextlib.asynccontextmanager
+async def _aborting(writer: asyncio.StreamWriter) -> AsyncIterator[None]:
+    """Close a connection at the end, at once, and take its end for no error."""
+    try:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            yield
+    finally:
+        writer.transport.abort()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
@@ -153,7 +169,7 @@ async def before_bucket(port: int) -> AsyncIterator[BucketProxy]:
     """A proxy in front of the server on ``port``."""
     proxy = BucketProxy(port)
     server = await asyncio.start_server(proxy.accept, "127.0.0.1", 0, limit=1 << 20)
-    proxy.url = "http://127.0.0.1:{}".format(server.sockets[0].getsockname()[1])
+    proxy.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield proxy
     finally:

@@ -30,7 +30,8 @@ from tests.support import wait_until
 ROOT = Path(__file__).parents[2]
 
 OWNER = """
-import asyncio, os
+import asyncio, os, signal, sys
+from multiprocessing import forkserver
 from imgsvc.codec_pool import CodecPool
 from imgsvc.metrics import Metrics
 from imgsvc.settings import Codec
@@ -38,6 +39,13 @@ from imgsvc.settings import Codec
 async def own():
     pool = CodecPool(Codec(workers=2), Metrics())
     await pool.start()
+    if "--fork-server-lost" in sys.argv:
+        server = forkserver._forkserver._forkserver_pid
+        os.kill(server, signal.SIGKILL)
+        os.waitid(os.P_PID, server, os.WEXITED | os.WNOWAIT)
+        for worker in pool._workers:
+            worker.stop(kill=True)
+            await worker.start()
     print(*(worker._pid for worker in pool._workers))
     names = "GCP_KEY_BASE64", "IMGSVC_REDIS__PASSWORD"
     known = [worker._executor.submit(os.getenv, n) for worker in pool._workers for n in names]
@@ -138,6 +146,12 @@ async def test_a_file_that_is_gone_is_told_apart_from_a_bad_one(pool: Pools, pic
     assert pids(made) == before, "it costs no worker"
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+async def test_a_full_disk_is_a_matter_of_time(pool: Pools, picture: Task) -> None:
+    picture.target.symlink_to("/dev/full")
+    assert await refusal((await pool()).encode(picture)) is ErrorCode.UNAVAILABLE
+
+
 async def test_a_killed_worker_costs_its_own_image_only(
     pool: Pools, picture: Task, endless: Task
 ) -> None:
@@ -228,10 +242,10 @@ class Owner:
 
 
 @pytest.fixture
-def owner() -> Iterator[Owner]:
+def owner(request: pytest.FixtureRequest) -> Iterator[Owner]:
     credentials = {"GCP_KEY_BASE64": "private", "IMGSVC_REDIS__PASSWORD": "private"}
     with subprocess.Popen(
-        [sys.executable, "-c", OWNER],
+        [sys.executable, "-c", OWNER, *getattr(request, "param", [])],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
@@ -239,6 +253,7 @@ def owner() -> Iterator[Owner]:
     ) as process:
         assert process.stdout
         workers = list(map(int, process.stdout.readline().split()))
+        assert len(workers) == 2
         yield Owner(process, workers, process.stdout.readline().split())
         process.kill()
 
@@ -254,6 +269,7 @@ async def test_kill_9_of_the_owner_leaves_no_worker(owner: Owner) -> None:
     await wait_until(all_ended, "workers and the process they were forked from are gone", 5)
 
 
+@pytest.mark.parametrize("owner", [[], ["--fork-server-lost"]], indirect=True)
 def test_no_worker_can_read_credentials_from_its_environment(owner: Owner) -> None:
     for worker in owner.workers:
         # What it began with counts too: a decoder that is taken over can read /proc/self/environ.

@@ -7,10 +7,9 @@ from PIL import Image, ImageChops, ImageCms, ImageStat, TiffImagePlugin
 from PIL.PngImagePlugin import PngInfo
 
 from imgsvc.codec import Encoded, Limits, encode
-from imgsvc.model import FILE_TYPES
 from imgsvc.containers import strip, survey
 from imgsvc.errors import ErrorCode, ServiceError
-from imgsvc.model import Recipe
+from imgsvc.model import FILE_TYPES, Recipe
 from tests.photos import photo, photo_names
 
 KEEP = Recipe()

@@ -1,0 +1,32 @@
+"""The chaos tests have servers of their own, for they kill them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from imgsvc.embedded import EmbeddedServers
+from tests.conftest import children
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """After each file: no process is left. What else must not be, the invariants say."""
+    before = children()
+    yield
+    deadline = time.monotonic() + 5
+    while (left := children() - before) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert left == set()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def own_servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedServers]:
+    """Redis, MongoDB and a bucket for one file of tests."""
+    folder: Path = tmp_path_factory.mktemp("servers")
+    async with EmbeddedServers(folder, mongo_standalone=True) as servers:
+        yield servers

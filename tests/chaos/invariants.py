@@ -1,0 +1,292 @@
+"""What must be true once the work is done, whatever happened meanwhile.
+
+I1  every accepted request ends, with every image in one terminal state, the right one
+I2  a request ends once
+I3  each success has one object with the right picture; nothing else is in the bucket
+I4  a webhook is sent at least once, at most five times a cycle, under one id, signed
+I5  nothing is left: in mailboxes, marks, delays, spools; of replicas that are gone
+I6  live replicas need little memory and few files, and answer quickly
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import urllib.parse
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any
+
+import psutil
+
+from imgsvc import mailboxes
+from imgsvc.demo.look import Look
+from tests.chaos.replicas import Replica
+from tests.chaos.stack import Stack
+from tests.chaos.world import Posted, Told
+from tests.support import TERMINAL
+
+ATTEMPTS = 5
+RSS_BYTES = 400 << 20
+FILES = 200
+HEALTH_S = 1.0
+SHARED = {mailboxes.FETCH, mailboxes.NOTIFY, mailboxes.DEAD}
+
+JSON = dict[str, Any]
+
+
+async def check(stack: Stack, posted: Sequence[Posted], within_s: float = 30.0) -> list[str]:
+    """Wait until the work is done, then judge.
+
+    Args:
+        stack: with at least one replica at work.
+        posted: all uploads since the last check.
+        within_s: how long the work may take; what is not done then is a violation.
+
+    Returns:
+        One line for each violation.
+    """
+    requests = await _ended(stack, posted, within_s)
+    by_tag = {one.tag: one for one in posted}
+    violations = [
+        f"I1 {one.tag}: accepted as {one.accepted}, which does not exist"
+        for one in posted
+        if one.accepted and one.accepted not in requests
+    ]
+    expected: dict[str, tuple[JSON, bytes]] = {}  # object -> its image, its source
+    for request_id, status in requests.items():
+        images = await _images(stack, request_id)
+        tag = images[0]["serialNumber"].partition(".")[0] if images else ""
+        if tag not in by_tag:
+            violations.append(f"I1 {request_id}: {status} with {len(images)} images: not ours")
+            continue
+        one = by_tag[tag]
+        violations += _judge_images(one, status, images)
+        violations += _judge_webhook(one, status, await _deliveries(stack, request_id))
+        for image in images:
+            if image["outputUrl"]:
+                source = one.products[image["product"]][image["index"]].data
+                expected[_object(stack, image["outputUrl"])] = image, source or b""
+    violations += [line async for line in _judge_objects(stack, expected, requests)]
+    violations += await _rest(stack, within_s)
+    for replica in stack.replicas:
+        if replica.at_work:
+            violations += await judge_size(replica)
+    stack.settled.update(requests)
+    return violations
+
+
+async def _ended(stack: Stack, posted: Sequence[Posted], within_s: float) -> dict[str, JSON]:
+    """All requests that were not checked before, when they have ended or time is up."""
+    deadline = time.monotonic() + within_s
+    wanted = {one.accepted for one in posted if one.accepted}
+    while True:
+        found = await _requests(stack)
+        open_ = [s for s in found.values() if s["status"] not in TERMINAL or _untold(s)]
+        if (not open_ and wanted <= found.keys()) or time.monotonic() > deadline:
+            return found
+        await asyncio.sleep(0.1)
+
+
+def _untold(status: JSON) -> bool:
+    return bool(status["webhook"]) and status["webhook"]["status"] == "PENDING"
+
+
+async def _requests(stack: Stack) -> dict[str, JSON]:
+    found: dict[str, JSON] = {}
+    cursor: str | None = ""
+    while cursor is not None:
+        query = {"limit": "1000", **({"cursor": cursor} if cursor else {})}
+        page = await _get(stack, "/api/requests", params=query)
+        found |= {one["requestId"]: one for one in page["requests"]}
+        cursor = page["nextCursor"]
+    return {one: status for one, status in found.items() if one not in stack.settled}
+
+
+async def _images(stack: Stack, request_id: str) -> list[JSON]:
+    page = await _get(stack, f"/api/requests/{request_id}/images", params={"limit": "1000"})
+    images: list[JSON] = page["images"]
+    return images
+
+
+async def _deliveries(stack: Stack, request_id: str) -> list[JSON]:
+    attempts: list[JSON] = (await _get(stack, f"/api/requests/{request_id}/deliveries"))["attempts"]
+    return attempts
+
+
+async def _get(stack: Stack, path: str, **request: Any) -> JSON:
+    replica = next(one for one in stack.replicas if one.at_work)
+    status, answer = await replica.call("GET", path, within_s=20, **request)
+    assert status == 200, f"{path}: {status} {answer}"
+    found: JSON = answer
+    return found
+
+
+def _judge_images(one: Posted, status: JSON, images: list[JSON]) -> Iterator[str]:
+    """I1, and I2 as far as the counters tell."""
+    where = f"{one.tag} ({status['requestId']})"
+    failed = sum(image["status"] == "FAILED" for image in images)
+    done = sum(image["status"] == "COMPLETED" for image in images)
+    if not len(images) == one.images == done + failed:
+        yield f"I1 {where}: {one.images} images posted, {done} completed, {failed} failed"
+    outcome = "COMPLETED" if not failed else "PARTIAL" if done else "FAILED"
+    truth = {
+        "status": outcome,
+        "totalImages": one.images,
+        "processedImages": one.images,
+        "failedImages": failed,
+        "totalProducts": len(one.products),
+        "processedProducts": len(one.products),
+        "bytesOut": sum(image["bytesOut"] or 0 for image in images),
+    }
+    told = {key: status[key] for key in truth}
+    if told != truth:
+        yield f"I1 {where}: status says {told}, its images {truth}"
+    for image in images:
+        error = image["error"]["code"] if image["error"] else None
+        expected = one.products[image["product"]][image["index"]].error
+        if error != expected and error not in one.failures:
+            place = f"{image['product']}-{image['index']}"
+            yield f"I1 {where} {place}: {image['status']} {error}, not {expected}"
+
+
+def _judge_webhook(one: Posted, status: JSON, deliveries: list[JSON]) -> Iterator[str]:
+    """I4, and I2 as far as the receiver can tell."""
+    if one.webhook is None:
+        return
+    request_id, told = status["requestId"], status["webhook"]
+    where = f"{one.tag} ({request_id})"
+    here = [each for each in one.webhook.told if each.data["requestId"] == request_id]
+    delivered = [each for each in here if each.status is not None and each.status < 300]
+    recorded = [each for each in deliveries if each["error"] is None]
+    if len(here) > ATTEMPTS * one.cycles:
+        yield f"I4 {where}: {len(here)} attempts in {one.cycles} cycles"
+    if {each.message_id for each in here} > {f"msg_{request_id}"}:
+        yield f"I4 {where}: several ids"
+    if not all(each.genuine for each in here):
+        yield f"I4 {where}: a signature that is not valid"
+    if told["status"] == "PENDING":
+        yield f"I4 {where}: never announced: {told}"
+    if told["status"] == "DELIVERED" and not delivered:
+        yield f"I4 {where}: called delivered, but was not"
+    if told["status"] == "FAILED" and told["attempts"] < ATTEMPTS and not one.failures:
+        yield f"I4 {where}: given up after {told['attempts']} attempts"
+    if len(recorded) > one.cycles:
+        yield f"I2 {where}: delivered {len(recorded)} times by the record"
+    yield from _judge_told(one, where, status, here)
+
+
+def _judge_told(one: Posted, where: str, status: JSON, here: list[Told]) -> Iterator[str]:
+    """A receiver must never hear of two different ends of one request."""
+    keys = ("status", "processedImages", "failedImages", "bytesOut")
+    ends = {tuple(each.data[key] for key in keys) for each in here}
+    if one.cycles == 1 and ends - {tuple(status[key] for key in keys)}:
+        yield f"I2 {where}: announced as {ends}, ended as {status}"
+
+
+async def _judge_objects(
+    stack: Stack, expected: dict[str, tuple[JSON, bytes]], requests: dict[str, JSON]
+) -> AsyncIterator[str]:
+    """I3."""
+    stored = {
+        name: size
+        for name, size in (await _objects(stack)).items()
+        if name.partition("/")[0] not in stack.settled
+    }
+    for name in stored.keys() - expected.keys():
+        request = requests.get(name.partition("/")[0])
+        yield f"I3 {name}: an object that no image has, of {request or 'no request'}"
+    for name in sorted(expected.keys() - stored.keys()):
+        yield f"I3 {name}: there is no such object"
+    for name in sorted(expected.keys() & stored.keys()):
+        image, source = expected[name]
+        url = f"{stack.servers.endpoints.gcs_url}/{stack.bucket}/{name}"
+        async with stack.session.get(url) as response:
+            data = await response.read()
+        if problem := await asyncio.to_thread(_judge_picture, data, image, source):
+            yield f"I3 {name}: {problem}"
+
+
+def _judge_picture(data: bytes, image: JSON, source: bytes) -> str | None:
+    if len(data) != image["bytesOut"]:
+        return f"{len(data)} bytes, recorded are {image['bytesOut']}"
+    try:
+        result, original = Look(data), Look(source)
+        sizes = {result.shown.size, original.shown.size, (image["width"], image["height"])}
+    except OSError as error:
+        return f"cannot be decoded: {error}"
+    if len(sizes) > 1:
+        return f"different sizes: {sizes}"
+    return None if result.resembles(original) else "another picture"
+
+
+async def _objects(stack: Stack) -> dict[str, int]:
+    """Size of each object in the bucket."""
+    found: dict[str, int] = {}
+    url = f"{stack.servers.endpoints.gcs_url}/storage/v1/b/{stack.bucket}/o"
+    token: str | None = ""
+    while token is not None:
+        query = {"pageToken": token} if token else {}
+        async with stack.session.get(url, params=query) as response:
+            page = await response.json()
+        found |= {item["name"]: int(item["size"]) for item in page.get("items", [])}
+        token = page.get("nextPageToken")
+    return found
+
+
+def _object(stack: Stack, output_url: str) -> str:
+    return urllib.parse.unquote(output_url.partition(f"/{stack.bucket}/")[2])
+
+
+async def _rest(stack: Stack, within_s: float) -> list[str]:
+    """I5: what is left, after waiting for it to go."""
+    deadline = time.monotonic() + within_s
+    while left := [line async for line in _left(stack)]:
+        if time.monotonic() > deadline:
+            return left
+        await asyncio.sleep(0.1)
+    return []
+
+
+async def _left(stack: Stack) -> AsyncIterator[str]:
+    live = {one.id for one in stack.replicas if one.running}
+    async for key in stack.redis.scan_iter("{imgsvc}:*"):
+        kind = await stack.redis.type(key)
+        if kind == "stream":
+            async for line in _left_in_stream(stack, key, live):
+                yield line
+        elif kind == "zset" and key != mailboxes.REPLICAS:
+            yield f"I5 in {key}: {await stack.redis.zrange(key, 0, 5)}"
+    if (registered := set(await stack.redis.zrange(mailboxes.REPLICAS, 0, -1))) != live:
+        yield f"I5 registered are {registered}, alive {live}"
+    for replica in live:
+        folder = stack.folder / "spool" / replica
+        if files := [path.name for path in folder.iterdir() if path.name != ".lock"]:
+            yield f"I5 in the spool of {replica}: {files}"
+
+
+async def _left_in_stream(stack: Stack, key: str, live: set[str]) -> AsyncIterator[str]:
+    if length := await stack.redis.xlen(key):
+        yield f"I5 {length} entries in {key}"
+    for group in await stack.redis.xinfo_groups(key):
+        if group["pending"]:
+            yield f"I5 {group['pending']} pending in {key}"
+        consumers = await stack.redis.xinfo_consumers(key, group["name"])
+        if strangers := {one["name"] for one in consumers} - live:
+            yield f"I5 consumers of {key} that are gone: {strangers}"
+    if key not in SHARED and key.rpartition(":")[2] not in live:
+        yield f"I5 {key}: a lane of a replica that is gone"
+
+
+async def judge_size(replica: Replica) -> list[str]:
+    """I6 at this moment."""
+    process = psutil.Process(replica.process.pid)
+    violations = []
+    if (rss := process.memory_info().rss) > RSS_BYTES:
+        violations.append(f"I6 {replica.name}: {rss >> 20} MB")
+    if (files := process.num_fds()) > FILES:
+        violations.append(f"I6 {replica.name}: {files} open files")
+    started = time.monotonic()
+    await replica.call("GET", "/healthz")
+    if (latency_s := time.monotonic() - started) > HEALTH_S:
+        violations.append(f"I6 {replica.name}: /healthz took {latency_s:.2f} s")
+    return violations

@@ -1,0 +1,298 @@
+"""How a replica gets to each failpoint, and what the other one does then."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from imgsvc import mailboxes
+from imgsvc.messages import ImageJob, WebhookJob
+from imgsvc.settings import Redis
+from tests.chaos.album import MISSING, picture
+from tests.chaos.replicas import operate
+from tests.chaos.scene import Scene
+from tests.chaos.stack import post
+from tests.chaos.world import Gate, Posted
+from tests.integration.proxy import between
+from tests.support import wait_until
+
+Scenario = Callable[[Scene], Awaitable[None]]
+
+
+async def a_request(scene: Scene) -> None:
+    """Two products with good images, and a webhook."""
+    await scene.dies_at_work(scene.upload([picture(1), picture(2)], [picture(3)]))
+
+
+async def a_failing_image(scene: Scene) -> None:
+    """The request's only image is not there."""
+    await scene.dies_at_work(scene.upload([MISSING]))
+
+
+async def an_origin_that_is_busy_once(scene: Scene) -> None:
+    """An image that is put aside and fetched later."""
+    posted = scene.upload([picture(4)])
+    answers = iter([503])
+
+    async def busy_once(_: web.Request) -> web.Response:
+        status = next(answers, 200)
+        return web.Response(status=status, body=picture(4).data if status == 200 else None)
+
+    scene.stack.origin.add(posted.name(0, 0), busy_once)
+    await scene.dies_at_work(posted)
+
+
+async def a_receiver_that_fails_once(scene: Scene) -> None:
+    """A webhook that is put aside and sent again."""
+    scene.receiver.script = [500]
+    await scene.dies_at_work(scene.upload([picture(5)]))
+
+
+async def a_webhook_that_waits(scene: Scene) -> None:
+    """What the other replica put aside falls due while the victim is alone."""
+    scene.receiver.script = [_busy]
+    posted = scene.upload([picture(6)])
+    assert await post(scene.bystander, posted)
+
+    async def waits() -> bool:
+        return await scene.stack.redis.zcard(mailboxes.delayed(mailboxes.NOTIFY)) == 1
+
+    await wait_until(waits, "the webhook waits for its second attempt")
+    await scene.dies_at_work()
+
+
+async def _busy(_: web.Request) -> web.Response:
+    return web.Response(status=503, headers={"Retry-After": "60"})  # ten times the plan are heard
+
+
+async def a_replica_that_is_silent(scene: Scene) -> None:
+    """The other replica pauses with an image in hand, and wakes up when it was taken over."""
+    posted = scene.upload([picture(7), picture(8)])
+    gate = scene.hold(posted)
+    assert await post(scene.bystander, posted)
+    await gate.reached.wait()
+    await scene.dies_at_work()
+
+
+async def a_replica_that_leaves(scene: Scene) -> None:
+    """It is told to go while an image will not come, and hands the image back."""
+    posted = scene.upload([picture(9)])
+    gate = scene.hold(posted)
+    await scene.bystander_pauses()
+    victim = await scene.victim_starts(IMGSVC_HTTP__SHUTDOWN_S="0.5")
+    await post(victim, posted)
+    await gate.reached.wait()
+    victim.process.terminate()
+    await scene.dies(victim)
+    gate.open()
+    await scene.bystander_goes_on()
+
+
+async def a_client_that_is_counted(scene: Scene) -> None:
+    """Rate limits are on."""
+    await scene.dies_at_work(scene.upload([picture(10)]), IMGSVC_RATELIMIT__ENABLED="true")
+
+
+async def a_ledger_whose_answer_is_lost(scene: Scene) -> None:
+    """The request is written, but the replica does not learn it and takes it back."""
+    async with between(scene.stack.servers.mongo.port) as ledger:
+        ledger.lose_reply_to = b"\x02insert\0\x09\0\0\0requests\0"
+        await scene.dies_at_work(
+            scene.upload([picture(11)]), MONGO_URI=f"mongodb://127.0.0.1:{ledger.port}/"
+        )
+        assert ledger.lost.is_set()
+
+
+async def a_replica_that_comes_too_late(scene: Scene) -> None:
+    """It pauses in the middle of storing an object, which another one then stores."""
+    posted = scene.upload([picture(12)])
+    gcs = scene.stack.gcs
+    gcs.stall_next()
+    await scene.bystander_pauses()
+    victim = await scene.victim_starts()
+    await post(victim, posted)
+    await gcs.stalled.wait()
+    victim.pause()
+    await scene.bystander_goes_on()
+    await scene.finished(posted)
+    victim.resume()
+    gcs.heal()
+    await scene.dies(victim)
+
+
+async def an_image_nobody_survives(scene: Scene) -> None:
+    """The other replica pauses with an image; for the victim that is once too often."""
+    posted = scene.upload([picture(13)], failures=frozenset({"INTERNAL"}))
+    gate = scene.hold(posted)
+    assert await post(scene.bystander, posted)
+    await gate.reached.wait()
+    await scene.dies_at_work(IMGSVC_REDIS__MAX_DELIVERIES="1")
+    await scene.stack.redis.delete(mailboxes.DEAD)
+
+
+async def a_webhook_nobody_survives(scene: Scene) -> None:
+    """The same with a webhook that the other replica waits for an answer to."""
+    posted = scene.upload([picture(14)], failures=frozenset({"INTERNAL"}))
+    gate = Gate(_fine)
+    scene.receiver.script = [gate.pass_through]
+    assert await post(scene.bystander, posted)
+    await gate.reached.wait()
+    await scene.bystander_pauses()
+    victim = await scene.victim_starts(IMGSVC_REDIS__MAX_DELIVERIES="1")
+    await scene.dies(victim)
+    gate.open()
+    await scene.bystander_goes_on()
+    await scene.stack.redis.delete(mailboxes.DEAD)
+
+
+async def a_last_attempt_that_is_cut_off(scene: Scene) -> None:
+    """The other replica pauses in the last of five attempts, after four that failed."""
+    gate = Gate(_wrong)
+    scene.receiver.script = [500, 500, 500, 500, gate.pass_through]
+    posted = scene.upload([picture(15)])
+    assert await post(scene.bystander, posted)
+    await gate.reached.wait()
+    await scene.bystander_pauses()
+    victim = await scene.victim_starts()
+    await scene.dies(victim)
+    gate.open()
+    await scene.bystander_goes_on()
+
+
+async def _fine(_: web.Request) -> web.Response:
+    return web.Response()
+
+
+async def _wrong(_: web.Request) -> web.Response:
+    return web.Response(status=500)
+
+
+async def a_dead_image_replayed_by_an_operator(scene: Scene) -> None:
+    """The operator's command dies, and the operator runs it again."""
+    posted = await _failed(scene)
+    entry = await _buried(scene, ImageJob(request_id=str(posted.accepted), product=0, index=0))
+    _mend(posted)
+    await scene.operator_dies("dead", "replay", entry)
+    await _again(scene, entry)
+
+
+async def a_dead_image_of_a_running_request(scene: Scene) -> None:
+    """The same while another image of the request is still being fetched."""
+    posted = scene.upload([MISSING, picture(16)])
+    gate = scene.hold(posted, 0, 1)
+    assert await post(scene.bystander, posted)
+    await gate.reached.wait()
+
+    async def failed() -> bool:
+        _, found = await scene.bystander.call("GET", f"/status/{posted.accepted}")
+        return bool(found["failedImages"] == 1)
+
+    await wait_until(failed, "the first image failed")
+    entry = await _buried(scene, ImageJob(request_id=str(posted.accepted), product=0, index=0))
+    _mend(posted)
+    await scene.operator_dies("dead", "replay", entry)
+    await _again(scene, entry)
+    gate.open()
+
+
+async def a_dead_webhook_replayed_by_an_operator(scene: Scene) -> None:
+    """A webhook is sent once more because an operator wants it."""
+    posted = scene.upload([picture(17)], cycles=2)
+    assert await post(scene.bystander, posted)
+    await scene.finished(posted)
+    entry = await _buried(scene, WebhookJob(request_id=str(posted.accepted)))
+    await scene.operator_dies("dead", "replay", entry)
+    await _again(scene, entry)
+
+
+async def images_to_work_on_again(scene: Scene) -> None:
+    """An operator's wish that the victim's dealer carries out."""
+    posted = await _failed(scene)
+    entry = await _buried(scene, ImageJob(request_id=str(posted.accepted), product=0, index=0))
+    _mend(posted)
+    await scene.bystander_pauses()
+    await _again(scene, entry)
+    await scene.dies_at_work()
+
+
+async def _failed(scene: Scene) -> Posted:
+    """A request that has ended because its image was not there."""
+    posted = scene.upload([MISSING], cycles=2)
+    assert await post(scene.bystander, posted)
+    await scene.finished(posted)
+    return posted
+
+
+def _mend(posted: Posted) -> None:
+    """Put the missing image where it belongs."""
+    posted.products[0][0] = picture(18)
+    posted.lay_out()
+
+
+async def _buried(scene: Scene, job: ImageJob | WebhookJob) -> str:
+    """A dead letter about this job, made as the service makes one; its id."""
+    settings = Redis(
+        port=scene.stack.servers.endpoints.redis_port,
+        db=int(scene.stack.environment["IMGSVC_REDIS__DB"]),
+    )
+    client = mailboxes.connect(settings)
+    replica = mailboxes.Mailboxes(client, settings, "gravedigger")
+    inbox = replica.inbox("{imgsvc}:grave")
+    await replica.deal(inbox.name, [job], bounded=False)
+    envelopes: list[mailboxes.Envelope] = []
+    while not envelopes:
+        envelopes = await inbox.take(1, 10)
+    assert await replica.bury(envelopes[0], "for the test")
+    letters = await replica.dead_letters(10)
+    await inbox.close()
+    await client.delete(inbox.name)
+    await client.zrem(mailboxes.REPLICAS, "gravedigger")
+    await client.aclose()
+    return letters[-1].entry_id
+
+
+async def _again(scene: Scene, entry: str) -> None:
+    """The operator repeats the command; if it had worked after all, drops the letter."""
+    environment, folder = scene.stack.environment, scene.stack.folder
+    exit_code, told = await operate(environment, folder, "dead", "replay", entry)
+    if exit_code:
+        assert "cannot be done again" in told, told
+        assert await operate(environment, folder, "dead", "drop", entry) == (0, "")
+
+
+SCENARIOS: dict[Scenario, tuple[str, ...]] = {
+    a_request: (
+        "bucket.create",
+        "ledger.claim_delivery",
+        "ledger.close_products",
+        "ledger.complete",
+        "ledger.count",
+        "ledger.finish_images",
+        "ledger.insert_products",
+        "ledger.insert_request",
+        "ledger.record_delivery",
+        "ledger.start",
+        "redis.beat",
+        "redis.deal",
+        "redis.hand_off",
+        "redis.settle",
+        "webhook.post",
+    ),
+    a_failing_image: ("ledger.complete", "ledger.finish_images", "redis.hand_off"),
+    an_origin_that_is_busy_once: ("redis.later",),
+    a_receiver_that_fails_once: ("ledger.record_delivery", "redis.later"),
+    a_webhook_that_waits: ("redis.promote",),
+    a_replica_that_is_silent: ("redis.reclaim",),
+    a_replica_that_leaves: ("redis.reclaim",),
+    a_client_that_is_counted: ("redis.take_token",),
+    a_ledger_whose_answer_is_lost: ("ledger.withdraw_products", "ledger.withdraw_request"),
+    a_replica_that_comes_too_late: ("ledger.recount",),
+    an_image_nobody_survives: ("redis.bury",),
+    a_webhook_nobody_survives: ("ledger.abandon_webhook", "redis.bury"),
+    a_last_attempt_that_is_cut_off: ("ledger.exhaust_delivery",),
+    a_dead_image_replayed_by_an_operator: ("ledger.reopen",),
+    a_dead_image_of_a_running_request: ("ledger.reopen_running",),
+    a_dead_webhook_replayed_by_an_operator: ("ledger.replay_webhook",),
+    images_to_work_on_again: ("ledger.recount", "ledger.reopen_image", "ledger.reopened"),
+}

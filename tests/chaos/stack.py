@@ -1,0 +1,172 @@
+"""Everything that replicas of one service share: servers, a bucket's proxy, the outside world."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from imgsvc.embedded import EmbeddedServers
+from tests.chaos.album import Picture
+from tests.chaos.proxy import BucketProxy, before_bucket
+from tests.chaos.replicas import Replica, inherited
+from tests.chaos.world import Album, Posted, Witness
+from tests.conftest import SECRET
+
+
+class Stack:
+    """One service: a database of its own in each of the servers, and its replicas.
+
+    Args:
+        servers: running.
+        name: of its database in MongoDB, its bucket, and its folder.
+        number: which of Redis' databases.
+        folder: for logs and spools.
+        gcs: the way to the bucket.
+        origin: where the pictures are.
+        session: to call replicas with.
+        settings: environment variables for all replicas, over those made here.
+    """
+
+    def __init__(
+        self,
+        servers: EmbeddedServers,
+        name: str,
+        number: int,
+        *,
+        folder: Path,
+        gcs: BucketProxy,
+        origin: Album,
+        session: aiohttp.ClientSession,
+        settings: dict[str, str],
+    ) -> None:
+        self.servers = servers
+        self.folder = folder
+        self.gcs = gcs
+        self.origin = origin
+        self.session = session
+        self.bucket = name
+        self.replicas: list[Replica] = []
+        self.settled: set[str] = set()  # requests that were checked before
+        self._numbers = itertools.count(1)
+        endpoints = servers.endpoints
+        self.redis = redis.asyncio.Redis(
+            port=endpoints.redis_port,
+            db=number,
+            decode_responses=True,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=5,
+        )
+        self.environment = {
+            **inherited(),
+            "REDIS_PORT": str(endpoints.redis_port),
+            "IMGSVC_REDIS__DB": str(number),
+            "IMGSVC_REDIS__HEARTBEAT_S": "1",
+            "IMGSVC_REDIS__RECONCILE_S": "1",
+            "MONGO_URI": endpoints.mongo_uri,
+            "IMGSVC_MONGO__DATABASE": self.bucket,
+            "STORAGE_EMULATOR_HOST": gcs.url,
+            "GCP_BUCKET_NAME": self.bucket,
+            "IMGSVC_SPOOL__DIR": str(folder / "spool"),
+            "IMGSVC_CODEC__WORKERS": "1",
+            "IMGSVC_NET__ALLOW": '["127.0.0.0/8"]',
+            "IMGSVC_WEBHOOK__SECRETS": f'["{SECRET}"]',
+            "IMGSVC_WEBHOOK__DELAY_MS": "50",
+            "IMGSVC_RATELIMIT__ENABLED": "false",
+            **settings,
+        }
+
+    def start(self, name: str = "replica", *, armed: str | None = None, **more: str) -> Replica:
+        """Start a replica, without waiting for it.
+
+        Args:
+            name: what to call it.
+            armed: the failpoint at which it is to die.
+            more: settings of its own, as environment variables.
+        """
+        environment = {**self.environment, **more}
+        if armed:
+            environment["IMGSVC_DEV__FAILPOINT"] = armed
+        made = Replica(f"{name}-{next(self._numbers)}", environment, self.session, self.folder)
+        self.replicas = [one for one in self.replicas if one.running] + [made]
+        return made
+
+    def new_post(
+        self, products: list[list[Picture]], webhook: Witness | None = None, **more: Any
+    ) -> Posted:
+        """An upload to be made, its pictures in place at the origin."""
+        posted = Posted(f"p{next(self._numbers)}", products, self.origin, webhook, **more)
+        posted.lay_out()
+        return posted
+
+    async def stop(self) -> None:
+        """End all replicas."""
+        for replica in self.replicas:
+            if replica.running:
+                await replica.kill()
+        await self.redis.aclose()
+
+
+async def post(replica: Replica, posted: Posted) -> bool:
+    """Make an upload; whether it was accepted.
+
+    One that was not may yet be there: the answer may have been lost.
+    """
+    with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+        status, answer = await replica.call("POST", "/api/upload", json=posted.body)
+        if status == 202:
+            posted.accepted = answer["requestId"]
+            return True
+        assert status == 503, answer
+    return False
+
+
+@contextlib.asynccontextmanager
+async def service(
+    servers: EmbeddedServers,
+    name: str,
+    number: int,
+    parent: Path,
+    origin: Album | None = None,
+    **settings: str,
+) -> AsyncIterator[Stack]:
+    """A service without replicas yet; at the end none is left.
+
+    Args:
+        servers: running.
+        name: of its database in MongoDB, its bucket, and its folder.
+        number: which of Redis' databases.
+        parent: where its folder goes, with logs and spools.
+        origin: where the pictures are; a prompt one if left out.
+        settings: environment variables for all replicas.
+    """
+    folder = parent / name
+    folder.mkdir()
+    async with (
+        before_bucket(servers.gcs.port) as gcs,
+        origin or Album() as running,
+        aiohttp.ClientSession() as session,
+    ):
+        stack = Stack(
+            servers,
+            name,
+            number,
+            folder=folder,
+            gcs=gcs,
+            origin=running,
+            session=session,
+            settings=settings,
+        )
+        try:
+            yield stack
+        finally:
+            gcs.heal()
+            await asyncio.shield(stack.stop())

@@ -1,0 +1,161 @@
+"""What lies outside of the service, and remembers: the origin, the receiver."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from aiohttp import web
+from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+
+from tests.chaos.album import Picture
+from tests.conftest import SECRET
+from tests.support import Handler, Origin, Receiver
+
+
+@dataclass
+class Posted:
+    """One upload as the client made it, as often as it took to be accepted.
+
+    Args:
+        tag: in the serial number of each product, so that it is known again without an id.
+        products: the pictures of each.
+        origin: where they are.
+        webhook: the receiver, if the client wants to be told.
+        failures: codes that a good picture may fail with here besides.
+        cycles: how often the request may end: once, and once more for each replay.
+    """
+
+    tag: str
+    products: list[list[Picture]]
+    origin: Origin
+    webhook: Witness | None = None
+    failures: frozenset[str] = frozenset()
+    cycles: int = 1
+    accepted: str | None = None
+
+    @property
+    def images(self) -> int:
+        """How many."""
+        return sum(map(len, self.products))
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """As it is posted."""
+        products = [
+            {
+                "serialNumber": f"{self.tag}.{number}",
+                "productName": f"Product {number}",
+                "inputUrls": [
+                    self.origin.url(self.name(number, index)) for index in range(len(pictures))
+                ],
+            }
+            for number, pictures in enumerate(self.products)
+        ]
+        return {"products": products, **({"webhookUrl": self.webhook.url} if self.webhook else {})}
+
+    def name(self, product: int, index: int) -> str:
+        """Of a picture at the origin."""
+        return f"{self.tag}/{product}-{index}.jpg"
+
+    def lay_out(self) -> None:
+        """Put the pictures where their addresses say."""
+        for number, pictures in enumerate(self.products):
+            for index, one in enumerate(pictures):
+                if one.data is not None:
+                    self.origin.add(self.name(number, index), one.data)
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """One time that a replica asked for a picture."""
+
+    name: str
+    by: str
+    at: float = field(default_factory=time.monotonic)
+
+
+class Album(Origin):
+    """An origin that knows who asked when, and takes its time.
+
+    Args:
+        delay_s: before each answer.
+    """
+
+    def __init__(self, delay_s: float = 0.0) -> None:
+        super().__init__()
+        self._delay_s = delay_s
+        self.fetches: list[Fetch] = []
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        agent = request.headers.get("User-Agent", "")
+        self.fetches.append(Fetch(request.match_info["path"], agent))
+        await asyncio.sleep(self._delay_s)
+        return await super()._answer(request)
+
+    def hold(self, name: str) -> Gate:
+        """Have one picture's answers wait behind a gate."""
+        gate = Gate(self._handlers[name])
+        self.add(name, gate.pass_through)
+        return gate
+
+
+class Gate:
+    """Calls wait here until it is opened.
+
+    Args:
+        handler: who answers them then.
+    """
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+        self._open = asyncio.Event()
+        self.reached = asyncio.Event()
+
+    def open(self) -> None:
+        """Let all pass, also those to come."""
+        self._open.set()
+
+    async def pass_through(self, request: web.Request) -> web.StreamResponse:
+        """Wait, then have it answered."""
+        self.reached.set()
+        await self._open.wait()
+        return await self._handler(request)
+
+
+@dataclass
+class Told:
+    """One webhook that arrived."""
+
+    message_id: str
+    genuine: bool
+    data: dict[str, Any]
+    status: int | None = None  # what was answered
+
+
+class Witness(Receiver):
+    """A receiver that checks each signature while it is fresh, and knows what it answered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[Told] = []
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        body, headers = await request.read(), request.headers
+        told = Told(headers["webhook-id"], _is_genuine(body, headers), orjson.loads(body)["data"])
+        self.told.append(told)
+        response = await super()._answer(request)
+        told.status = response.status
+        return response
+
+
+def _is_genuine(body: bytes, headers: Any) -> bool:
+    names = ("webhook-id", "webhook-timestamp", "webhook-signature")
+    try:
+        Webhook(SECRET).verify(body, {name: headers[name] for name in names})
+    except (WebhookVerificationError, KeyError):
+        return False
+    return True

@@ -1,0 +1,82 @@
+"""Messages: what is put into a mailbox comes out the same, and strangers' messages are refused."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
+
+from imgsvc.messages import VERSION, Compressed, Fetched, ImageJob, WebhookJob
+
+text = st.text(st.characters(codec="utf-8"))
+count = st.integers(0, 2**53)
+image_jobs = st.builds(
+    ImageJob,
+    request_id=text,
+    call_id=text,
+    product=count,
+    index=count,
+    attempt=st.integers(1, 1000),
+)
+webhook_jobs = st.builds(WebhookJob, request_id=text, call_id=text)
+fetched = st.builds(Fetched, file=text, bytes_in=count)
+compressed = st.builds(
+    Compressed,
+    file=text,
+    bytes_in=count,
+    bytes_out=count,
+    format=text,
+    width=count,
+    height=count,
+    note=text,
+)
+
+
+@given(st.one_of(image_jobs, webhook_jobs, fetched, compressed))
+def test_a_message_comes_out_as_it_was_put_in(message: BaseModel) -> None:
+    assert type(message).model_validate_json(message.model_dump_json()) == message
+
+
+@given(image_jobs, st.integers(1, 1000))
+def test_attempts_are_the_same_work(job: ImageJob, attempt: int) -> None:
+    assert job.model_copy(update={"attempt": attempt}).key == job.key
+
+
+def test_different_work_has_different_keys() -> None:
+    jobs = [ImageJob(request_id="r", product=p, index=i) for p in range(20) for i in range(20)]
+    keys = {job.key for job in jobs} | {WebhookJob(request_id="r").key}
+    assert len(keys) == 401
+
+
+@pytest.mark.parametrize(
+    "message", [ImageJob(request_id="r", product=1, index=2), WebhookJob(request_id="r")]
+)
+def test_a_message_of_another_version_is_refused(message: ImageJob | WebhookJob) -> None:
+    written = message.model_dump_json()
+    of_tomorrow = written.replace(f'"v":{VERSION}', f'"v":{VERSION + 1}')
+    assert of_tomorrow != written
+    with pytest.raises(ValidationError, match="v\n"):
+        type(message).model_validate_json(of_tomorrow)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        '{"request_id":"r","product":0,"index":0,"priority":1}',
+        '{"request_id":"r","product":0}',
+        '{"request_id":"r","product":-1,"index":0}',
+        '{"request_id":"r","product":0,"index":0,"attempt":0}',
+        '{"request_id":"r"',
+        "",
+    ],
+)
+def test_a_message_that_is_not_understood_in_full_is_refused(written: str) -> None:
+    with pytest.raises(ValidationError):
+        ImageJob.model_validate_json(written)
+
+
+@pytest.mark.parametrize("message", [ImageJob(request_id="r", product=1, index=2)])
+def test_messages_do_not_change(message: ImageJob) -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        message.attempt = 2  # type: ignore[misc]
