@@ -45,12 +45,14 @@ def next_wait_s(
 ) -> float | None:
     """The seconds to wait after the attempt-th failure, or None to give up.
 
-    Jitter only lengthens a wait, so nobody is called back sooner than they asked.
+    Jitter moves a planned wait both ways. A wait that the other side asked for is only made
+    longer by it, so nobody is called back sooner than they asked.
 
     Args:
         schedule: the planned waits in seconds.
         attempt: how many attempts have failed so far, counted from 1.
-        jitter: the largest part of the wait that is added at random; 0.1 adds up to a tenth.
+        jitter: the largest part of the wait that is added or taken off at random; 0.1 makes it
+            up to a tenth longer or shorter.
         rand: a random number in [0, 1).
         retry_after_s: what the other side asks for. It is heard from the planned wait up to
             ``RETRY_AFTER_STRETCH`` times that, and cut to those bounds outside of them: a
@@ -63,10 +65,11 @@ def next_wait_s(
         raise ValueError(f"attempt counts from 1, got {attempt}")
     if attempt > len(schedule):
         return None
-    wait_s = planned_s = schedule[attempt - 1]
-    if retry_after_s is not None:
-        wait_s = max(planned_s, min(retry_after_s, RETRY_AFTER_STRETCH * planned_s))
-    return wait_s * (1 + jitter * rand)
+    planned_s = schedule[attempt - 1]
+    if retry_after_s is None:
+        return planned_s * (1 + jitter * (2 * rand - 1))
+    most_s = RETRY_AFTER_STRETCH * planned_s
+    return min(max(planned_s, retry_after_s) * (1 + jitter * rand), most_s)
 
 
 def parse_retry_after(value: str | None, now: datetime) -> float | None:

@@ -80,6 +80,8 @@ class _Worker:
         self.tasks = 0
 
     async def start(self) -> None:
+        with _scrubbed_environment():
+            forkserver.ensure_running()  # it may have been lost; usually this does nothing
         self._executor = ProcessPoolExecutor(
             1, self._context, initializer=_prepare, initargs=(self._settings,)
         )
@@ -133,8 +135,6 @@ class CodecPool:
 
     async def start(self) -> None:
         """Start the processes."""
-        with _scrubbed_environment():
-            forkserver.ensure_running()
         await asyncio.gather(*(worker.start() for worker in self._workers))
         for worker in self._workers:
             self._idle.put_nowait(worker)
@@ -143,8 +143,10 @@ class CodecPool:
         """Encode one file.
 
         Raises:
+            FileNotFoundError: the source is gone.
             ServiceError: with the code of an image that cannot be encoded; CODEC_TIMEOUT if it
-                overran ``[codec] task_s``, CODEC_CRASHED if its worker died.
+                overran ``[codec] task_s``, CODEC_CRASHED if its worker died, UNAVAILABLE if the
+                target cannot be written.
         """
         share = self._budget.total // self.size
         async with self._budget.reserve(share):
@@ -172,6 +174,12 @@ class CodecPool:
         except BrokenProcessPool:
             self._lose(worker, "crash")
             raise ServiceError(ErrorCode.CODEC_CRASHED) from None
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise ServiceError(
+                ErrorCode.UNAVAILABLE, "The spool cannot be written to.", retry_after_s=5
+            ) from error
         except asyncio.CancelledError:
             self._lose(worker, "cancelled")
             raise

@@ -6,9 +6,11 @@ output: JSON for machines, coloured text for a terminal.
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
+from typing import Any
 
 import orjson
 import structlog
@@ -16,8 +18,9 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from imgsvc.settings import Log
 
-# The query of a URL may hold a signature or a token: it never reaches a log.
-_QUERY = re.compile(r"(https?://[^\s?#\"']*)\?[^\s\"']*")
+# The query of a URL may hold a signature or a token: it never reaches a log. Cut from the finished
+# line, where no list, object or traceback can hide one; there a quote or backslash ends a URL.
+_QUERY = re.compile(r"(https?://[^\s?#\"\\]*)\?[^\s\"\\]*", re.IGNORECASE)
 
 
 def configure(log: Log) -> None:
@@ -33,14 +36,12 @@ def configure(log: Log) -> None:
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.stdlib.ExtraAdder(),
-        without_queries,
     ]
     last: list[Processor] = (
         [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if as_text
         else [
             structlog.processors.format_exc_info,
-            without_queries,
             structlog.processors.JSONRenderer(serializer=_to_json),
         ]
     )
@@ -48,7 +49,11 @@ def configure(log: Log) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.PositionalArgumentsFormatter(), *shared],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *last,
+                _without_queries,
+            ],
         )
     )
     root = logging.getLogger()
@@ -73,13 +78,12 @@ def get(name: str) -> structlog.stdlib.BoundLogger:
     return structlog.stdlib.get_logger(name)
 
 
-def without_queries(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """A processor that cuts the query off every URL in a record."""
-    for key, value in event.items():
-        if isinstance(value, str) and "?" in value:
-            event[key] = _QUERY.sub(r"\1", value)
-    return event
+def _without_queries(_logger: WrappedLogger, _method: str, line: Any) -> str:
+    return _QUERY.sub(r"\1", str(line))
 
 
 def _to_json(event: EventDict, **_: object) -> str:
-    return orjson.dumps(event, default=str).decode()
+    try:
+        return orjson.dumps(event, default=str).decode()
+    except TypeError:  # half a surrogate pair, an integer beyond 64 bits, a key that is no text
+        return json.dumps({str(key): str(value) for key, value in event.items()})

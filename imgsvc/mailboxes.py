@@ -18,7 +18,15 @@ import orjson
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import (
+    ClusterDownError,
+    MasterDownError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 
 from imgsvc import logs
 from imgsvc.errors import ErrorCode, ServiceError
@@ -112,15 +120,19 @@ def _reader_name(replica: str) -> str:
     return f"imgsvc-reader:{replica}"
 
 
+# Refusals that speak of the moment: no memory, a replica of Redis, a cluster without a quorum.
+_PASSING = (OutOfMemoryError, ReadOnlyError, ClusterDownError, MasterDownError, TryAgainError)
+
+
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
     """Redis being away is one error to the rest of the service."""
     try:
         yield
     except ResponseError as error:
-        if str(error).startswith(("OOM", "MISCONF", "READONLY", "LOADING", "CLUSTERDOWN")):
-            raise ServiceError(ErrorCode.UNAVAILABLE, retry_after_s=2) from error
-        raise
+        if not isinstance(error, _PASSING) and not str(error).startswith("MISCONF"):
+            raise
+        raise ServiceError(ErrorCode.UNAVAILABLE, retry_after_s=2) from error
     except (RedisError, OSError) as error:
         raise ServiceError(ErrorCode.UNAVAILABLE, retry_after_s=2) from error
 

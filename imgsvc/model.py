@@ -5,10 +5,14 @@ Nothing here does I/O. The ledger stores these things; the tables say what it ma
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Generic, Literal, NamedTuple, TypeVar
+from typing import Annotated, Generic, Literal, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+from imgsvc.settings import check_webhook_secret
 
 S = TypeVar("S", bound=StrEnum)
 
@@ -39,6 +43,15 @@ class WebhookStatus(StrEnum):
     PENDING = "PENDING"
     DELIVERED = "DELIVERED"
     FAILED = "FAILED"
+
+
+class Event(StrEnum):
+    """What a webhook announces."""
+
+    COMPLETED = "request.completed"
+    PARTIAL = "request.partial"
+    FAILED = "request.failed"
+    CANCELLED = "request.cancelled"
 
 
 OPEN_REQUEST = frozenset({RequestStatus.PENDING, RequestStatus.PROCESSING})
@@ -106,4 +119,60 @@ class Recipe(BaseModel):
         ge=1,
         le=100,
         description="Quality of lossy encoders, 1 to 100; left out, each format's default.",
+    )
+
+
+_HEADER_NAME = re.compile(r"authorization|x-(?!forwarded-)[a-z0-9][a-z0-9-]{0,60}", re.IGNORECASE)
+_HEADER_VALUE = re.compile(r"[!-~]([ -~]{0,998}[!-~])?")  # printable ASCII, no blanks around
+
+
+def _allowed_header(name: str) -> str:
+    if not _HEADER_NAME.fullmatch(name):
+        raise ValueError("only Authorization and X-... can be set, but not X-Forwarded-...")
+    return name
+
+
+def _sendable(value: SecretStr) -> SecretStr:
+    if not _HEADER_VALUE.fullmatch(value.get_secret_value()):
+        raise ValueError("a header's value is 1 to 1000 printable ASCII characters")
+    return value
+
+
+def _usable(secret: SecretStr) -> SecretStr:
+    return SecretStr(check_webhook_secret(secret.get_secret_value()))
+
+
+WebhookSecret = Annotated[
+    SecretStr,
+    AfterValidator(_usable),
+    Field(description="whsec_...: signs instead of the service's own secrets. Never shown again."),
+]
+WebhookHeaders = Annotated[
+    dict[Annotated[str, AfterValidator(_allowed_header)], Annotated[SecretStr, AfterValidator(_sendable)]],
+    Field(max_length=10, description="Sent along: Authorization and X-... Never shown again."),
+]
+
+
+class Receiver(BaseModel):
+    """Who takes a webhook, and what it wants to be sent along."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    url: str = Field(description="http or https URL.")
+    secret: WebhookSecret | None = None
+    headers: WebhookHeaders = Field(default_factory=dict)
+
+    @field_validator("headers")
+    @classmethod
+    def _each_once(cls, headers: Mapping[str, SecretStr]) -> Mapping[str, SecretStr]:
+        if len({name.lower() for name in headers}) < len(headers):
+            raise ValueError("a header is given twice")
+        return headers
+
+
+class Subscription(Receiver):
+    """How the end of a request is to be announced; the ``webhook`` of an upload."""
+
+    events: tuple[Event, ...] = Field(
+        default=tuple(Event), min_length=1, description="What to announce; left out, every end."
     )

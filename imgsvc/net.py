@@ -25,6 +25,7 @@ from imgsvc.failpoints import NO_FAILPOINTS, Failpoints
 from imgsvc.settings import Fetch, Net
 
 MAX_URL_LENGTH = 2048
+_MAX_HOST, _MAX_LABEL = 253, 63  # RFC 1035 section 2.3.4
 _CHUNK = 256 * 1024
 # Statuses that speak of the moment rather than of the file.
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -144,7 +145,9 @@ class Guard:
         if address is not None:
             self.check_address(address, port)
             return
-        labels = host.rstrip(".").lower().split(".")
+        labels = host.removesuffix(".").lower().split(".")
+        if len(host) > _MAX_HOST or any(not 0 < len(label) <= _MAX_LABEL for label in labels):
+            raise ServiceError(ErrorCode.URL_INVALID, "The host name is not a valid one.")
         if _NUMERIC_LABEL.fullmatch(labels[-1]):
             raise ServiceError(
                 ErrorCode.URL_INVALID, "Write an IPv4 address as four decimal numbers."
@@ -328,21 +331,24 @@ class Outbound:
             ServiceError: URL_BLOCKED, URL_INVALID, DNS_FAILED, CONNECT_FAILED, FETCH_TIMEOUT or
                 FETCH_TRUNCATED.
         """
+        deadline = asyncio.get_running_loop().time() + timeout_s
         with _fetch_errors(self._fetch), self._failpoints.around("webhook.post"):
             url = self.guard.parse(text)
-            async with (
-                asyncio.timeout(timeout_s),
-                self._session.post(
+            async with asyncio.timeout_at(deadline):
+                response = await self._session.post(
                     url,
                     data=body,
                     headers=dict(headers),
                     allow_redirects=False,
                     timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._net.connect_s),
-                ) as response,
-            ):
-                # Enough for the connection to be used again by polite receivers.
-                await response.content.read(64 * 1024)
-                return Answer(response.status, response.headers.get("Retry-After"))
+                )
+            async with response:
+                # The status is the answer, however the rest goes on; some of it is read so that
+                # the connection to a polite receiver can be used again.
+                with contextlib.suppress(aiohttp.ClientError, OSError):
+                    async with asyncio.timeout_at(deadline):
+                        await response.content.read(64 * 1024)
+            return Answer(response.status, response.headers.get("Retry-After"))
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -50,8 +51,9 @@ PLAIN_NAMES: dict[str, tuple[str, str]] = {
 SECRET_PREFIX = "whsec_"  # noqa: S105 - what a secret begins with
 _MIN_KEY_BYTES, _MAX_KEY_BYTES = 24, 64  # the bounds of the Standard Webhooks specification
 
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+Wait = Annotated[float, Field(gt=0, le=7 * 24 * 3600)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -192,9 +194,11 @@ class Webhook(_Section):
     secrets: tuple[SecretStr, ...] = ()
     attempts: Count = 5
     delay_ms: Count = 1000
+    schedule: Annotated[tuple[Wait, ...], Field(max_length=99)] = ()
     jitter: Annotated[float, Field(ge=0, lt=1)] = 0.2
     timeout_s: Positive = 15.0
-    concurrency: Count = 16
+    concurrency: Count = 64
+    host_concurrency: Count = 4
 
     @field_validator("secrets")
     @classmethod
@@ -306,8 +310,12 @@ def load(config: Path | None = None) -> Settings:
         return Settings(**from_file)
     except ValidationError as error:
         raise SettingsError("\n".join(_explain(e, from_file) for e in error.errors())) from None
-    except UnparsableError as error:
-        raise SettingsError(f"{error}; lists are written as JSON, such as '[\"a\"]'") from None
+    except UnparsableError:
+        wrong = ", ".join(
+            f"{name} = {_shown(name.partition('__')[2], os.environ[name])}"
+            for name in _unparsable()
+        )
+        raise SettingsError(f"{wrong}: must be JSON, such as '[\"a\"]' for a list") from None
 
 
 def show(settings: Settings) -> str:
@@ -371,29 +379,62 @@ def _plain_environment() -> dict[str, Any]:
     return dict(values)
 
 
+def _unparsable() -> list[str]:
+    """Variables that must hold JSON, for a list or a whole section, and do not."""
+    found = []
+    for name, text in os.environ.items():
+        section, _, key = name.removeprefix(PREFIX).lower().partition("__")
+        if not name.startswith(PREFIX) or section not in Settings.model_fields:
+            continue
+        fields = _fields(section)
+        is_list = key in fields and "tuple" in str(fields[key].annotation)
+        if key and not is_list:
+            continue
+        try:
+            json.loads(text)
+        except ValueError:
+            found.append(name)
+    return found
+
+
+def _fields(section: str) -> dict[str, FieldInfo]:
+    kind = Settings.model_fields[section].annotation if section in Settings.model_fields else None
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return kind.model_fields
+    return Settings.model_fields
+
+
 def _explain(error: Any, from_file: dict[str, Any]) -> str:
     """One line: which name to change, what it holds, what is allowed."""
     section, key = (*map(str, error["loc"]), "", "")[:2]
-    plain = next((n for n, at in PLAIN_NAMES.items() if at == (section, key)), None)
-    prefixed = f"{PREFIX}{section}__{key}".upper()
-    if plain and os.environ.get(plain):
-        name = plain
-    elif prefixed in {n.upper() for n in os.environ}:
-        name = prefixed
-    elif section in from_file:
-        name = f"config.toml [{section}] {key}"
-    else:
-        name = "settings"
+    name = _name(section, key, from_file)
     if error["type"] == "extra_forbidden":
-        known = getattr(Settings.model_fields.get(section), "annotation", Settings)
-        fields = getattr(known, "model_fields", Settings.model_fields)
-        return f"{name}: there is no such setting; known here: {', '.join(fields)}"
+        return f"{name}: there is no such setting; known here: {', '.join(_fields(section))}"
     message = str(error["msg"]).removeprefix("Value error, ")
     if not section:
         return message
-    secret = any(word in key for word in ("secret", "password", "key_base64", "uri"))
-    value = "***" if secret else repr(error["input"])
-    return f"{name} = {value}: {message}"
+    return f"{name} = {_shown(key, error['input'])}: {message}"
+
+
+def _shown(key: str, value: object) -> str:
+    """The value as an error may show it; a whole section may hold a secret anywhere."""
+    secret = any(word in key.lower() for word in ("secret", "password", "key_base64", "uri"))
+    plain = key and not secret and isinstance(value, str | int | float)
+    return repr(value) if plain else "***"
+
+
+def _name(section: str, key: str, from_file: dict[str, Any]) -> str:
+    """What the operator has to change: the strongest source that says something here."""
+    plain = next((n for n, at in PLAIN_NAMES.items() if at == (section, key)), None)
+    if plain and os.environ.get(plain):
+        return plain
+    set_here = {name.upper(): name for name in os.environ}
+    for candidate in (f"{PREFIX}{section}__{key}".upper(), f"{PREFIX}{section}".upper()):
+        if candidate in set_here:
+            return set_here[candidate]
+    if section in from_file:
+        return f"config.toml [{section}] {key}".rstrip()
+    return "settings"
 
 
 def _is_loopback(host: str) -> bool:

@@ -101,7 +101,9 @@ class Spool:
         """Write a file piece by piece; it gets its name when it is whole, or is not there."""
         partial = self.path(f"{file}.part")
         try:
-            async with aiofiles.open(partial, "wb") as out:
+            with _full():
+                out = await aiofiles.open(partial, "wb")
+            try:
 
                 async def write(piece: bytes) -> None:
                     # Told apart from errors of the network, which are OSErrors too.
@@ -110,6 +112,9 @@ class Spool:
                     self._sizes[file] = self._sizes.get(file, 0) + len(piece)
 
                 yield write
+            finally:
+                with _full():  # the last pieces leave the buffer here
+                    await out.close()
             with _full():
                 await aiofiles.os.rename(partial, self.path(file))
         except BaseException:

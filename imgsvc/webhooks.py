@@ -15,11 +15,14 @@ from typing import Any
 import orjson
 from standardwebhooks.webhooks import Webhook
 
-from imgsvc.model import OPEN_REQUEST, RequestStatus
+from imgsvc.model import OPEN_REQUEST, Event, RequestStatus
 from imgsvc.settings import SECRET_PREFIX
 
 
-def event_type(status: RequestStatus) -> str:
+TEST_EVENT = "webhook.test"
+
+
+def event_type(status: RequestStatus) -> Event:
     """The event that announces a finished request: ``request.completed`` and its like.
 
     Raises:
@@ -27,22 +30,39 @@ def event_type(status: RequestStatus) -> str:
     """
     if status in OPEN_REQUEST:
         raise ValueError(f"a {status} request is not finished and has no event")
-    return f"request.{status.lower()}"
+    return Event(f"request.{status.lower()}")
 
 
-def payload(event: str, timestamp: datetime, data: Mapping[str, Any]) -> bytes:
-    """The body of a webhook: JSON with ``type``, ``timestamp`` and ``data``.
+def payload(
+    event: str,
+    timestamp: datetime,
+    data: Mapping[str, Any],
+    links: Mapping[str, str] | None = None,
+) -> bytes:
+    """The body of a webhook: JSON with ``type``, ``timestamp``, ``data`` and perhaps ``links``.
 
     Args:
-        event: one of what :func:`event_type` returns.
+        event: one of what :func:`event_type` returns, or ``TEST_EVENT``.
         timestamp: when the event happened, with a time zone; written in UTC with ``Z``.
-        data: the request as ``/status`` shows it.
+        data: the request as ``/status`` shows it; so the size does not depend on the request's.
+        links: where the rest is.
 
     Raises:
         ValueError: the timestamp has no time zone.
     """
     body = {"type": event, "timestamp": _utc(timestamp), "data": data}
+    if links:
+        body["links"] = links
     return orjson.dumps(body, option=orjson.OPT_UTC_Z)
+
+
+def links(request_id: str) -> dict[str, str]:
+    """Where the rest about a request is, as paths: behind a proxy no service knows its name."""
+    return {
+        "status": f"/status/{request_id}",
+        "images": f"/api/requests/{request_id}/images",
+        "report": f"/download/{request_id}",
+    }
 
 
 def signed_headers(

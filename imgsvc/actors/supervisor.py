@@ -78,4 +78,4 @@ class Supervisor:
                 crashes.append(now)
                 self._parts.metrics.actor_restarts.labels(kind.name).inc()
                 self._log.exception("actor.crashed", actor=kind.name, wait_s=_WAITS_S[recent])
-                await asyncio.sleep(_WAITS_S[recent])
+                await actor.pause(_WAITS_S[recent])

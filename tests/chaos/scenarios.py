@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from aiohttp import web
 
@@ -73,6 +74,7 @@ async def a_replica_that_is_silent(scene: Scene) -> None:
     assert await post(scene.bystander, posted)
     await gate.reached.wait()
     await scene.dies_at_work()
+    gate.open()
 
 
 async def a_replica_that_leaves(scene: Scene) -> None:
@@ -80,6 +82,7 @@ async def a_replica_that_leaves(scene: Scene) -> None:
     posted = scene.upload([picture(9)])
     gate = scene.hold(posted)
     await scene.bystander_pauses()
+    await _taken_over(scene)  # else the victim's first reclaim would be that of the other one
     victim = await scene.victim_starts(IMGSVC_HTTP__SHUTDOWN_S="0.5")
     await post(victim, posted)
     await gate.reached.wait()
@@ -128,6 +131,7 @@ async def an_image_nobody_survives(scene: Scene) -> None:
     assert await post(scene.bystander, posted)
     await gate.reached.wait()
     await scene.dies_at_work(IMGSVC_REDIS__MAX_DELIVERIES="1")
+    gate.open()
     await scene.stack.redis.delete(mailboxes.DEAD)
 
 
@@ -198,7 +202,7 @@ async def a_dead_image_of_a_running_request(scene: Scene) -> None:
 
 async def a_dead_webhook_replayed_by_an_operator(scene: Scene) -> None:
     """A webhook is sent once more because an operator wants it."""
-    posted = scene.upload([picture(17)], cycles=2)
+    posted = scene.upload([picture(17)], cycles=3)  # at its end, and for each of two commands
     assert await post(scene.bystander, posted)
     await scene.finished(posted)
     entry = await _buried(scene, WebhookJob(request_id=str(posted.accepted)))
@@ -232,24 +236,42 @@ def _mend(posted: Posted) -> None:
 
 async def _buried(scene: Scene, job: ImageJob | WebhookJob) -> str:
     """A dead letter about this job, made as the service makes one; its id."""
+    async with _mailboxes(scene) as ours:
+        inbox = ours.inbox("{imgsvc}:grave")
+        await ours.deal(inbox.name, [job], bounded=False)
+        envelopes: list[mailboxes.Envelope] = []
+        while not envelopes:
+            envelopes = await inbox.take(1, 10)
+        assert await ours.bury(envelopes[0], "for the test")
+        await inbox.close()
+        await scene.stack.redis.delete(inbox.name)
+        await scene.stack.redis.zrem(mailboxes.REPLICAS, ours.replica)
+        return (await ours.dead_letters(10))[-1].entry_id
+
+
+async def _taken_over(scene: Scene) -> None:
+    """Have the paused replica taken over from, as soon as it counts as silent."""
+    async with _mailboxes(scene) as ours:
+
+        async def silent() -> bool:
+            return scene.bystander.id in await ours.silent_replicas()
+
+        await wait_until(silent, "the bystander is silent")
+        await ours.reclaim(scene.bystander.id)
+
+
+@contextlib.asynccontextmanager
+async def _mailboxes(scene: Scene) -> AsyncIterator[mailboxes.Mailboxes]:
+    """The service's mailboxes, in the hands of the test."""
     settings = Redis(
         port=scene.stack.servers.endpoints.redis_port,
         db=int(scene.stack.environment["IMGSVC_REDIS__DB"]),
     )
     client = mailboxes.connect(settings)
-    replica = mailboxes.Mailboxes(client, settings, "gravedigger")
-    inbox = replica.inbox("{imgsvc}:grave")
-    await replica.deal(inbox.name, [job], bounded=False)
-    envelopes: list[mailboxes.Envelope] = []
-    while not envelopes:
-        envelopes = await inbox.take(1, 10)
-    assert await replica.bury(envelopes[0], "for the test")
-    letters = await replica.dead_letters(10)
-    await inbox.close()
-    await client.delete(inbox.name)
-    await client.zrem(mailboxes.REPLICAS, "gravedigger")
-    await client.aclose()
-    return letters[-1].entry_id
+    try:
+        yield mailboxes.Mailboxes(client, settings, "the-test")
+    finally:
+        await client.aclose()
 
 
 async def _again(scene: Scene, entry: str) -> None:

@@ -21,7 +21,8 @@ from tests.chaos.scenarios import SCENARIOS, Scenario
 from tests.chaos.scene import Scene
 from tests.chaos.stack import Stack, service
 
-LANES = 3
+LANES = 4
+CASE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,10 @@ async def run_lane(
 
 async def play(stack: Stack, stays: Replica, case: Case) -> list[str]:
     """Run one case; what is wrong in the end."""
-    async with Scene(stack, stays, f"{case.failpoint}:{case.side}") as scene:
+    async with (
+        asyncio.timeout(CASE_S),
+        Scene(stack, stays, f"{case.failpoint}:{case.side}") as scene,
+    ):
         await case.scenario(scene)
         return await scene.violations()
 

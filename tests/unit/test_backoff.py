@@ -55,13 +55,19 @@ def test_giving_up_is_not_put_off_by_retry_after() -> None:
     assert next_wait_s((2.0,), 2, retry_after_s=5) is None
 
 
-def test_jitter_adds_its_part() -> None:
-    assert next_wait_s((2.0,), 1, jitter=0.5, rand=0.5) == 2.5
+@pytest.mark.parametrize(("rand", "wait_s"), [(0.0, 1.6), (0.5, 2.0), (0.75, 2.2)])
+def test_jitter_moves_a_planned_wait_both_ways(rand: float, wait_s: float) -> None:
+    assert next_wait_s((2.0,), 1, jitter=0.2, rand=rand) == pytest.approx(wait_s)
+
+
+def test_jitter_only_lengthens_a_wait_that_was_asked_for_and_stays_in_its_bounds() -> None:
     assert next_wait_s((2.0,), 1, jitter=0.5, rand=0.5, retry_after_s=8) == 10.0
+    assert next_wait_s((2.0,), 1, jitter=0.5, rand=0.0, retry_after_s=0) == 2.0
+    assert next_wait_s((2.0,), 1, jitter=0.5, rand=0.9, retry_after_s=19) == 20.0
 
 
 @given(schedules, st.integers(1, 12), parts, parts, st.none() | st.floats(0, 1e9))
-def test_a_wait_is_never_short_nor_endless(
+def test_a_wait_is_never_shorter_than_asked_for_nor_endless(
     schedule: list[float], attempt: int, jitter: float, rand: float, asked_s: float | None
 ) -> None:
     wait_s = next_wait_s(schedule, attempt, jitter=jitter, rand=rand, retry_after_s=asked_s)
@@ -69,9 +75,12 @@ def test_a_wait_is_never_short_nor_endless(
         assert wait_s is None
     else:
         planned_s = schedule[attempt - 1]
-        stretch = 1 if asked_s is None else RETRY_AFTER_STRETCH
         assert wait_s is not None
-        assert planned_s <= wait_s <= planned_s * stretch * (1 + jitter)
+        if asked_s is None:
+            assert planned_s * (1 - jitter) <= wait_s <= planned_s * (1 + jitter)
+        else:
+            most_s = RETRY_AFTER_STRETCH * planned_s
+            assert max(planned_s, min(asked_s, most_s)) <= wait_s <= most_s
 
 
 @pytest.mark.parametrize(
