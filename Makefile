@@ -22,7 +22,7 @@ run: .venv/ready ## runs the service on port 3000 with embedded servers until Ct
 	@.venv/bin/imgsvc dev
 
 test: .venv/ready ## runs all tests
-	@.venv/bin/python -m pytest
+	@.venv/bin/python -m pytest -n auto --dist loadfile
 
 lint: .venv/ready ## checks style, types and the direction of imports
 	@.venv/bin/ruff check .
