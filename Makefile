@@ -8,7 +8,7 @@ PIP_TOOLS = 7.6.2
 COMPILE = pip-compile --quiet --generate-hashes --strip-extras --no-header --allow-unsafe --no-emit-options \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --annotation-style=line
 
-.PHONY: help setup demo run test lint lock clean
+.PHONY: help setup demo run test chaos lint lock clean
 
 help: ## lists these targets
 	@awk -F ' *:.*## ' '/^[a-z]+:.*## / { printf "  make %-8s%s\n", $$1, $$2 }' Makefile
@@ -23,6 +23,9 @@ run: .venv/ready ## runs the service on port 3000 with embedded servers until Ct
 
 test: .venv/ready ## runs all tests
 	@.venv/bin/python -m pytest -n auto --dist loadfile
+
+chaos: .venv/ready ## lets everything fail at random, as in: make chaos SEED=1 MINUTES=15
+	@.venv/bin/python -m tests.chaos.killer --seed $(or $(SEED),1) --minutes $(or $(MINUTES),5)
 
 lint: .venv/ready ## checks style, types and the direction of imports
 	@.venv/bin/ruff check .

@@ -74,10 +74,11 @@ async def parts(settings: Settings) -> AsyncIterator[Parts]:
 @contextlib.asynccontextmanager
 async def operator_parts(settings: Settings) -> AsyncIterator[tuple[mailboxes.Mailboxes, Ledger]]:
     """The mailboxes and the ledger alone, for commands beside the running service."""
+    failpoints = Failpoints(settings.dev.failpoint)
     client = mailboxes.connect(settings.redis)
-    ledger = Ledger(settings.mongo)
+    ledger = Ledger(settings.mongo, failpoints)
     try:
-        yield mailboxes.Mailboxes(client, settings.redis, new_replica_id()), ledger
+        yield mailboxes.Mailboxes(client, settings.redis, new_replica_id(), failpoints), ledger
     finally:
         await client.aclose()
         ledger.close()
@@ -93,7 +94,7 @@ def application(parts: Parts, health: keys.Health) -> web.Application:
     app[keys.LEDGER] = parts.ledger
     app[keys.MAILBOXES] = parts.mailboxes
     app[keys.BUCKET] = parts.bucket
-    app[keys.GUARD] = parts.outbound.guard
+    app[keys.OUTBOUND] = parts.outbound
     app[keys.METRICS] = parts.metrics
     app[keys.HEALTH] = health
     app.on_response_prepare.append(middleware.add_headers)

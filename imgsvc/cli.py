@@ -15,11 +15,12 @@ import uvloop
 from pydantic import SecretStr
 from rich.console import Console
 
-from imgsvc import app, logs, settings, webhooks
+from imgsvc import app, listen, logs, settings, webhooks
 from imgsvc.actors.supervisor import GaveUpError
 from imgsvc.dead_letters import dead
 from imgsvc.embedded import EmbeddedError, EmbeddedServers, Endpoints
 from imgsvc.errors import ServiceError
+from imgsvc.failed_webhooks import webhooks as failed_webhooks
 from imgsvc.http import openapi, routes
 from imgsvc.settings import Settings, SettingsError
 
@@ -30,6 +31,7 @@ cli = typer.Typer(
     help="Batch image compression: URLs in, smaller images in your bucket out.",
 )
 cli.add_typer(dead, name="dead")
+cli.add_typer(failed_webhooks, name="webhooks")
 Config = Annotated[
     Path | None, typer.Option("--config", help="Settings file; config.toml if there is one.")
 ]
@@ -70,6 +72,29 @@ def demo() -> None:
     from imgsvc import demo  # noqa: PLC0415 - its PIL is no business of the service's process
 
     raise typer.Exit(demo.main(Path("demo-output")))
+
+
+@cli.command(name="listen")
+def listen_for_webhooks(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any free one.")] = 9000,
+    secret: Annotated[
+        str | None,
+        typer.Option(envvar="WEBHOOK_SECRET", help="whsec_...; else [webhook] secrets are used."),
+    ] = None,
+    config: Config = None,
+) -> None:
+    """Receive webhooks on this machine, check and show each."""
+    secrets = [s.get_secret_value() for s in settings.load(config).webhook.secrets]
+    if secret:
+        try:
+            secrets = [settings.check_webhook_secret(secret)]
+        except ValueError as error:
+            raise SettingsError(f"--secret: {error}") from None
+
+    def show(text: str) -> None:
+        print(text, flush=True)  # noqa: T201
+
+    _run(lambda stop: listen.listen(port, secrets, show, stop))
 
 
 @cli.command(name="config")

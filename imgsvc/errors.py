@@ -34,6 +34,8 @@ class ErrorCode(Enum):
     NOT_FOUND = 404, False, "There is nothing at this address."
     METHOD_NOT_ALLOWED = 405, False, "This address does not answer that method."
     NOT_FINISHED = 409, True, "The request is not finished yet."
+    WEBHOOK_PENDING = 409, True, "The webhook is being sent already."
+    NO_WEBHOOK = 409, False, "The request has no webhook, or one that does not want this event."
     REQUEST_TIMEOUT = 408, True, "The body arrived too slowly."
     OVERLOADED = 503, True, "Too much work is waiting already; nothing was accepted."
     RATE_LIMITED = 429, True, "Too many calls; slow down."

@@ -47,11 +47,12 @@ class GroupCommit(Generic[T, R]):
             group, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
             try:
                 answers = await self._write([item for item, _ in group])
+                told = list(zip(group, answers, strict=True))
             except Exception as error:  # noqa: BLE001 - handed to those who asked
                 for _, future in group:
                     if not future.done():
                         future.set_exception(error)
             else:
-                for (_, future), answer in zip(group, answers, strict=True):
+                for (_, future), answer in told:
                     if not future.done():
                         future.set_result(answer)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 FIRST_GUESS_S = 0.05
+SHORTEST_S = 0.001  # so that a wait is never none
 LONGEST_S = 60.0  # so that a host that recovers is noticed
 
 
@@ -54,6 +55,6 @@ class HostLines:
         """Give a place back after so many seconds."""
         line = self._lines[host]
         line.inside -= 1
-        line.visit_s = visit_s
+        line.visit_s = max(visit_s, SHORTEST_S)
         if not line.inside:
             del self._lines[host]

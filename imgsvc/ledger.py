@@ -40,15 +40,19 @@ from imgsvc.model import (
     Recipe,
     RequestStatus,
     Step,
+    Subscription,
     WebhookStatus,
     outcome,
 )
 from imgsvc.settings import Mongo
+from imgsvc.webhooks import event_type
 
 Document = dict[str, Any]
 
 _INSERT_BATCH = 1000
 _GROUP = 200
+_LOG_LENGTH = 100  # attempts that are remembered
+UNFINISHED = "UNFINISHED"  # an attempt that is under way, or was lost with its replica
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,7 @@ class NewRequest:
 
     products: Sequence[NewProduct]
     recipe: Recipe
-    webhook_url: str | None = None
+    webhook: Subscription | None = None
     call_id: str = ""  # of the HTTP call that brought it
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
@@ -115,12 +119,36 @@ class OpenImages:
 
 
 @dataclass(frozen=True, slots=True)
+class PendingDelivery:
+    """The next attempt to announce the end of a request."""
+
+    attempt: int  # its number, from 1
+    url: str
+    wait_s: float  # until it may be made; 0 if that is now
+
+
+@dataclass(frozen=True, slots=True)
 class Delivery:
     """One claimed attempt to announce the end of a request."""
 
     attempt: int
+    at: datetime
+    ended_at: datetime
     url: str
     status: Document
+    secret: str | None = field(repr=False)
+    headers: dict[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class FailedWebhook:
+    """An announcement that was given up."""
+
+    request_id: str
+    failed_at: datetime
+    url: str
+    attempts: int
+    error: str | None  # of the last attempt
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +201,10 @@ class Ledger:
             await self._requests.create_index(
                 [("webhook.nextAt", ASCENDING)],
                 partialFilterExpression={"webhook.status": WebhookStatus.PENDING},
+            )
+            await self._requests.create_index(
+                [("updatedAt", ASCENDING)],
+                partialFilterExpression={"webhook.status": WebhookStatus.FAILED},
             )
 
     async def check(self) -> None:
@@ -232,7 +264,7 @@ class Ledger:
                         "updatedAt": now,
                         "cycle": 1,
                         "reopen": None,
-                        "webhook": _new_webhook(new.webhook_url),
+                        "webhook": _new_webhook(new.webhook),
                     },
                 )
         except ServiceError:
@@ -377,7 +409,9 @@ class Ledger:
             cursor = self._requests.find(
                 {"webhook.status": WebhookStatus.PENDING, "webhook.nextAt": {"$lte": _now()}},
                 {"callId": 1},
-            ).limit(limit)
+            )
+            # Oldest first: each moves its time when it is attempted or put off, so all get a turn.
+            cursor = cursor.sort("webhook.nextAt", ASCENDING).limit(limit)
             return {found["_id"]: found["callId"] async for found in cursor}
 
     # Working on images.
@@ -423,18 +457,23 @@ class Ledger:
             newly = [found for found in closed if not found["closed"]]
             exact = written.matched_count == len(group)
             if newly:
+                closer = uuid.uuid4().hex
                 marked = await self._write(
                     "close_products",
                     self._products.bulk_write,
                     [
                         UpdateOne(
-                            {"_id": found["_id"], "closed": False}, {"$set": {"closed": True}}
+                            {"_id": found["_id"], "closed": False}, {"$set": {"closed": closer}}
                         )
                         for found in newly
                     ],
                     ordered=False,
                 )
-                exact = exact and marked.matched_count == len(newly)
+                if marked.matched_count < len(newly):
+                    # Another replica saw some of them closed as well: each counts its own.
+                    ids = [found["_id"] for found in newly]
+                    mine = {"_id": {"$in": ids}, "closed": closer}
+                    newly = [found async for found in self._products.find(mine, {"request": 1})]
             if exact:
                 await self._count(group, Counter(found["request"] for found in newly), now)
             else:
@@ -532,22 +571,17 @@ class Ledger:
         if not found:
             return False
         totals = await self._totals(request_id)
+        status = outcome(totals["processedImages"], totals["failedImages"])
         now = _now()
-        change = {
-            **totals,
-            "status": outcome(totals["processedImages"], totals["failedImages"]),
-            "updatedAt": now,
-            "finishedAt": now,
-        }
-        if found["webhook"]:
-            change |= {"webhook.status": WebhookStatus.PENDING, "webhook.nextAt": now}
+        announced = _announced(found["webhook"], status, now)
+        change = {**totals, "status": status, "updatedAt": now, "finishedAt": now, **announced}
         written = await self._write(
             "complete",
             self._requests.update_one,
             {"_id": request_id, **_before(END), "reopen": None},
             {"$set": change},
         )
-        return bool(written.matched_count and found["webhook"])
+        return bool(written.matched_count and announced)
 
     # A second chance.
 
@@ -619,17 +653,62 @@ class Ledger:
 
     # Announcing.
 
-    async def claim_delivery(self, request_id: str, attempts: int) -> Delivery | None:
-        """Count an attempt before it is made, so that no crash can exceed the limit.
+    async def pending_delivery(self, request_id: str) -> PendingDelivery | None:
+        """The next attempt to announce a request's end, or None if there is nothing to send."""
+        with _translated():
+            found = await self._requests.find_one(
+                {"_id": request_id, "webhook.status": WebhookStatus.PENDING}, {"webhook": 1}
+            )
+        if not found:
+            return None
+        webhook = found["webhook"]
+        wait_s = max(0.0, (webhook["nextAt"] - _now()).total_seconds())
+        return PendingDelivery(webhook["attempts"] + 1, webhook["url"], wait_s)
+
+    async def put_off_delivery(self, request_id: str, attempt: int, wait_s: float) -> None:
+        """Have an attempt wait that was not claimed yet.
 
         Args:
             request_id: whose end is announced.
-            attempts: how many there may be in all.
+            attempt: its number, from 1.
+            wait_s: seconds until it may be made.
+        """
+        with _translated():
+            await self._write(
+                "put_off_delivery",
+                self._requests.update_one,
+                {
+                    "_id": request_id,
+                    "webhook.status": WebhookStatus.PENDING,
+                    "webhook.attempts": attempt - 1,
+                },
+                {"$set": {"webhook.nextAt": _now() + timedelta(seconds=wait_s)}},
+            )
+
+    async def claim_delivery(
+        self, request_id: str, attempt: int, lost_after_s: float
+    ) -> Delivery | None:
+        """Count an attempt before it is made, so that no crash can exceed the limit.
+
+        Until it is recorded it is in the log as ``UNFINISHED``, and the next one is due only when
+        this one must have been lost: whatever Redis forgets meanwhile, nobody sends early.
+
+        Args:
+            request_id: whose end is announced.
+            attempt: its number, from 1.
+            lost_after_s: seconds until another may be made if nothing is heard of this one.
 
         Returns:
-            The attempt, or None if there is nothing (more) to send.
+            The attempt, or None if it is not due, or somebody else has it.
         """
         now = _now()
+        entry = {
+            "attempt": attempt,
+            "at": now,
+            "status": None,
+            "latencyMs": None,
+            "error": UNFINISHED,
+        }
         with _translated():
             found = await self._write(
                 "claim_delivery",
@@ -637,32 +716,36 @@ class Ledger:
                 {
                     "_id": request_id,
                     "webhook.status": WebhookStatus.PENDING,
-                    "webhook.attempts": {"$lt": attempts},
+                    "webhook.attempts": attempt - 1,
+                    "webhook.nextAt": {"$lte": now},
                 },
-                {"$inc": {"webhook.attempts": 1}, "$set": {"webhook.lastAt": now}},
+                {
+                    "$set": {
+                        "webhook.attempts": attempt,
+                        "webhook.nextAt": now + timedelta(seconds=lost_after_s),
+                    },
+                    "$push": {"webhook.log": {"$each": [entry], "$slice": -_LOG_LENGTH}},
+                },
                 return_document=ReturnDocument.AFTER,
             )
-            if not found:
-                # The last attempt was claimed by someone who never came back.
-                await self._write(
-                    "exhaust_delivery",
-                    self._requests.update_one,
-                    {
-                        "_id": request_id,
-                        "webhook.status": WebhookStatus.PENDING,
-                        "webhook.attempts": {"$gte": attempts},
-                    },
-                    {"$set": {"webhook.status": WebhookStatus.FAILED, "updatedAt": now}},
-                )
-                return None
+        if not found:
+            return None
         webhook = found["webhook"]
-        return Delivery(webhook["attempts"], webhook["url"], status_object(found))
+        return Delivery(
+            attempt=attempt,
+            at=now,
+            ended_at=found["finishedAt"],
+            url=webhook["url"],
+            status=status_object(found),
+            secret=webhook["secret"],
+            headers=webhook["headers"],
+        )
 
     async def record_delivery(
         self,
         request_id: str,
+        delivery: Delivery,
         *,
-        attempt: int,
         http_status: int | None,
         latency_ms: int,
         error: str | None,
@@ -670,38 +753,63 @@ class Ledger:
     ) -> None:
         """Write what came of an attempt.
 
+        A success ends the announcement whenever it is told; a failure speaks only for the newest
+        attempt.
+
         Args:
             request_id: whose end was announced.
-            attempt: its number, from 1.
+            delivery: the attempt as it was claimed.
             http_status: what the receiver answered, if it did.
             latency_ms: how long it took.
             error: why it does not count as delivered, or None if it does.
             next_wait_s: seconds until the next attempt; None if there is none.
         """
         now = _now()
-        change: Document = {"updatedAt": now}
+        wanted: Document = {
+            "_id": request_id,
+            "webhook.status": WebhookStatus.PENDING,
+            "finishedAt": delivery.ended_at,  # and not another end, after images were tried again
+        }
+        change: Document = {
+            "updatedAt": now,
+            "webhook.log.$[mine].status": http_status,
+            "webhook.log.$[mine].latencyMs": latency_ms,
+            "webhook.log.$[mine].error": error,
+        }
         if error is None:
             change["webhook.status"] = WebhookStatus.DELIVERED
-        elif next_wait_s is None:
-            change["webhook.status"] = WebhookStatus.FAILED
         else:
-            change["webhook.nextAt"] = now + timedelta(seconds=next_wait_s)
-        entry = {
-            "attempt": attempt,
-            "at": now,
-            "status": http_status,
-            "latencyMs": latency_ms,
-            "error": error,
-        }
+            wanted["webhook.attempts"] = delivery.attempt
+            if next_wait_s is None:
+                change["webhook.status"] = WebhookStatus.FAILED
+            else:
+                change["webhook.nextAt"] = now + timedelta(seconds=next_wait_s)
         with _translated():
             await self._write(
                 "record_delivery",
                 self._requests.update_one,
-                {"_id": request_id, "webhook.status": WebhookStatus.PENDING},
+                wanted,
+                {"$set": change},
+                array_filters=[{"mine.attempt": delivery.attempt, "mine.at": delivery.at}],
+            )
+
+    async def exhaust_delivery(self, request_id: str, attempts: int) -> None:
+        """Give an announcement up whose last attempt was claimed by someone who never came back.
+
+        Args:
+            request_id: whose end was announced.
+            attempts: how many were made.
+        """
+        with _translated():
+            await self._write(
+                "exhaust_delivery",
+                self._requests.update_one,
                 {
-                    "$set": change,
-                    "$push": {"webhook.log": {"$each": [entry], "$slice": -100}},
+                    "_id": request_id,
+                    "webhook.status": WebhookStatus.PENDING,
+                    "webhook.attempts": attempts,
                 },
+                {"$set": {"webhook.status": WebhookStatus.FAILED, "updatedAt": _now()}},
             )
 
     async def replay_webhook(self, request_id: str) -> bool:
@@ -738,21 +846,58 @@ class Ledger:
                 {"$set": {"webhook.status": WebhookStatus.FAILED, "updatedAt": _now()}},
             )
 
-    async def deliveries(self, request_id: str) -> list[Document] | None:
-        """The recorded attempts to announce a request's end; None if there is no request."""
+    async def deliveries(self, request_id: str) -> Document | None:
+        """The attempts to announce a request's end, and when the next one is to be made.
+
+        Returns:
+            ``attempts`` and ``nextAttemptAt``; None if there is no request.
+        """
         with _translated():
-            found = await self._requests.find_one({"_id": request_id}, {"webhook.log": 1})
+            found = await self._requests.find_one({"_id": request_id}, {"webhook": 1})
         if not found:
             return None
-        return [
-            {**entry, "at": iso(entry["at"])}
-            for entry in (found.get("webhook") or {}).get("log", [])
-        ]
+        webhook = found["webhook"] or {"status": None, "log": []}
+        log = webhook["log"]
+        under_way = bool(log) and log[-1]["error"] == UNFINISHED
+        waits = webhook["status"] == WebhookStatus.PENDING and not under_way
+        return {
+            "attempts": [{**entry, "at": iso(entry["at"])} for entry in log],
+            "nextAttemptAt": iso(webhook["nextAt"]) if waits else None,
+        }
+
+    async def failed_webhooks(
+        self, since: datetime, until: datetime, limit: int
+    ) -> list[FailedWebhook]:
+        """Announcements that were given up in a time, those first that were so first."""
+        with _translated():
+            cursor = self._requests.find(
+                {
+                    "webhook.status": WebhookStatus.FAILED,
+                    "updatedAt": {"$gte": since, "$lte": until},
+                },
+                {"updatedAt": 1, "webhook": 1},
+            )
+            cursor = cursor.sort("updatedAt", ASCENDING).limit(limit)
+            return [
+                FailedWebhook(
+                    request_id=found["_id"],
+                    failed_at=found["updatedAt"],
+                    url=found["webhook"]["url"],
+                    attempts=found["webhook"]["attempts"],
+                    error=log[-1]["error"] if (log := found["webhook"]["log"]) else None,
+                )
+                async for found in cursor
+            ]
 
 
 def status_object(found: Document) -> Document:
-    """A request as ``GET /status/{id}`` and webhooks show it."""
+    """A request as ``GET /status/{id}`` and webhooks show it.
+
+    A webhook that does not want to hear of this end is shown as none.
+    """
     webhook = found["webhook"]
+    if webhook and not webhook["status"] and found["status"] not in OPEN_REQUEST:
+        webhook = None
     return {
         "requestId": found["_id"],
         "status": found["status"],
@@ -808,8 +953,25 @@ def _product(request_id: str, number: int, product: NewProduct, options: Documen
     }
 
 
-def _new_webhook(url: str | None) -> Document | None:
-    return {"url": url, "status": None, "attempts": 0, "log": []} if url else None
+def _new_webhook(wanted: Subscription | None) -> Document | None:
+    if not wanted:
+        return None
+    return {
+        "url": wanted.url,
+        "events": [str(event) for event in wanted.events],
+        "secret": wanted.secret.get_secret_value() if wanted.secret else None,
+        "headers": {name: value.get_secret_value() for name, value in wanted.headers.items()},
+        "status": None,
+        "attempts": 0,
+        "log": [],
+    }
+
+
+def _announced(webhook: Document | None, status: RequestStatus, now: datetime) -> Document:
+    """The change that makes the end of a request due to be announced, if that is wanted."""
+    if not webhook or event_type(status) not in webhook["events"]:
+        return {}
+    return {"webhook.status": WebhookStatus.PENDING, "webhook.nextAt": now}
 
 
 def _finish_one(item: _Finish) -> UpdateOne:

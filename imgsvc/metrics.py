@@ -45,6 +45,12 @@ class Metrics:
         self.webhook_attempts = Counter(
             "imgsvc_webhook_attempts", "Webhook posts, by outcome.", ["outcome"], registry=r
         )
+        self.webhooks = Counter(
+            "imgsvc_webhooks",
+            "Webhooks that were delivered or given up.",
+            ["status"],
+            registry=r,
+        )
         self.codec_kills = Counter(
             "imgsvc_codec_worker_kills", "Codec workers killed or lost.", ["reason"], registry=r
         )

@@ -148,7 +148,10 @@ WebhookSecret = Annotated[
     Field(description="whsec_...: signs instead of the service's own secrets. Never shown again."),
 ]
 WebhookHeaders = Annotated[
-    dict[Annotated[str, AfterValidator(_allowed_header)], Annotated[SecretStr, AfterValidator(_sendable)]],
+    dict[
+        Annotated[str, AfterValidator(_allowed_header)],
+        Annotated[SecretStr, AfterValidator(_sendable)],
+    ],
     Field(max_length=10, description="Sent along: Authorization and X-... Never shown again."),
 ]
 

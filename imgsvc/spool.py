@@ -49,12 +49,19 @@ class Spool:
         Raises:
             OSError: the folder cannot be made or locked.
         """
-        self.folder.mkdir(parents=True, mode=0o700)
-        self._lock_file = os.open(self.folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
-        fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        for other in self._root.iterdir():
-            if other != self.folder and other.is_dir():
-                self._sweep(other)
+        self._root.mkdir(parents=True, exist_ok=True)
+        root = os.open(self._root, os.O_RDONLY)
+        try:
+            # One process at a time: a folder that is not locked yet must not look abandoned.
+            fcntl.flock(root, fcntl.LOCK_EX)
+            self.folder.mkdir(mode=0o700)
+            self._lock_file = os.open(self.folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for other in self._root.iterdir():
+                if other != self.folder and other.is_dir():
+                    self._sweep(other)
+        finally:
+            os.close(root)
 
     def close(self) -> None:
         """Remove the folder."""

@@ -18,7 +18,6 @@ from standardwebhooks.webhooks import Webhook
 from imgsvc.model import OPEN_REQUEST, Event, RequestStatus
 from imgsvc.settings import SECRET_PREFIX
 
-
 TEST_EVENT = "webhook.test"
 
 

@@ -97,8 +97,9 @@ class Dealer(Actor):
             self._hands.pop(request_id, None)
         for request_id, call_id in found.items():
             if request_id not in self._hands:
-                self._hands[request_id] = _Hand(request_id, call_id)
+                # Marked first: if that fails now, the request must not look as if it was.
                 await self.parts.ledger.start(request_id)
+                self._hands[request_id] = _Hand(request_id, call_id)
         for gone in self._hands.keys() - found.keys():
             del self._hands[gone]
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import random
 import time
-from datetime import UTC, datetime
 from typing import ClassVar
 
-from imgsvc import backoff, webhooks
+from yarl import URL
+
+from imgsvc import backoff, courier, webhooks
 from imgsvc.actors.base import Done, Later, MailboxActor, Parts, Verdict
-from imgsvc.errors import ServiceError
-from imgsvc.ledger import Delivery
+from imgsvc.courier import Outcome
+from imgsvc.host_lines import HostLines
+from imgsvc.ledger import UNFINISHED, Delivery, PendingDelivery
 from imgsvc.mailboxes import NOTIFY, Facts
 from imgsvc.messages import WebhookJob
-from imgsvc.model import RequestStatus
-
-_GONE = 410
+from imgsvc.model import RequestStatus, WebhookStatus
 
 
 class Notifier(MailboxActor[WebhookJob]):
@@ -27,8 +27,11 @@ class Notifier(MailboxActor[WebhookJob]):
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
         webhook = parts.settings.webhook
-        self._waits = backoff.exponential(webhook.attempts, webhook.delay_ms / 1000)
+        self._waits = webhook.schedule or backoff.exponential(
+            webhook.attempts, webhook.delay_ms / 1000
+        )
         self._secrets = [secret.get_secret_value() for secret in webhook.secrets]
+        self._lines = HostLines(webhook.host_concurrency)
 
     def mailbox(self) -> str:
         """Shared: any replica may announce."""
@@ -39,67 +42,101 @@ class Notifier(MailboxActor[WebhookJob]):
         return self.parts.settings.webhook.concurrency
 
     async def handle(self, job: WebhookJob, facts: Facts) -> Verdict:  # noqa: ARG002
-        """Make one attempt to deliver a webhook.
+        """Make one attempt to deliver a webhook, if one is due and its host has a place.
 
         Twice is safe because each run first claims an attempt in the ledger: a crash between
         the POST and its record costs an attempt and repeats the same ``webhook-id``.
         """
-        settings, ledger = self.parts.settings.webhook, self.parts.ledger
-        delivery = await ledger.claim_delivery(job.request_id, settings.attempts)
+        ledger = self.parts.ledger
+        pending = await ledger.pending_delivery(job.request_id)
+        if pending is None:
+            return Done(event="webhook.void")
+        if pending.wait_s:
+            return Later(job, pending.wait_s, event="webhook.early")
+        made = pending.attempt - 1
+        if made > len(self._waits):
+            await ledger.exhaust_delivery(job.request_id, made)
+            self.parts.metrics.webhooks.labels(WebhookStatus.FAILED).inc()
+            return Done(event="webhook.failed", told={"post": made, "error": UNFINISHED})
+        host = URL(pending.url).authority
+        started = time.monotonic()
+        if wait_s := self._lines.enter(host, started):
+            await ledger.put_off_delivery(job.request_id, pending.attempt, wait_s)
+            return Later(job, wait_s, event="webhook.put_off", told={"host": host})
+        try:
+            return await self._attempt(job, pending)
+        finally:
+            self._lines.leave(host, time.monotonic() - started)
+
+    async def _attempt(self, job: WebhookJob, pending: PendingDelivery) -> Verdict:
+        timeout_s = self.parts.settings.webhook.timeout_s
+        planned_s = backoff.next_wait_s(self._waits, pending.attempt) or 0.0
+        delivery = await self.parts.ledger.claim_delivery(
+            job.request_id, pending.attempt, timeout_s + planned_s
+        )
         if delivery is None:
             return Done(event="webhook.void")
-        started = time.monotonic()
-        status, error, retry_after = await self._post(job, delivery)
-        latency_ms = round((time.monotonic() - started) * 1000)
-        wait_s = None
-        if error and status != _GONE:
-            wait_s = backoff.next_wait_s(
-                self._waits,
-                delivery.attempt,
-                jitter=settings.jitter,
-                rand=random.random(),  # noqa: S311 - spreads retries, no secret
-                retry_after_s=backoff.parse_retry_after(retry_after, datetime.now(UTC)),
-            )
-        await ledger.record_delivery(
+        outcome = await self._post(job, delivery)
+        wait_s = self._wait_s(delivery, outcome)
+        await self.parts.ledger.record_delivery(
             job.request_id,
-            attempt=delivery.attempt,
-            http_status=status,
-            latency_ms=latency_ms,
-            error=error,
+            delivery,
+            http_status=outcome.status,
+            latency_ms=outcome.latency_ms,
+            error=outcome.error,
             next_wait_s=wait_s,
         )
-        outcome = "delivered" if not error else "failed" if wait_s is None else "retried"
-        self.parts.metrics.webhook_attempts.labels(outcome).inc()
-        told = {
-            "result": outcome,
-            "post": delivery.attempt,
-            "status": status,
-            "error": error,
-            "latency_ms": latency_ms,
-        }
-        if wait_s is None:
-            return Done(event="webhook.attempted", told=told)
-        return Later(job, wait_s, event="webhook.attempted", told=told)
+        return self._verdict(job, delivery, outcome, wait_s)
 
-    async def _post(
-        self, job: WebhookJob, delivery: Delivery
-    ) -> tuple[int | None, str | None, str | None]:
-        """The receiver's status, why that is no delivery, and its Retry-After."""
-        now = datetime.now(UTC)
-        kind = webhooks.event_type(RequestStatus(delivery.status["status"]))
-        body = webhooks.payload(kind, now, delivery.status)
-        headers = webhooks.signed_headers(f"msg_{job.request_id}", now, body, self._secrets)
-        try:
-            answer = await self.parts.outbound.post(
-                delivery.url, body, headers, self.parts.settings.webhook.timeout_s
-            )
-        except ServiceError as error:
-            return None, error.code.name, None
-        if 200 <= answer.status < 300:  # noqa: PLR2004 - the definition of success
-            return answer.status, None, None
-        return answer.status, f"status {answer.status}", answer.retry_after
+    async def _post(self, job: WebhookJob, delivery: Delivery) -> Outcome:
+        event = webhooks.event_type(RequestStatus(delivery.status["status"]))
+        return await courier.deliver(
+            self.parts.outbound,
+            delivery.url,
+            message_id=f"msg_{job.request_id}",
+            body=webhooks.payload(
+                event, delivery.ended_at, delivery.status, webhooks.links(job.request_id)
+            ),
+            secrets=[delivery.secret] if delivery.secret else self._secrets,
+            headers=delivery.headers,
+            timeout_s=self.parts.settings.webhook.timeout_s,
+        )
+
+    def _wait_s(self, delivery: Delivery, outcome: Outcome) -> float | None:
+        if outcome.is_final:
+            return None
+        return backoff.next_wait_s(
+            self._waits,
+            delivery.attempt,
+            jitter=self.parts.settings.webhook.jitter,
+            rand=random.random(),  # noqa: S311 - spreads retries, no secret
+            retry_after_s=outcome.retry_after_s,
+        )
+
+    def _verdict(
+        self, job: WebhookJob, delivery: Delivery, outcome: Outcome, wait_s: float | None
+    ) -> Verdict:
+        told = {
+            "post": delivery.attempt,
+            "host": URL(delivery.url).authority,
+            "status": outcome.status,
+            "error": outcome.error,
+            "latency_ms": outcome.latency_ms,
+        }
+        metrics = self.parts.metrics
+        if wait_s is not None:
+            metrics.webhook_attempts.labels("retried").inc()
+            return Later(job, wait_s, event="webhook.retried", told={**told, "wait_s": wait_s})
+        if outcome.error:
+            metrics.webhook_attempts.labels("failed").inc()
+            metrics.webhooks.labels(WebhookStatus.FAILED).inc()
+            return Done(event="webhook.failed", told=told)
+        metrics.webhook_attempts.labels("delivered").inc()
+        metrics.webhooks.labels(WebhookStatus.DELIVERED).inc()
+        return Done(event="webhook.delivered", told=told)
 
     async def give_up(self, job: WebhookJob, reason: str) -> None:
         """Record that the announcement failed; left pending, it would come back for ever."""
         self.log.error("webhook.given_up", reason=reason)
         await self.parts.ledger.abandon_webhook(job.request_id)
+        self.parts.metrics.webhooks.labels(WebhookStatus.FAILED).inc()

@@ -78,14 +78,6 @@ async def images(request: web.Request) -> web.Response:
     return answers.json({"images": page, "nextCursor": next_cursor})
 
 
-async def deliveries(request: web.Request) -> web.Response:
-    """The recorded attempts to announce the request's end."""
-    attempts = await request.app[keys.LEDGER].deliveries(request.match_info["id"])
-    if attempts is None:
-        raise _no_such_request()
-    return answers.json({"attempts": attempts})
-
-
 async def requests(request: web.Request) -> web.Response:
     """A page of requests, newest first."""
     wanted = problems.query(RequestsQuery, request)
@@ -190,12 +182,8 @@ def _report_image(image: Document, note: str | None) -> report.ReportImage:
 async def _status(request: web.Request) -> Document:
     found = await request.app[keys.LEDGER].status(request.match_info["id"])
     if found is None:
-        raise _no_such_request()
+        raise problems.no_such_request()
     return found
-
-
-def _no_such_request() -> ServiceError:
-    return ServiceError(ErrorCode.NOT_FOUND, "There is no request with this id.")
 
 
 def _image(row: Document, index: int, image: Document) -> Document:

@@ -11,7 +11,7 @@ from imgsvc.bucket import Bucket
 from imgsvc.ledger import Ledger
 from imgsvc.mailboxes import Mailboxes
 from imgsvc.metrics import Metrics
-from imgsvc.net import Guard
+from imgsvc.net import Outbound
 from imgsvc.settings import Settings
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -28,7 +28,7 @@ SETTINGS = web.AppKey("settings", Settings)
 LEDGER = web.AppKey("ledger", Ledger)
 MAILBOXES = web.AppKey("mailboxes", Mailboxes)
 BUCKET = web.AppKey("bucket", Bucket)
-GUARD = web.AppKey("guard", Guard)
+OUTBOUND = web.AppKey("outbound", Outbound)
 METRICS = web.AppKey("metrics", Metrics)
 HEALTH = web.AppKey("health", Health)
 POLICIES: web.AppKey[Mapping[Any, str]] = web.AppKey("policies", Mapping)

@@ -9,8 +9,9 @@ from typing import Literal
 from aiohttp import web
 from pydantic import BaseModel
 
-from imgsvc.http import answers, api, keys, openapi, ops, schemas
+from imgsvc.http import answers, api, keys, openapi, ops, schemas, webhooks
 from imgsvc.http.keys import Handler
+from imgsvc.model import Receiver
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +93,30 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "GET",
         "/api/requests/{id}/deliveries",
-        api.deliveries,
+        webhooks.deliveries,
         "The attempts to deliver a request's webhook",
         {200: schemas.Deliveries},
         (404, 429, 503),
         limit="read",
+    ),
+    Route(
+        "POST",
+        "/api/requests/{id}/deliveries/replay",
+        webhooks.replay,
+        "Send a request's webhook once more, with the same id",
+        {202: schemas.Replayed},
+        (404, 409, 429, 503),
+        limit="upload",
+    ),
+    Route(
+        "POST",
+        "/api/webhooks/test",
+        webhooks.test,
+        "Send a signed webhook.test and tell what happened",
+        {200: schemas.TestDelivery},
+        (400, 408, 413, 415, 422, 429, 503),
+        body={"application/json": Receiver},
+        limit="upload",
     ),
     Route(
         "GET",

@@ -8,7 +8,13 @@ from typing import Annotated, Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from imgsvc.model import ImageStatus, Recipe, RequestStatus, WebhookStatus
+from imgsvc.model import (
+    ImageStatus,
+    Recipe,
+    RequestStatus,
+    Subscription,
+    WebhookStatus,
+)
 
 Text = Annotated[str, Field(min_length=1, max_length=500)]
 Cursor = Annotated[str | None, Field(description="`nextCursor` of the page before.")]
@@ -39,6 +45,9 @@ class Upload(_Strict):
     webhook_url: Annotated[
         str | None, Field(description="Told by a signed POST when the request has ended.")
     ] = None
+    webhook: Annotated[
+        Subscription | None, Field(description="Instead of webhookUrl, to choose more.")
+    ] = None
     options: Recipe = Recipe()
 
 
@@ -53,6 +62,7 @@ class Form(_Shape):
         ),
     ]
     webhook_url: str | None = None
+    webhook: Annotated[str | None, Field(description="`webhook` as JSON.")] = None
     options: Annotated[str | None, Field(description="`options` as JSON.")] = None
 
 
@@ -60,6 +70,9 @@ class CsvQuery(_Shape):
     """What goes beside a text/csv body."""
 
     webhook_url: str | None = None
+    webhook: Annotated[
+        str | None, Field(description="`webhook` as JSON, without secret and headers.")
+    ] = None
     options: Annotated[str | None, Field(description="`options` as JSON.")] = None
 
 
@@ -170,14 +183,34 @@ class Attempt(_Shape):
     attempt: int
     at: datetime
     status: int | None
-    latency_ms: int
-    error: str | None
+    latency_ms: int | None
+    error: Annotated[
+        str | None,
+        Field(description="null: delivered. UNFINISHED: under way, or lost with its replica."),
+    ]
 
 
 class Deliveries(_Shape):
-    """All recorded attempts."""
+    """The last 100 attempts, oldest first."""
 
     attempts: list[Attempt]
+    next_attempt_at: datetime | None
+
+
+class Replayed(_Shape):
+    """The webhook will be sent once more, in a new cycle of attempts."""
+
+    request_id: str
+    webhook: Webhook
+
+
+class TestDelivery(_Shape):
+    """What came of a test."""
+
+    delivered: bool
+    status: Annotated[int | None, Field(description="Of the receiver's answer, if it gave one.")]
+    latency_ms: int
+    error: str | None
 
 
 class Health(_Shape):

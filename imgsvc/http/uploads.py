@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any, TypeVar
 
 from aiohttp import BodyPartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
+from pydantic import BaseModel
 
 from imgsvc import report
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.http import keys, problems
 from imgsvc.http.schemas import CsvQuery, Product, Upload
 from imgsvc.ledger import NewProduct, NewRequest
-from imgsvc.model import Recipe
+from imgsvc.model import Recipe, Subscription
 from imgsvc.net import Guard
 from imgsvc.settings import Http
 
 _CHUNK = 64 * 1024
-_FORM_FIELDS = ("file", "webhookUrl", "options")
+_FORM_FIELDS = ("file", "webhookUrl", "webhook", "options")
 _LARGE = 256 * 1024  # from here on validating takes long enough to be done beside the loop
+
+_SMALL = 64 * 1024
+
+M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 
 
 async def read(request: web.Request) -> NewRequest:
@@ -31,16 +37,34 @@ async def read(request: web.Request) -> NewRequest:
             UNSUPPORTED_MEDIA_TYPE or REQUEST_TIMEOUT.
     """
     settings = request.app[keys.SETTINGS].http
-    try:
-        async with asyncio.timeout(settings.body_timeout_s):
-            form = await _form(request, settings.body_limit_bytes)
-    except TimeoutError:
-        raise ServiceError(ErrorCode.REQUEST_TIMEOUT) from None
-    reader = _Reader(settings, request.app[keys.GUARD], request[keys.CALL_ID])
+    form = await _in_time(_form(request, settings.body_limit_bytes), settings)
+    reader = _Reader(settings, request.app[keys.OUTBOUND].guard, request[keys.CALL_ID])
     body = form.get("file", b"")
     if len(body) > _LARGE:
         return await asyncio.to_thread(reader.request, request.content_type, form)
     return reader.request(request.content_type, form)
+
+
+async def read_json(shape: type[M], request: web.Request) -> M:
+    """A small JSON body as ``shape``.
+
+    Raises:
+        ServiceError: INVALID_JSON, VALIDATION_FAILED, BODY_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE or
+            REQUEST_TIMEOUT.
+    """
+    if request.content_type != "application/json":
+        raise ServiceError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, "Send application/json.")
+    settings = request.app[keys.SETTINGS].http
+    body = await _in_time(_collect(_pieces(request), _SMALL), settings)
+    return problems.validated(shape, None, json=body)
+
+
+async def _in_time(reading: Awaitable[T], settings: Http) -> T:
+    try:
+        async with asyncio.timeout(settings.body_timeout_s):
+            return await reading
+    except TimeoutError:
+        raise ServiceError(ErrorCode.REQUEST_TIMEOUT) from None
 
 
 async def _form(request: web.Request, limit: int) -> dict[str, bytes]:
@@ -112,36 +136,58 @@ class _Reader:
     def request(self, content_type: str, form: dict[str, bytes]) -> NewRequest:
         if content_type == "application/json":
             upload = problems.validated(Upload, None, json=form["file"])
-            webhook_url, recipe = upload.webhook_url, upload.options
+            recipe = upload.options
+            webhook = self._webhook(upload.webhook, upload.webhook_url)
             products = [
                 (["products", i], _new(product)) for i, product in enumerate(upload.products)
             ]
         else:
-            products, webhook_url, recipe = self._from_csv(form)
-        self._check(products, webhook_url)
+            recipe = self._beside(form, "options", Recipe) or Recipe()
+            chosen = self._beside(form, "webhook", Subscription)
+            webhook_url = form.get("webhookUrl", b"").decode(errors="replace") or None
+            webhook = self._webhook(chosen, webhook_url)
+            if content_type == "text/csv" and chosen and (chosen.secret or chosen.headers):
+                self._refuse(
+                    ["webhook"],
+                    "secret and headers do not belong into an address, which proxies write into "
+                    "their logs; send a form or JSON",
+                )
+            products = self._rows(form["file"])
+        self._check(products)
         if self._errors:
             raise problems.invalid(self._errors)
-        return NewRequest([p for _, p in products], recipe, webhook_url, self._call_id)
+        return NewRequest([p for _, p in products], recipe, webhook, self._call_id)
 
-    def _from_csv(
-        self, form: dict[str, bytes]
-    ) -> tuple[list[tuple[list[Any], NewProduct]], str | None, Recipe]:
-        recipe = Recipe()
-        if "options" in form:
-            try:
-                recipe = problems.validated(Recipe, None, json=form["options"])
-            except ServiceError as error:
-                inner = error.errors or [{"loc": [], "msg": error.detail}]
-                self._errors += [{**e, "loc": ["options", *e["loc"]]} for e in inner]
-        webhook_url = form.get("webhookUrl", b"").decode(errors="replace") or None
-        rows = report.parse(form["file"], max_rows=self._settings.max_products)
-        products: list[tuple[list[Any], NewProduct]] = [
+    def _beside(self, form: dict[str, bytes], name: str, shape: type[M]) -> M | None:
+        """A field that holds JSON beside a CSV; None if it is not there or wrong."""
+        if name not in form:
+            return None
+        try:
+            return problems.validated(shape, None, json=form[name])
+        except ServiceError as error:
+            inner = error.errors or [{"loc": [], "msg": error.detail}]
+            self._errors += [{**e, "loc": [name, *e["loc"]]} for e in inner]
+            return None
+
+    def _webhook(self, chosen: Subscription | None, url: str | None) -> Subscription | None:
+        if chosen and url is not None:
+            self._refuse(["webhook"], "give webhook or webhookUrl, not both")
+        if chosen:
+            self._check_url(["webhook", "url"], chosen.url)
+            return chosen
+        if url is None:
+            return None
+        self._check_url(["webhookUrl"], url)
+        return Subscription(url=url)
+
+    def _rows(self, csv: bytes) -> list[tuple[list[Any], NewProduct]]:
+        rows = report.parse(csv, max_rows=self._settings.max_products)
+        return [
             (["line", row.line], NewProduct(row.serial_number, row.product_name, row.urls))
             for row in rows
         ]
-        return products, webhook_url, recipe
 
-    def _check(self, products: list[tuple[list[Any], NewProduct]], webhook_url: str | None) -> None:
+    def _check(self, products: list[tuple[list[Any], NewProduct]]) -> None:
         settings = self._settings
         if len(products) > settings.max_products:
             self._refuse(
@@ -156,8 +202,6 @@ class _Reader:
                 f"{total} images are more than the {settings.max_images} allowed in one request; "
                 "split them into several uploads",
             )
-        if webhook_url is not None:
-            self._check_url(["webhookUrl"], webhook_url)
         for loc, product in products:
             if len(self._errors) >= problems.MAX_ERRORS:
                 return

@@ -36,13 +36,16 @@ SHARED = {mailboxes.FETCH, mailboxes.NOTIFY, mailboxes.DEAD}
 JSON = dict[str, Any]
 
 
-async def check(stack: Stack, posted: Sequence[Posted], within_s: float = 30.0) -> list[str]:
+async def check(
+    stack: Stack, posted: Sequence[Posted], within_s: float = 30.0, health_s: float = HEALTH_S
+) -> list[str]:
     """Wait until the work is done, then judge.
 
     Args:
         stack: with at least one replica at work.
         posted: all uploads since the last check.
         within_s: how long the work may take; what is not done then is a violation.
+        health_s: how long a replica may take to say that it lives.
 
     Returns:
         One line for each violation.
@@ -72,7 +75,7 @@ async def check(stack: Stack, posted: Sequence[Posted], within_s: float = 30.0) 
     violations += await _rest(stack, within_s)
     for replica in stack.replicas:
         if replica.at_work:
-            violations += await judge_size(replica)
+            violations += await _judge_replica(replica, health_s)
     stack.settled.update(requests)
     return violations
 
@@ -281,7 +284,7 @@ async def _left_in_stream(stack: Stack, key: str, live: set[str]) -> AsyncIterat
         yield f"I5 {key}: a lane of a replica that is gone"
 
 
-async def judge_size(replica: Replica) -> list[str]:
+async def _judge_replica(replica: Replica, health_s: float) -> list[str]:
     """I6 at this moment."""
     process = psutil.Process(replica.process.pid)
     violations = []
@@ -291,6 +294,6 @@ async def judge_size(replica: Replica) -> list[str]:
         violations.append(f"I6 {replica.name}: {files} open files")
     started = time.monotonic()
     await replica.call("GET", "/healthz")
-    if (latency_s := time.monotonic() - started) > HEALTH_S:
+    if (latency_s := time.monotonic() - started) > health_s:
         violations.append(f"I6 {replica.name}: /healthz took {latency_s:.2f} s")
     return violations

@@ -11,11 +11,11 @@ from imgsvc import mailboxes
 from imgsvc.messages import ImageJob, WebhookJob
 from imgsvc.settings import Redis
 from tests.chaos.album import MISSING, picture
+from tests.chaos.proxy import BucketFault, LedgerFault
 from tests.chaos.replicas import operate
 from tests.chaos.scene import Scene
 from tests.chaos.stack import post
 from tests.chaos.world import Gate, Posted
-from tests.integration.proxy import between
 from tests.support import wait_until
 
 Scenario = Callable[[Scene], Awaitable[None]]
@@ -67,6 +67,18 @@ async def _busy(_: web.Request) -> web.Response:
     return web.Response(status=503, headers={"Retry-After": "60"})  # ten times the plan are heard
 
 
+async def a_receiver_that_is_busy_with_another(scene: Scene) -> None:
+    """Two webhooks for a host that is sent one at a time, and that hangs."""
+    gate = Gate(_fine)
+    scene.receiver.script = [gate.pass_through]
+    await scene.dies_at_work(
+        scene.upload([picture(19)]),
+        scene.upload([picture(20)]),
+        IMGSVC_WEBHOOK__HOST_CONCURRENCY="1",
+    )
+    gate.open()
+
+
 async def a_replica_that_is_silent(scene: Scene) -> None:
     """The other replica pauses with an image in hand, and wakes up when it was taken over."""
     posted = scene.upload([picture(7), picture(8)])
@@ -99,19 +111,16 @@ async def a_client_that_is_counted(scene: Scene) -> None:
 
 async def a_ledger_whose_answer_is_lost(scene: Scene) -> None:
     """The request is written, but the replica does not learn it and takes it back."""
-    async with between(scene.stack.servers.mongo.port) as ledger:
-        ledger.lose_reply_to = b"\x02insert\0\x09\0\0\0requests\0"
-        await scene.dies_at_work(
-            scene.upload([picture(11)]), MONGO_URI=f"mongodb://127.0.0.1:{ledger.port}/"
-        )
-        assert ledger.lost.is_set()
+    scene.stack.ledger.harm_once(LedgerFault.UNANSWERED, after=1)  # which inserts the products
+    await scene.dies_at_work(scene.upload([picture(11)]))
+    assert scene.stack.ledger.harmed
 
 
 async def a_replica_that_comes_too_late(scene: Scene) -> None:
     """It pauses in the middle of storing an object, which another one then stores."""
     posted = scene.upload([picture(12)])
     gcs = scene.stack.gcs
-    gcs.stall_next()
+    gcs.harm_once(BucketFault.STALL)
     await scene.bystander_pauses()
     victim = await scene.victim_starts()
     await post(victim, posted)
@@ -305,6 +314,7 @@ SCENARIOS: dict[Scenario, tuple[str, ...]] = {
     an_origin_that_is_busy_once: ("redis.later",),
     a_receiver_that_fails_once: ("ledger.record_delivery", "redis.later"),
     a_webhook_that_waits: ("redis.promote",),
+    a_receiver_that_is_busy_with_another: ("ledger.put_off_delivery",),
     a_replica_that_is_silent: ("redis.reclaim",),
     a_replica_that_leaves: ("redis.reclaim",),
     a_client_that_is_counted: ("redis.take_token",),

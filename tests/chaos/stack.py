@@ -1,4 +1,4 @@
-"""Everything that replicas of one service share: servers, a bucket's proxy, the outside world."""
+"""Everything that replicas of one service share: servers, proxies before them, the outside world."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 import aiohttp
 import redis.asyncio
 from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.backoff import ConstantBackoff
 
 from imgsvc.embedded import EmbeddedServers
 from tests.chaos.album import Picture
-from tests.chaos.proxy import BucketProxy, before_bucket
+from tests.chaos.proxy import BucketProxy, LedgerProxy, serving
 from tests.chaos.replicas import Replica, inherited
 from tests.chaos.world import Album, Posted, Witness
 from tests.conftest import SECRET
@@ -31,6 +31,7 @@ class Stack:
         number: which of Redis' databases.
         folder: for logs and spools.
         gcs: the way to the bucket.
+        ledger: the way to MongoDB.
         origin: where the pictures are.
         session: to call replicas with.
         settings: environment variables for all replicas, over those made here.
@@ -44,6 +45,7 @@ class Stack:
         *,
         folder: Path,
         gcs: BucketProxy,
+        ledger: LedgerProxy,
         origin: Album,
         session: aiohttp.ClientSession,
         settings: dict[str, str],
@@ -51,6 +53,7 @@ class Stack:
         self.servers = servers
         self.folder = folder
         self.gcs = gcs
+        self.ledger = ledger
         self.origin = origin
         self.session = session
         self.bucket = name
@@ -62,7 +65,7 @@ class Stack:
             port=endpoints.redis_port,
             db=number,
             decode_responses=True,
-            retry=Retry(NoBackoff(), 0),
+            retry=Retry(ConstantBackoff(0.2), 10),
             socket_timeout=5,
         )
         self.environment = {
@@ -71,7 +74,7 @@ class Stack:
             "IMGSVC_REDIS__DB": str(number),
             "IMGSVC_REDIS__HEARTBEAT_S": "1",
             "IMGSVC_REDIS__RECONCILE_S": "1",
-            "MONGO_URI": endpoints.mongo_uri,
+            "MONGO_URI": ledger.uri,
             "IMGSVC_MONGO__DATABASE": self.bucket,
             "STORAGE_EMULATOR_HOST": gcs.url,
             "GCP_BUCKET_NAME": self.bucket,
@@ -80,6 +83,7 @@ class Stack:
             "IMGSVC_NET__ALLOW": '["127.0.0.0/8"]',
             "IMGSVC_WEBHOOK__SECRETS": f'["{SECRET}"]',
             "IMGSVC_WEBHOOK__DELAY_MS": "50",
+            "IMGSVC_WEBHOOK__TIMEOUT_S": "3",  # so long is an attempt waited for that was cut off
             "IMGSVC_RATELIMIT__ENABLED": "false",
             **settings,
         }
@@ -151,7 +155,8 @@ async def service(
     folder = parent / name
     folder.mkdir()
     async with (
-        before_bucket(servers.gcs.port) as gcs,
+        serving(BucketProxy(servers.gcs.port)) as gcs,
+        serving(LedgerProxy(servers.mongo.port)) as ledger,
         origin or Album() as running,
         aiohttp.ClientSession() as session,
     ):
@@ -161,6 +166,7 @@ async def service(
             number,
             folder=folder,
             gcs=gcs,
+            ledger=ledger,
             origin=running,
             session=session,
             settings=settings,
@@ -169,4 +175,5 @@ async def service(
             yield stack
         finally:
             gcs.heal()
+            ledger.heal()
             await asyncio.shield(stack.stop())

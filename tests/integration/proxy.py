@@ -25,7 +25,8 @@ class Proxy:
         self.lost = asyncio.Event()
 
     def release(self) -> None:
-        """Let go on what is held."""
+        """Let go on what is held; set ``hold`` first if something is to be held after it."""
+        self.held.clear()
         self._released.set()
 
     def cut(self) -> None:
@@ -55,6 +56,7 @@ class Proxy:
                     while chunk := await from_client.read(1 << 20):
                         if self.hold and self.hold in chunk:
                             self.hold = None
+                            self._released.clear()
                             self.held.set()
                             await self._released.wait()
                         if self.lose_reply_to and self.lose_reply_to in chunk:

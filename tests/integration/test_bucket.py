@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import urllib.parse
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -12,12 +13,14 @@ from typing import Any
 import aiohttp
 import google_crc32c
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from yarl import URL
 
 from imgsvc.bucket import Bucket, Stored
 from imgsvc.embedded import EmbeddedServers
 from imgsvc.errors import ErrorCode, ServiceError
-from imgsvc.settings import Gcs, Settings
+from imgsvc.settings import Gcs, Settings, SettingsError
 from tests.integration.proxy import between
 
 NAME = "request/0-1.jpg"
@@ -190,3 +193,44 @@ async def test_addresses_come_in_order_and_lead_to_where_the_operator_says(
         "https://cdn.example.com/images/r/1-0.jpg",
         "https://cdn.example.com/images/r/0%20%C3%A4.png",
     ]
+
+
+@pytest.fixture
+def key_base64() -> str:
+    """A service account's key, as Google hands them out; the account exists nowhere."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    account = {
+        "type": "service_account",
+        "project_id": "a-project",
+        "private_key_id": "1",
+        "private_key": pem.decode(),
+        "client_email": "imgsvc@a-project.iam.gserviceaccount.com",
+        "token_uri": "http://127.0.0.1:9/token",
+    }
+    return base64.b64encode(json.dumps(account).encode()).decode()
+
+
+async def test_signed_addresses_name_the_account_and_end(
+    make: Callable[..., Bucket], key_base64: str, file: Path
+) -> None:
+    plain = make()
+    await plain.ensure()
+    await stored(plain, file)
+    signing = make(key_base64=key_base64, signed_urls=True, signed_url_ttl_s=600)
+    (address,) = await signing.urls([NAME])
+    url = URL(address)
+    assert url.path.endswith(f"/{NAME}")
+    assert url.query["X-Goog-Algorithm"] == "GOOG4-RSA-SHA256"
+    assert url.query["X-Goog-Expires"] == "600"
+    assert url.query["X-Goog-Credential"].startswith("imgsvc@a-project.iam.gserviceaccount.com/")
+    assert len(bytes.fromhex(url.query["X-Goog-Signature"])) == 256
+
+
+def test_signing_without_a_key_stops_the_start(make: Callable[..., Bucket]) -> None:
+    with pytest.raises(SettingsError, match=r"gcs\.signed_urls.*GCP_KEY_BASE64"):
+        make(signed_urls=True)

@@ -15,26 +15,27 @@ from pymongo import AsyncMongoClient
 
 from imgsvc.embedded import EmbeddedServers
 from imgsvc.errors import ErrorCode, ServiceError
-from imgsvc.ledger import Completed, Failed, Ledger, NewProduct, NewRequest
-from imgsvc.model import Recipe, WebhookStatus
+from imgsvc.ledger import Completed, Delivery, Failed, Ledger, NewProduct, NewRequest
+from imgsvc.model import Event, Recipe, Subscription
 from imgsvc.settings import Mongo, Settings
 from tests.integration.proxy import Proxy, between
 
 FAILED = Failed(ErrorCode.FETCH_STATUS, "The origin answered with status 404.")
 HOOK = "https://example.com/hook"
+TO_HOOK = Subscription(url=HOOK)
 
 
 def completed(output: str = "out.jpg", bytes_out: int = 4) -> Completed:
     return Completed(output, "crc", 10, bytes_out, "jpeg", 3, 2, "encoded")
 
 
-def new_request(*images: int, webhook_url: str | None = HOOK, **more: Any) -> NewRequest:
+def new_request(*images: int, webhook: Subscription | None = TO_HOOK, **more: Any) -> NewRequest:
     """A request with one product for each number of images given."""
     products = [
         NewProduct(f"S{n}", f"Product {n}", [f"https://example.com/{n}-{i}" for i in range(count)])
         for n, count in enumerate(images)
     ]
-    return NewRequest(products, Recipe(quality=50), webhook_url, **more)
+    return NewRequest(products, Recipe(quality=50), webhook, **more)
 
 
 @pytest.fixture
@@ -62,8 +63,7 @@ async def ledger(connect: Callable[[], Ledger]) -> Ledger:
     return made
 
 
-@pytest.fixture
-async def bad_network(
+async def _bad_network(
     mongo: Mongo, servers: EmbeddedServers
 ) -> AsyncIterator[tuple[Proxy, Ledger]]:
     """A ledger of another replica, and the network between it and MongoDB."""
@@ -73,6 +73,10 @@ async def bad_network(
         await made.check()
         yield proxy, made
         await asyncio.to_thread(made.close)  # it waits for answers that pass through here
+
+
+bad_network = pytest.fixture(_bad_network, name="bad_network")
+another_bad_network = pytest.fixture(_bad_network, name="another_bad_network")
 
 
 @pytest.fixture
@@ -391,6 +395,33 @@ async def test_several_replicas_complete_a_request_once_with_exact_numbers(
         assert (status["status"], status["bytesIn"]) == ("COMPLETED", 60)
 
 
+async def test_replicas_that_close_a_product_together_count_it_once(
+    ledger: Ledger,
+    bad_network: tuple[Proxy, Ledger],
+    another_bad_network: tuple[Proxy, Ledger],
+    started: Callable[..., Awaitable[str]],
+) -> None:
+    request_id = await started(2, 1)
+    (network, one), (another_network, another) = bad_network, another_bad_network
+    network.hold = another_network.hold = b"closed"  # each has ended its image
+    first = asyncio.create_task(one.finish(request_id, 0, 0, completed()))
+    second = asyncio.create_task(another.finish(request_id, 0, 1, completed()))
+    await asyncio.gather(network.held.wait(), another_network.held.wait())
+    another_network.hold = b"closed"  # the other sees that the product is closed
+    another_network.release()
+    await another_network.held.wait()
+    network.hold = b"processedImages"  # the one was quicker, and has yet to count
+    network.release()
+    await network.held.wait()
+    another_network.release()
+    await second
+    network.release()
+    await first
+    status = await known(ledger, request_id)
+    assert (status["processedImages"], status["processedProducts"]) == (2, 1)
+    assert (status["status"], status["bytesIn"]) == ("PROCESSING", 20)
+
+
 async def test_a_replica_that_counts_late_does_not_count_twice(
     ledger: Ledger, bad_network: tuple[Proxy, Ledger], started: Callable[..., Awaitable[str]]
 ) -> None:
@@ -451,12 +482,12 @@ async def test_what_is_not_finished_cannot_be_completed(
 async def test_a_request_without_a_webhook_ends_with_nothing_due(
     ledger: Ledger, started: Callable[..., Awaitable[str]]
 ) -> None:
-    request_id = await started(1, webhook_url=None)
+    request_id = await started(1, webhook=None)
     assert not await ledger.finish(request_id, 0, 0, completed())
     status = await known(ledger, request_id)
     assert (status["status"], status["webhook"]) == ("COMPLETED", None)
     assert await ledger.due_webhooks(10) == {}
-    assert await ledger.deliveries(request_id) == []
+    assert await ledger.deliveries(request_id) == {"attempts": [], "nextAttemptAt": None}
 
 
 # Webhooks.
@@ -475,33 +506,98 @@ async def test_a_webhook_is_due_from_the_end_of_its_request(
 ) -> None:
     request_id = await started(1, call_id="the call")
     assert await ledger.due_webhooks(10) == {}
-    assert await ledger.claim_delivery(request_id, 5) is None
+    assert await ledger.pending_delivery(request_id) is None
+    assert await ledger.claim_delivery(request_id, 1, 60) is None
     await ledger.finish(request_id, 0, 0, completed())
     assert await ledger.due_webhooks(10) == {request_id: "the call"}
 
 
-async def test_claims_at_once_never_exceed_the_attempts(
+async def test_an_end_that_nobody_wants_to_hear_of_is_not_announced(
+    ledger: Ledger, started: Callable[..., Awaitable[str]]
+) -> None:
+    only_bad_news = Subscription(url=HOOK, events=(Event.PARTIAL, Event.FAILED))
+    well, badly = [await started(1, webhook=only_bad_news) for _ in range(2)]
+    assert (await known(ledger, well))["webhook"] == {"status": "PENDING", "attempts": 0}
+    assert not await ledger.finish(well, 0, 0, completed())
+    assert await ledger.finish(badly, 0, 0, FAILED)
+    assert list(await ledger.due_webhooks(10)) == [badly]
+    assert (await known(ledger, well))["webhook"] is None
+    assert not await ledger.replay_webhook(well)
+
+
+async def claim(ledger: Ledger, request_id: str, attempt: int, lost_after_s: float = 0) -> Delivery:
+    claimed = await ledger.claim_delivery(request_id, attempt, lost_after_s)
+    assert claimed
+    return claimed
+
+
+async def record(
+    ledger: Ledger, request_id: str, claimed: Delivery, error: str | None, next_wait_s: float | None
+) -> None:
+    await ledger.record_delivery(
+        request_id,
+        claimed,
+        http_status=500 if error else 204,
+        latency_ms=12,
+        error=error,
+        next_wait_s=next_wait_s,
+    )
+
+
+async def log(ledger: Ledger, request_id: str) -> list[dict[str, Any]]:
+    found = await ledger.deliveries(request_id)
+    assert found
+    attempts: list[dict[str, Any]] = found["attempts"]
+    return attempts
+
+
+async def test_of_claims_at_once_one_gets_the_attempt(
     connect: Callable[[], Ledger], ledger: Ledger, ended: str
 ) -> None:
     replicas = [ledger, connect()]
-    claims = await asyncio.gather(*(r.claim_delivery(ended, 5) for r in replicas * 10))
-    attempts = [claim.attempt for claim in claims if claim]
-    assert sorted(attempts) == [1, 2, 3, 4, 5]
+    claims = await asyncio.gather(*(r.claim_delivery(ended, 1, 0) for r in replicas * 10))
+    assert sum(1 for claimed in claims if claimed) == 1
+    assert len(await log(ledger, ended)) == 1
 
 
-async def test_a_claim_says_what_to_send_where(ledger: Ledger, ended: str) -> None:
-    claim = await ledger.claim_delivery(ended, 5)
-    assert claim
-    assert (claim.attempt, claim.url) == (1, HOOK)
-    assert claim.status == await known(ledger, ended)
+async def test_a_claim_says_what_to_send_where(
+    ledger: Ledger, started: Callable[..., Awaitable[str]]
+) -> None:
+    secret = SecretStr("whsec_" + "A" * 32)
+    webhook = Subscription(url=HOOK, secret=secret, headers={"X-A": SecretStr("hunter2")})
+    request_id = await started(1, webhook=webhook)
+    await ledger.finish(request_id, 0, 0, completed())
+    pending = await ledger.pending_delivery(request_id)
+    assert pending
+    assert (pending.attempt, pending.url, pending.wait_s) == (1, HOOK, 0)
+    claimed = await claim(ledger, request_id, 1)
+    assert (claimed.attempt, claimed.url) == (1, HOOK)
+    assert claimed.status == await known(ledger, request_id)
+    assert (claimed.secret, claimed.headers) == (secret.get_secret_value(), {"X-A": "hunter2"})
+    assert "hunter2" not in repr(claimed)
+    assert "whsec_" not in repr(claimed)
+
+
+async def test_while_an_attempt_is_under_way_no_other_is_due(ledger: Ledger, ended: str) -> None:
+    await claim(ledger, ended, 1, lost_after_s=60)
+    assert await ledger.due_webhooks(10) == {}
+    pending = await ledger.pending_delivery(ended)
+    assert pending
+    assert (pending.attempt, 50 < pending.wait_s <= 60) == (2, True)
+    assert await ledger.claim_delivery(ended, 2, 60) is None
+    found = await ledger.deliveries(ended)
+    assert found
+    assert found["nextAttemptAt"] is None
+    (entry,) = found["attempts"]
+    assert (entry["status"], entry["latencyMs"], entry["error"]) == (None, None, "UNFINISHED")
 
 
 async def test_a_last_attempt_that_never_came_back_fails_the_webhook(
     ledger: Ledger, ended: str
 ) -> None:
-    assert await ledger.claim_delivery(ended, 1)
+    await claim(ledger, ended, 1)
     assert (await known(ledger, ended))["webhook"] == {"status": "PENDING", "attempts": 1}
-    assert await ledger.claim_delivery(ended, 1) is None
+    await ledger.exhaust_delivery(ended, 1)
     assert (await known(ledger, ended))["webhook"] == {"status": "FAILED", "attempts": 1}
     assert await ledger.due_webhooks(10) == {}
 
@@ -513,18 +609,12 @@ async def test_a_last_attempt_that_never_came_back_fails_the_webhook(
 async def test_what_came_of_an_attempt_is_recorded(
     ledger: Ledger, ended: str, error: str | None, next_wait_s: float | None, expected: str
 ) -> None:
-    claim = await ledger.claim_delivery(ended, 5)
-    assert claim
-    await ledger.record_delivery(
-        ended,
-        attempt=claim.attempt,
-        http_status=500 if error else 204,
-        latency_ms=12,
-        error=error,
-        next_wait_s=next_wait_s,
-    )
+    before = datetime.now(UTC)
+    await record(ledger, ended, await claim(ledger, ended, 1), error, next_wait_s)
     assert (await known(ledger, ended))["webhook"] == {"status": expected, "attempts": 1}
-    (entry,) = await ledger.deliveries(ended) or []
+    found = await ledger.deliveries(ended)
+    assert found
+    (entry,) = found["attempts"]
     assert entry.pop("at").endswith("Z")
     assert entry == {
         "attempt": 1,
@@ -533,26 +623,86 @@ async def test_what_came_of_an_attempt_is_recorded(
         "error": error,
     }
     assert await ledger.due_webhooks(10) == {}, "not (yet) again"
-    can_go_on = await ledger.claim_delivery(ended, 5) is not None
-    assert can_go_on is (expected == WebhookStatus.PENDING)
+    if next_wait_s is None:
+        assert found["nextAttemptAt"] is None
+        assert await ledger.pending_delivery(ended) is None
+    else:
+        planned = datetime.fromisoformat(found["nextAttemptAt"]) - before
+        assert next_wait_s - 1 < planned.total_seconds() < next_wait_s + 5
+        assert await ledger.claim_delivery(ended, 2, 0) is None, "not before its time"
 
 
-async def test_a_late_record_does_not_undo_a_delivery(ledger: Ledger, ended: str) -> None:
-    async def record(attempt: int, error: str | None) -> None:
-        await ledger.record_delivery(
-            ended,
-            attempt=attempt,
-            http_status=None,
-            latency_ms=1,
-            error=error,
-            next_wait_s=None,
-        )
+async def test_an_attempt_that_was_put_off_is_not_due(ledger: Ledger, ended: str) -> None:
+    await ledger.put_off_delivery(ended, 1, 60)
+    assert await ledger.due_webhooks(10) == {}
+    assert await ledger.claim_delivery(ended, 1, 0) is None
+    assert (await known(ledger, ended))["webhook"] == {"status": "PENDING", "attempts": 0}
 
-    await ledger.claim_delivery(ended, 5)
-    await ledger.claim_delivery(ended, 5)
-    await record(2, None)
-    await record(1, "FETCH_TIMEOUT")
+
+async def test_a_late_failure_does_not_undo_a_delivery(ledger: Ledger, ended: str) -> None:
+    first, second = await claim(ledger, ended, 1), await claim(ledger, ended, 2)
+    await record(ledger, ended, second, None, None)
+    await record(ledger, ended, first, "FETCH_TIMEOUT", None)
     assert (await known(ledger, ended))["webhook"]["status"] == "DELIVERED"
+
+
+async def test_a_late_failure_does_not_end_what_another_attempt_is_about(
+    ledger: Ledger, ended: str
+) -> None:
+    first = await claim(ledger, ended, 1)
+    await claim(ledger, ended, 2, lost_after_s=60)
+    await record(ledger, ended, first, "FETCH_TIMEOUT", None)
+    assert (await known(ledger, ended))["webhook"] == {"status": "PENDING", "attempts": 2}
+    assert await ledger.due_webhooks(10) == {}
+
+
+async def test_a_late_success_ends_it(ledger: Ledger, ended: str) -> None:
+    first = await claim(ledger, ended, 1)
+    await claim(ledger, ended, 2, lost_after_s=60)
+    await record(ledger, ended, first, None, None)
+    assert (await known(ledger, ended))["webhook"]["status"] == "DELIVERED"
+    assert [entry["error"] for entry in await log(ledger, ended)] == [None, "UNFINISHED"]
+
+
+async def test_a_success_from_before_images_were_tried_again_does_not_count_for_the_new_end(
+    ledger: Ledger, started: Callable[..., Awaitable[str]]
+) -> None:
+    request_id = await started(1)
+    await ledger.finish(request_id, 0, 0, FAILED)
+    old = await claim(ledger, request_id, 1)
+    assert await ledger.ask_to_reopen(request_id, [(0, 0)])
+    await ledger.reopen(request_id)
+    assert await ledger.finish(request_id, 0, 0, completed())
+    await record(ledger, request_id, old, None, None)
+    assert (await known(ledger, request_id))["webhook"] == {"status": "PENDING", "attempts": 0}
+
+
+async def test_a_replay_is_a_new_cycle_that_keeps_the_log(ledger: Ledger, ended: str) -> None:
+    assert not await ledger.replay_webhook(ended), "it is under way"
+    await record(ledger, ended, await claim(ledger, ended, 1), "status 500", None)
+    assert await ledger.replay_webhook(ended)
+    assert list(await ledger.due_webhooks(10)) == [ended]
+    await record(ledger, ended, await claim(ledger, ended, 1), None, None)
+    assert [entry["error"] for entry in await log(ledger, ended)] == ["status 500", None]
+
+
+async def test_webhooks_that_were_given_up_are_found_by_the_time_of_that(
+    ledger: Ledger, started: Callable[..., Awaitable[str]]
+) -> None:
+    begin = datetime.now(UTC) - timedelta(milliseconds=1)  # the ledger cuts times to milliseconds
+    ids = []
+    for error in ("status 500", None, "FETCH_TIMEOUT"):
+        request_id = await started(1)
+        await ledger.finish(request_id, 0, 0, completed())
+        await record(ledger, request_id, await claim(ledger, request_id, 1), error, None)
+        ids.append(request_id)
+    end = datetime.now(UTC)
+    first, third = await ledger.failed_webhooks(begin, end, 10)
+    assert (first.request_id, first.error) == (ids[0], "status 500")
+    assert (third.request_id, third.error) == (ids[2], "FETCH_TIMEOUT")
+    assert await ledger.failed_webhooks(third.failed_at, end, 10) == [third]
+    assert await ledger.failed_webhooks(begin, first.failed_at, 10) == [first]
+    assert await ledger.failed_webhooks(begin, end, 1) == [first]
 
 
 # MongoDB is away.
@@ -573,7 +723,8 @@ async def test_while_mongodb_is_away_all_say_so_soon_and_then_go_on(
         ledger.complete(request_id),
         ledger.open_requests(10),
         ledger.due_webhooks(10),
-        ledger.claim_delivery(request_id, 5),
+        ledger.pending_delivery(request_id),
+        ledger.claim_delivery(request_id, 1, 60),
         ledger.count_in_flight(),
         anext(ledger.products(request_id)),
         ledger.check(),

@@ -11,7 +11,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from imgsvc.model import OPEN_REQUEST, RequestStatus
 from imgsvc.settings import check_webhook_secret
-from imgsvc.webhooks import event_type, new_secret, payload, signed_headers
+from imgsvc.webhooks import event_type, links, new_secret, payload, signed_headers
 
 # The vector that the Standard Webhooks libraries share.
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -65,6 +65,16 @@ def test_the_body_to_the_letter() -> None:
     assert payload("request.partial", at, {"requestId": "r1"}) == (
         b'{"type":"request.partial","timestamp":"2026-01-02T02:04:05Z","data":{"requestId":"r1"}}'
     )
+
+
+def test_the_body_says_where_the_rest_is() -> None:
+    body = orjson.loads(payload("request.completed", AT, {}, links("r1")))
+    assert list(body) == ["type", "timestamp", "data", "links"]
+    assert body["links"] == {
+        "status": "/status/r1",
+        "images": "/api/requests/r1/images",
+        "report": "/download/r1",
+    }
 
 
 def test_times_inside_the_data_end_in_z_too() -> None:

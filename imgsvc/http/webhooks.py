@@ -1,0 +1,73 @@
+"""The calls about webhooks: what was sent, sending it again, sending a test."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from datetime import UTC, datetime
+
+from aiohttp import web
+
+from imgsvc import courier, webhooks
+from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.http import answers, keys, problems, uploads
+from imgsvc.model import OPEN_REQUEST, Receiver, WebhookStatus
+
+
+async def deliveries(request: web.Request) -> web.Response:
+    """The attempts to announce the request's end, and when the next one is."""
+    found = await request.app[keys.LEDGER].deliveries(request.match_info["id"])
+    if found is None:
+        raise problems.no_such_request()
+    return answers.json(found)
+
+
+async def replay(request: web.Request) -> web.Response:
+    """Announce the request's end once more."""
+    ledger = request.app[keys.LEDGER]
+    request_id = request.match_info["id"]
+    found = await ledger.status(request_id)
+    if found is None:
+        raise problems.no_such_request()
+    if found["status"] in OPEN_REQUEST:
+        raise ServiceError(ErrorCode.NOT_FINISHED, retry_after_s=5)
+    if found["webhook"] is None:
+        raise ServiceError(ErrorCode.NO_WEBHOOK)
+    if not await ledger.replay_webhook(request_id):
+        raise ServiceError(ErrorCode.WEBHOOK_PENDING, retry_after_s=5)
+    # Only a hint: the dealer looks for itself, also while Redis is away.
+    with contextlib.suppress(ServiceError):
+        await request.app[keys.MAILBOXES].wake_dealer()
+    return answers.json(
+        {"requestId": request_id, "webhook": {"status": WebhookStatus.PENDING, "attempts": 0}},
+        status=202,
+    )
+
+
+async def test(request: web.Request) -> web.Response:
+    """Send one ``webhook.test``, signed as the others are, and tell what came of it."""
+    receiver = await uploads.read_json(Receiver, request)
+    outbound = request.app[keys.OUTBOUND]
+    try:
+        outbound.guard.parse(receiver.url)
+    except ServiceError as error:
+        raise problems.invalid([{"loc": ["url"], "msg": error.detail}]) from None
+    settings = request.app[keys.SETTINGS].webhook
+    secrets = [receiver.secret] if receiver.secret else settings.secrets
+    outcome = await courier.deliver(
+        outbound,
+        receiver.url,
+        message_id=f"msg_test_{uuid.uuid4()}",
+        body=webhooks.payload(webhooks.TEST_EVENT, datetime.now(UTC), {"message": "It works."}),
+        secrets=[secret.get_secret_value() for secret in secrets],
+        headers={name: value.get_secret_value() for name, value in receiver.headers.items()},
+        timeout_s=settings.timeout_s,
+    )
+    return answers.json(
+        {
+            "delivered": outcome.error is None,
+            "status": outcome.status,
+            "latencyMs": outcome.latency_ms,
+            "error": outcome.error,
+        }
+    )

@@ -1,0 +1,223 @@
+"""What can happen to a service, each as it happens in life.
+
+A fault is done when this returns: the harm has been there for a while and is gone, and what was
+killed is running again or about to. Not here: jumps of the clock, which need libfaketime.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import resource
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from itertools import cycle
+
+import psutil
+
+from imgsvc.embedded import Server
+from tests.chaos.fleet import Fleet
+from tests.chaos.proxy import BucketFault, LedgerFault
+from tests.chaos.stack import Stack
+from tests.integration.proxy import Proxy
+
+NETWORK_S = 1.5
+CUT_BYTES = 64 << 10
+
+
+@dataclass
+class Chaos:
+    """What faults act on."""
+
+    stack: Stack
+    fleet: Fleet
+    wire: Proxy  # between replicas and Redis
+    rng: random.Random
+    heartbeat_s: float
+
+
+# Returns the name of the replica it happened to, None if it happened to all.
+Fault = Callable[[Chaos], Awaitable[str | None]]
+
+
+async def nothing(_: Chaos) -> None:
+    """How long work takes that nothing happens to."""
+
+
+async def kill_replica(chaos: Chaos) -> str:
+    replica = await chaos.fleet.victim()
+    await replica.kill()
+    chaos.fleet.start_later(chaos.rng.uniform(0, 2))
+    return replica.name
+
+
+async def pause_replica(chaos: Chaos) -> str:
+    """For so long that the others take over; then it wakes up and knows nothing of it."""
+    replica = await chaos.fleet.victim()
+    replica.pause()
+    await asyncio.sleep(chaos.heartbeat_s + chaos.rng.uniform(1, 2))
+    replica.resume()
+    return replica.name
+
+
+async def replace_replica(chaos: Chaos) -> str:
+    """As a rolling deployment does: the new one first, then SIGTERM."""
+    replica = await chaos.fleet.victim()
+    assert await chaos.stack.start().ready()
+    exit_code = await replica.leave()
+    assert exit_code == 0, f"{replica.name} left with {exit_code}"
+    return replica.name
+
+
+async def kill_codec_worker(chaos: Chaos) -> str:
+    replica = await chaos.fleet.victim()
+    for worker in replica.codec_workers():
+        _kill(worker)
+    return replica.name
+
+
+async def kill_fork_server(chaos: Chaos) -> str:
+    """What codec workers are forked from, and the worker."""
+    replica = await chaos.fleet.victim()
+    for worker in replica.codec_workers():
+        if server := worker.parent():
+            _kill(server)
+        _kill(worker)
+    return replica.name
+
+
+def _kill(process: psutil.Process) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.kill()
+
+
+async def fill_disk(chaos: Chaos) -> str:
+    """No file of one replica may grow beyond 1 kB: writes fail as on a disk that is full."""
+    replica = await chaos.fleet.victim()
+    limited = [replica.process.pid, *(worker.pid for worker in replica.codec_workers())]
+    for pid in limited:
+        _limit_files(pid, 1024)
+    await asyncio.sleep(chaos.rng.uniform(2, 4))
+    for pid in limited:
+        _limit_files(pid, resource.RLIM_INFINITY)
+    return replica.name
+
+
+def _limit_files(pid: int, size: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        _, most = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, most))
+
+
+async def kill_valkey(chaos: Chaos) -> None:
+    await _restart(chaos.stack.servers.redis, chaos.rng)
+
+
+async def hang_valkey(chaos: Chaos) -> None:
+    await _hang(chaos.stack.servers.redis, chaos.rng)
+
+
+async def cut_connections(chaos: Chaos) -> None:
+    """All to Valkey at once: some commands were carried out, some not, and nobody knows."""
+    chaos.wire.cut()
+
+
+async def lose_replies(chaos: Chaos) -> None:
+    """Of scripts, again and again: each was carried out, and the caller does not know."""
+    for _ in range(10):
+        chaos.wire.lose_reply_to = b"EVALSHA"
+        await asyncio.sleep(NETWORK_S / 10)
+    chaos.wire.lose_reply_to = None
+
+
+async def wipe_valkey(chaos: Chaos) -> None:
+    await chaos.stack.redis.flushall()
+
+
+async def fill_valkey(chaos: Chaos) -> None:
+    """It refuses writes because its memory is used up."""
+    await chaos.stack.redis.config_set("maxmemory", "1mb")
+    await asyncio.sleep(chaos.rng.uniform(1, 2))
+    await chaos.stack.redis.config_set("maxmemory", "0")
+
+
+async def cut_append_only_file(chaos: Chaos) -> None:
+    """Valkey's machine fails: the last of what it acknowledged never reached the disk."""
+    servers = chaos.stack.servers
+    servers.redis.kill()
+    folder = servers.data_dir / "redis" / "appendonlydir"
+    newest = max(folder.glob("*.incr.aof"), key=lambda path: path.stat().st_mtime)
+    size = newest.stat().st_size
+    os.truncate(newest, size - chaos.rng.randint(0, min(size, CUT_BYTES)))
+    await servers.redis.start()
+
+
+async def kill_mongo(chaos: Chaos) -> None:
+    await _restart(chaos.stack.servers.mongo, chaos.rng)
+
+
+async def hang_mongo(chaos: Chaos) -> None:
+    await _hang(chaos.stack.servers.mongo, chaos.rng)
+
+
+async def _restart(server: Server, rng: random.Random) -> None:
+    server.kill()
+    await asyncio.sleep(rng.uniform(0, 1.5))
+    await server.start()
+
+
+async def _hang(server: Server, rng: random.Random) -> None:
+    server.signal(signal.SIGSTOP)
+    await asyncio.sleep(rng.uniform(1, 3))
+    server.signal(signal.SIGCONT)
+
+
+def harm_bucket(fault: BucketFault) -> Fault:
+    """Every second object that is created meets this fault."""
+
+    async def harm(chaos: Chaos) -> None:
+        turns = cycle([fault, None])
+        chaos.stack.gcs.fault = lambda: next(turns)
+        await asyncio.sleep(NETWORK_S)
+        chaos.stack.gcs.heal()
+
+    return harm
+
+
+def harm_ledger(fault: LedgerFault) -> Fault:
+    """Every fourth write meets this fault."""
+
+    async def harm(chaos: Chaos) -> None:
+        turns = cycle([fault, None, None, None])
+        chaos.stack.ledger.fault = lambda: next(turns)
+        await asyncio.sleep(NETWORK_S)
+        chaos.stack.ledger.heal()
+
+    return harm
+
+
+FAULTS: dict[str, Fault] = {
+    "nothing": nothing,
+    "replica: kill -9": kill_replica,
+    "replica: SIGSTOP, SIGCONT": pause_replica,
+    "replica: replaced": replace_replica,
+    "codec worker: kill -9": kill_codec_worker,
+    "codec fork server: kill -9": kill_fork_server,
+    "disk: full": fill_disk,
+    "Valkey: kill -9": kill_valkey,
+    "Valkey: hangs": hang_valkey,
+    "Valkey: connections cut": cut_connections,
+    "Valkey: replies to scripts lost": lose_replies,
+    "Valkey: FLUSHALL": wipe_valkey,
+    "Valkey: out of memory": fill_valkey,
+    "Valkey: AOF tail cut": cut_append_only_file,
+    "MongoDB: kill -9": kill_mongo,
+    "MongoDB: hangs": hang_mongo,
+    **{f"MongoDB: {fault.value}": harm_ledger(fault) for fault in LedgerFault},
+    **{f"bucket: {fault.value}": harm_bucket(fault) for fault in BucketFault},
+}
+if not hasattr(resource, "prlimit"):  # macOS
+    del FAULTS["disk: full"]

@@ -1,0 +1,85 @@
+"""Clients: they post requests as long as there is room, and repeat what nobody answered."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import random
+from collections.abc import Callable
+
+import aiohttp
+
+from tests.chaos.album import MISSING, TEXT, Picture, cut_short, picture
+from tests.chaos.fleet import Fleet
+from tests.chaos.stack import Stack
+from tests.chaos.world import Posted, Witness
+
+_BAD = 0.08
+_TOLD = 0.6
+
+
+class Load:
+    """Keeps the service busy.
+
+    Args:
+        stack: where pictures are laid out.
+        fleet: who is called.
+        receiver: whom some requests are to be announced to.
+        backlog: images that may be open at once.
+        rng: decides what is posted.
+    """
+
+    def __init__(
+        self, stack: Stack, fleet: Fleet, receiver: Witness, backlog: int, rng: random.Random
+    ) -> None:
+        self._stack = stack
+        self._fleet = fleet
+        self._receiver = receiver
+        self._backlog = backlog
+        self._rng = rng
+        self._numbers = itertools.count()
+        self._calls: set[asyncio.Task[None]] = set()
+        self.posted: list[Posted] = []
+        self.violations: list[str] = []
+
+    @property
+    def images(self) -> int:
+        """How many were posted."""
+        return sum(one.images for one in self.posted)
+
+    async def run(self, open_images: Callable[[], int], stop: asyncio.Event) -> None:
+        """Post until told to stop; returns when all is accepted."""
+        while not stop.is_set():
+            if open_images() + sum(one.images for one in self.posted if not one.accepted) < (
+                self._backlog
+            ):
+                self._post()
+            await asyncio.sleep(0.05)
+        await asyncio.gather(*self._calls)
+
+    def _post(self) -> None:
+        rng = self._rng
+        products = [
+            [self._picture() for _ in range(rng.randint(1, 6))] for _ in range(rng.randint(1, 4))
+        ]
+        posted = self._stack.new_post(products, self._receiver if rng.random() < _TOLD else None)
+        self.posted.append(posted)
+        self._calls.add(asyncio.create_task(self._until_accepted(posted)))
+
+    def _picture(self) -> Picture:
+        if self._rng.random() < _BAD:
+            return self._rng.choice([MISSING, TEXT, cut_short()])
+        return picture(next(self._numbers))
+
+    async def _until_accepted(self, posted: Posted) -> None:
+        while not posted.accepted:
+            if replica := self._fleet.anyone():
+                with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                    status, answer = await replica.call("POST", "/api/upload", json=posted.body)
+                    if status == 202:
+                        posted.accepted = answer["requestId"]
+                        return
+                    if status != 503:
+                        self.violations.append(f"an upload was answered {status} {answer}")
+            await asyncio.sleep(0.2)
