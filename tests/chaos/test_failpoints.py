@@ -51,7 +51,7 @@ def failpoints_in_source() -> set[str]:
     sources = {path.stem: path.read_text() for path in folder.rglob("*.py")}
     text = "\n".join(sources.values())
     named = set(re.findall(r'\.around\(\s*"([\w.]+)"', text))
-    written = set(re.findall(r'self\._write\(\s*"(\w+)"', sources["ledger"]))
+    written = set(re.findall(r'self\._write\(\s*"(\w+)"', text))
     scripts = {path.stem for path in (folder / "lua").glob("*.lua")}
     return named | {f"ledger.{name}" for name in written} | {f"redis.{name}" for name in scripts}
 

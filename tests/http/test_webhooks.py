@@ -210,7 +210,7 @@ async def test_deliveries_tell_when_the_next_attempt_is(
 
     async def waits() -> Any:
         _, found = await service.get(f"/api/requests/{request_id}/deliveries")
-        return found if found["nextAttemptAt"] else None
+        return found if found["attempts"] and found["nextAttemptAt"] else None
 
     found = await wait_until(waits, "the first attempt failed")
     (attempt,) = found["attempts"]

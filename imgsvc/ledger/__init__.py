@@ -1,0 +1,54 @@
+"""The ledger: MongoDB holds the work, and what became of it.
+
+Two collections. ``requests`` has one document for each request; ``products`` one for each
+product, with its images embedded and ``open``, how many of them are not terminal, so that one
+conditional update finishes an image exactly once. Products are written first and the request
+last: a request exists when its document does.
+
+The counters on a request serve ``/status`` while it runs. They are a cache: the end of a request
+is decided by asking whether any product is still open, and its final numbers are counted anew.
+
+Motor is used in ``store`` alone, and only through calls that PyMongo's ``AsyncMongoClient`` has too.
+"""
+
+from __future__ import annotations
+
+from imgsvc.ledger.announcements import Announcements
+from imgsvc.ledger.images import Images
+from imgsvc.ledger.intake import Intake
+from imgsvc.ledger.records import (
+    UNFINISHED,
+    Completed,
+    Delivery,
+    Document,
+    Failed,
+    FailedWebhook,
+    NewProduct,
+    NewRequest,
+    OpenImages,
+    PendingDelivery,
+    Work,
+)
+
+
+class Ledger(Intake, Images, Announcements):
+    """Everything the service remembers.
+
+    Every method raises ``ServiceError(UNAVAILABLE)`` while MongoDB is away.
+    """
+
+
+__all__ = [
+    "UNFINISHED",
+    "Completed",
+    "Delivery",
+    "Document",
+    "Failed",
+    "FailedWebhook",
+    "Ledger",
+    "NewProduct",
+    "NewRequest",
+    "OpenImages",
+    "PendingDelivery",
+    "Work",
+]

@@ -1,0 +1,272 @@
+"""Announcing the ends of requests: which are due, who makes an attempt, what came of it."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from pymongo import ASCENDING, ReturnDocument
+
+from imgsvc.ledger.records import (
+    UNFINISHED,
+    Delivery,
+    Document,
+    FailedWebhook,
+    PendingDelivery,
+    iso,
+    status_object,
+)
+from imgsvc.ledger.store import Store, the_time, translated
+from imgsvc.model import WebhookStatus
+
+_LOG_LENGTH = 100  # attempts that are remembered
+
+
+class Announcements(Store):
+    """Webhooks and their attempts."""
+
+    async def due_webhooks(self, limit: int) -> dict[str, str]:
+        """Finished requests whose announcement is due now: id -> id of the call they came with."""
+        with translated():
+            cursor = self._requests.find(
+                {"webhook.status": WebhookStatus.PENDING, "webhook.nextAt": {"$lte": the_time()}},
+                {"callId": 1},
+            )
+            # Oldest first: each moves its time when it is attempted or put off, so all get a turn.
+            cursor = cursor.sort("webhook.nextAt", ASCENDING).limit(limit)
+            return {found["_id"]: found["callId"] async for found in cursor}
+
+    async def pending_delivery(self, request_id: str) -> PendingDelivery | None:
+        """The next attempt to announce a request's end, or None if there is nothing to send."""
+        with translated():
+            found = await self._requests.find_one(
+                {"_id": request_id, "webhook.status": WebhookStatus.PENDING}, {"webhook": 1}
+            )
+        if not found:
+            return None
+        webhook = found["webhook"]
+        wait_s = max(0.0, (webhook["nextAt"] - the_time()).total_seconds())
+        return PendingDelivery(webhook["attempts"] + 1, webhook["url"], wait_s)
+
+    async def put_off_delivery(self, request_id: str, attempt: int, wait_s: float) -> None:
+        """Have an attempt wait that was not claimed yet.
+
+        Args:
+            request_id: whose end is announced.
+            attempt: its number, from 1.
+            wait_s: seconds until it may be made.
+        """
+        with translated():
+            await self._write(
+                "put_off_delivery",
+                self._requests.update_one,
+                {
+                    "_id": request_id,
+                    "webhook.status": WebhookStatus.PENDING,
+                    "webhook.attempts": attempt - 1,
+                },
+                {"$set": {"webhook.nextAt": the_time() + timedelta(seconds=wait_s)}},
+            )
+
+    async def claim_delivery(
+        self, request_id: str, attempt: int, lost_after_s: float
+    ) -> Delivery | None:
+        """Count an attempt before it is made, so that no crash can exceed the limit.
+
+        Until it is recorded it is in the log as ``UNFINISHED``, and the next one is due only when
+        this one must have been lost: whatever Redis forgets meanwhile, nobody sends early.
+
+        Args:
+            request_id: whose end is announced.
+            attempt: its number, from 1.
+            lost_after_s: seconds until another may be made if nothing is heard of this one.
+
+        Returns:
+            The attempt, or None if it is not due, or somebody else has it.
+        """
+        now = the_time()
+        entry = {
+            "attempt": attempt,
+            "at": now,
+            "status": None,
+            "latencyMs": None,
+            "error": UNFINISHED,
+        }
+        with translated():
+            found = await self._write(
+                "claim_delivery",
+                self._requests.find_one_and_update,
+                {
+                    "_id": request_id,
+                    "webhook.status": WebhookStatus.PENDING,
+                    "webhook.attempts": attempt - 1,
+                    "webhook.nextAt": {"$lte": now},
+                },
+                {
+                    "$set": {
+                        "webhook.attempts": attempt,
+                        "webhook.nextAt": now + timedelta(seconds=lost_after_s),
+                    },
+                    "$push": {"webhook.log": {"$each": [entry], "$slice": -_LOG_LENGTH}},
+                },
+                return_document=ReturnDocument.AFTER,
+            )
+        if not found:
+            return None
+        webhook = found["webhook"]
+        return Delivery(
+            attempt=attempt,
+            at=now,
+            ended_at=found["finishedAt"],
+            url=webhook["url"],
+            status=status_object(found),
+            secret=webhook["secret"],
+            headers=webhook["headers"],
+        )
+
+    async def record_delivery(
+        self,
+        request_id: str,
+        delivery: Delivery,
+        *,
+        http_status: int | None,
+        latency_ms: int,
+        error: str | None,
+        next_wait_s: float | None,
+    ) -> None:
+        """Write what came of an attempt.
+
+        A success ends the announcement whenever it is told; a failure speaks only for the newest
+        attempt.
+
+        Args:
+            request_id: whose end was announced.
+            delivery: the attempt as it was claimed.
+            http_status: what the receiver answered, if it did.
+            latency_ms: how long it took.
+            error: why it does not count as delivered, or None if it does.
+            next_wait_s: seconds until the next attempt; None if there is none.
+        """
+        now = the_time()
+        wanted: Document = {
+            "_id": request_id,
+            "webhook.status": WebhookStatus.PENDING,
+            "finishedAt": delivery.ended_at,  # and not another end, after images were tried again
+        }
+        change: Document = {
+            "updatedAt": now,
+            "webhook.log.$[mine].status": http_status,
+            "webhook.log.$[mine].latencyMs": latency_ms,
+            "webhook.log.$[mine].error": error,
+        }
+        if error is None:
+            change["webhook.status"] = WebhookStatus.DELIVERED
+        else:
+            wanted["webhook.attempts"] = delivery.attempt
+            if next_wait_s is None:
+                change["webhook.status"] = WebhookStatus.FAILED
+            else:
+                change["webhook.nextAt"] = now + timedelta(seconds=next_wait_s)
+        with translated():
+            await self._write(
+                "record_delivery",
+                self._requests.update_one,
+                wanted,
+                {"$set": change},
+                array_filters=[{"mine.attempt": delivery.attempt, "mine.at": delivery.at}],
+            )
+
+    async def exhaust_delivery(self, request_id: str, attempts: int) -> None:
+        """Give an announcement up whose last attempt was claimed by someone who never came back.
+
+        Args:
+            request_id: whose end was announced.
+            attempts: how many were made.
+        """
+        with translated():
+            await self._write(
+                "exhaust_delivery",
+                self._requests.update_one,
+                {
+                    "_id": request_id,
+                    "webhook.status": WebhookStatus.PENDING,
+                    "webhook.attempts": attempts,
+                },
+                {"$set": {"webhook.status": WebhookStatus.FAILED, "updatedAt": the_time()}},
+            )
+
+    async def replay_webhook(self, request_id: str) -> bool:
+        """Announce an ended request once more, in a new cycle of attempts with the same id.
+
+        Returns:
+            False if there is nothing to announce, or the announcement is under way.
+        """
+        done = [WebhookStatus.DELIVERED, WebhookStatus.FAILED]
+        now = the_time()
+        with translated():
+            written = await self._write(
+                "replay_webhook",
+                self._requests.update_one,
+                {"_id": request_id, "webhook.status": {"$in": done}},
+                {
+                    "$set": {
+                        "webhook.status": WebhookStatus.PENDING,
+                        "webhook.attempts": 0,
+                        "webhook.nextAt": now,
+                        "updatedAt": now,
+                    }
+                },
+            )
+        return bool(written.matched_count)
+
+    async def abandon_webhook(self, request_id: str) -> None:
+        """Give an announcement up for reasons of ours."""
+        with translated():
+            await self._write(
+                "abandon_webhook",
+                self._requests.update_one,
+                {"_id": request_id, "webhook.status": WebhookStatus.PENDING},
+                {"$set": {"webhook.status": WebhookStatus.FAILED, "updatedAt": the_time()}},
+            )
+
+    async def deliveries(self, request_id: str) -> Document | None:
+        """The attempts to announce a request's end, and when the next one is to be made.
+
+        Returns:
+            ``attempts`` and ``nextAttemptAt``; None if there is no request.
+        """
+        with translated():
+            found = await self._requests.find_one({"_id": request_id}, {"webhook": 1})
+        if not found:
+            return None
+        webhook = found["webhook"] or {"status": None, "log": []}
+        log = webhook["log"]
+        under_way = bool(log) and log[-1]["error"] == UNFINISHED
+        waits = webhook["status"] == WebhookStatus.PENDING and not under_way
+        return {
+            "attempts": [{**entry, "at": iso(entry["at"])} for entry in log],
+            "nextAttemptAt": iso(webhook["nextAt"]) if waits else None,
+        }
+
+    async def failed_webhooks(
+        self, since: datetime, until: datetime, limit: int
+    ) -> list[FailedWebhook]:
+        """Announcements that were given up in a time, those first that were so first."""
+        with translated():
+            cursor = self._requests.find(
+                {
+                    "webhook.status": WebhookStatus.FAILED,
+                    "updatedAt": {"$gte": since, "$lte": until},
+                },
+                {"updatedAt": 1, "webhook": 1},
+            )
+            cursor = cursor.sort("updatedAt", ASCENDING).limit(limit)
+            return [
+                FailedWebhook(
+                    request_id=found["_id"],
+                    failed_at=found["updatedAt"],
+                    url=found["webhook"]["url"],
+                    attempts=found["webhook"]["attempts"],
+                    error=log[-1]["error"] if (log := found["webhook"]["log"]) else None,
+                )
+                async for found in cursor
+            ]

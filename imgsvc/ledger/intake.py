@@ -1,0 +1,180 @@
+"""Taking requests in, and telling about them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import datetime
+
+from pymongo import ASCENDING, DESCENDING, InsertOne
+
+from imgsvc.errors import ServiceError
+from imgsvc.ledger.records import Document, NewProduct, NewRequest, status_object
+from imgsvc.ledger.store import Store, product_id, the_time, translated
+from imgsvc.model import OPEN_REQUEST, ImageStatus, RequestStatus, Subscription
+
+_INSERT_BATCH = 1000
+
+
+class Intake(Store):
+    """Requests as clients post them and ask for them."""
+
+    async def insert(self, new: NewRequest) -> None:
+        """Write a request: its products, then itself, which is the moment it is accepted.
+
+        Raises:
+            ServiceError: UNAVAILABLE; then there is no request.
+        """
+        options = new.recipe.model_dump(exclude_none=True)
+        now = the_time()
+        try:
+            with translated():
+                for start in range(0, len(new.products), _INSERT_BATCH):
+                    batch = new.products[start : start + _INSERT_BATCH]
+                    await self._write(
+                        "insert_products",
+                        self._products.bulk_write,
+                        [
+                            InsertOne(_product(new.id, start + i, product, options))
+                            for i, product in enumerate(batch)
+                        ],
+                        ordered=False,
+                    )
+                await self._write(
+                    "insert_request",
+                    self._requests.insert_one,
+                    {
+                        "_id": new.id,
+                        "callId": new.call_id,
+                        "status": RequestStatus.PENDING,
+                        "options": options,
+                        "totalProducts": len(new.products),
+                        "totalImages": new.total_images,
+                        "processedProducts": 0,
+                        "processedImages": 0,
+                        "failedImages": 0,
+                        "bytesIn": 0,
+                        "bytesOut": 0,
+                        "createdAt": now,
+                        "updatedAt": now,
+                        "cycle": 1,
+                        "reopen": None,
+                        "webhook": _new_webhook(new.webhook),
+                    },
+                )
+        except ServiceError:
+            await self._withdraw(new.id)
+            raise
+
+    async def _withdraw(self, request_id: str) -> None:
+        # A lost reply may mean that the request was written after all; as the client was told
+        # 503, it must not run. Should this fail too, nobody knows its id and nothing is lost.
+        with contextlib.suppress(ServiceError), translated():
+            await self._write("withdraw_request", self._requests.delete_one, {"_id": request_id})
+            await self._write(
+                "withdraw_products", self._products.delete_many, {"request": request_id}
+            )
+
+    async def status(self, request_id: str) -> Document | None:
+        """The status object of a request, or None if there is no such request."""
+        with translated():
+            found = await self._requests.find_one({"_id": request_id})
+        return status_object(found) if found else None
+
+    async def requests(
+        self,
+        *,
+        status: str | None,
+        created_after: datetime | None,
+        created_before: datetime | None,
+        before: tuple[datetime, str] | None,
+        limit: int,
+    ) -> list[Document]:
+        """Status objects, newest first.
+
+        Args:
+            status: only requests in this status.
+            created_after: only younger ones.
+            created_before: only older ones.
+            before: creation time and id of the last one seen.
+            limit: how many at most.
+        """
+        clauses: list[Document] = []
+        if status:
+            clauses.append({"status": status})
+        if created_after:
+            clauses.append({"createdAt": {"$gt": created_after}})
+        if created_before:
+            clauses.append({"createdAt": {"$lt": created_before}})
+        if before:
+            at, last = before
+            clauses.append(
+                {"$or": [{"createdAt": {"$lt": at}}, {"createdAt": at, "_id": {"$lt": last}}]}
+            )
+        with translated():
+            cursor = self._requests.find({"$and": clauses} if clauses else {})
+            cursor = cursor.sort([("createdAt", DESCENDING), ("_id", DESCENDING)]).limit(limit)
+            return [status_object(found) async for found in cursor]
+
+    async def products(
+        self, request_id: str, *, first: int = 0, with_status: str | None = None
+    ) -> AsyncIterator[Document]:
+        """The products of a request in input order, streamed.
+
+        Args:
+            request_id: whose products.
+            first: the number of the first one wanted.
+            with_status: only products that have an image in this status.
+        """
+        wanted: Document = {"request": request_id, "n": {"$gte": first}}
+        if with_status:
+            wanted["images.status"] = with_status
+        with translated():
+            async for found in self._products.find(wanted).sort("n", ASCENDING).batch_size(500):
+                yield found
+
+    async def count_in_flight(self) -> int:
+        """Images that accepted requests still wait for."""
+        with translated():
+            cursor = self._requests.aggregate(
+                [
+                    {"$match": {"status": {"$in": sorted(OPEN_REQUEST)}}},
+                    {
+                        "$group": {
+                            "_id": None,
+                            "total": {"$sum": "$totalImages"},
+                            "done": {"$sum": "$processedImages"},
+                        }
+                    },
+                ]
+            )
+            found = [row async for row in cursor]
+        return max(0, found[0]["total"] - found[0]["done"]) if found else 0
+
+
+def _product(request_id: str, number: int, product: NewProduct, options: Document) -> Document:
+    return {
+        "_id": product_id(request_id, number),
+        "request": request_id,
+        "n": number,
+        "serialNumber": product.serial_number,
+        "productName": product.product_name,
+        "options": options,
+        "open": len(product.input_urls),
+        "closed": False,
+        "images": [{"url": url, "status": ImageStatus.PENDING} for url in product.input_urls],
+    }
+
+
+def _new_webhook(wanted: Subscription | None) -> Document | None:
+    if not wanted:
+        return None
+    return {
+        "url": wanted.url,
+        "events": [str(event) for event in wanted.events],
+        "secret": wanted.secret.get_secret_value() if wanted.secret else None,
+        "headers": {name: value.get_secret_value() for name, value in wanted.headers.items()},
+        "status": None,
+        "attempts": 0,
+        "log": [],
+    }

@@ -1,0 +1,146 @@
+"""What goes into the ledger and comes out of it, as values."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from imgsvc.errors import ErrorCode
+from imgsvc.model import OPEN_REQUEST, Recipe, Subscription, WebhookStatus
+
+Document = dict[str, Any]
+
+UNFINISHED = "UNFINISHED"  # an attempt that is under way, or was lost with its replica
+
+
+@dataclass(frozen=True, slots=True)
+class NewProduct:
+    """A product as the client posted it."""
+
+    serial_number: str
+    product_name: str
+    input_urls: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class NewRequest:
+    """A request as the client posted it."""
+
+    products: Sequence[NewProduct]
+    recipe: Recipe
+    webhook: Subscription | None = None
+    call_id: str = ""  # of the HTTP call that brought it
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+    @property
+    def total_images(self) -> int:
+        """Images of all products."""
+        return sum(len(p.input_urls) for p in self.products)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What an actor has to know about one open image."""
+
+    url: str
+    recipe: Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The end of an image that worked out."""
+
+    output: str  # the object's name in the bucket
+    checksum: str
+    bytes_in: int
+    bytes_out: int
+    format: str
+    width: int
+    height: int
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The end of an image that did not."""
+
+    code: ErrorCode
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenImages:
+    """One product that has images to be worked on."""
+
+    product: int
+    indexes: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class PendingDelivery:
+    """The next attempt to announce the end of a request."""
+
+    attempt: int  # its number, from 1
+    url: str
+    wait_s: float  # until it may be made; 0 if that is now
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One claimed attempt to announce the end of a request."""
+
+    attempt: int
+    at: datetime
+    ended_at: datetime
+    url: str
+    status: Document
+    secret: str | None = field(repr=False)
+    headers: dict[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class FailedWebhook:
+    """An announcement that was given up."""
+
+    request_id: str
+    failed_at: datetime
+    url: str
+    attempts: int
+    error: str | None  # of the last attempt
+
+
+def status_object(found: Document) -> Document:
+    """A request as ``GET /status/{id}`` and webhooks show it.
+
+    A webhook that does not want to hear of this end is shown as none.
+    """
+    webhook = found["webhook"]
+    if webhook and not webhook["status"] and found["status"] not in OPEN_REQUEST:
+        webhook = None
+    return {
+        "requestId": found["_id"],
+        "status": found["status"],
+        "processedProducts": found["processedProducts"],
+        "totalProducts": found["totalProducts"],
+        "processedImages": found["processedImages"],
+        "failedImages": found["failedImages"],
+        "totalImages": found["totalImages"],
+        "bytesIn": found["bytesIn"],
+        "bytesOut": found["bytesOut"],
+        "createdAt": iso(found["createdAt"]),
+        "updatedAt": iso(found["updatedAt"]),
+        "webhook": {
+            "status": webhook["status"] or WebhookStatus.PENDING,
+            "attempts": webhook["attempts"],
+        }
+        if webhook
+        else None,
+    }
+
+
+def iso(at: datetime) -> str:
+    """A time as ISO 8601 in UTC with ``Z``, in milliseconds."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

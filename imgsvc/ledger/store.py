@@ -1,0 +1,105 @@
+"""The connection to MongoDB, and what all parts of the ledger do alike."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo import ASCENDING, DESCENDING
+from pymongo.errors import PyMongoError
+
+from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.failpoints import NO_FAILPOINTS, Failpoints
+from imgsvc.ledger.records import Document
+from imgsvc.model import Step, WebhookStatus
+from imgsvc.settings import Mongo
+
+
+class Store:
+    """The two collections.
+
+    Args:
+        settings: where MongoDB is.
+        failpoints: for tests of faults.
+    """
+
+    def __init__(self, settings: Mongo, failpoints: Failpoints = NO_FAILPOINTS) -> None:
+        self._failpoints = failpoints
+        self._client: Any = AsyncIOMotorClient(
+            settings.uri.get_secret_value(),
+            serverSelectionTimeoutMS=settings.timeout_ms,
+            connectTimeoutMS=settings.timeout_ms,
+            socketTimeoutMS=settings.timeout_ms * 4,
+            # A 202 promises that the request survives: ask for that.
+            w="majority",
+            journal=True,
+            readConcernLevel="local",
+            tz_aware=True,
+            appname="imgsvc",
+        )
+        database = self._client[settings.database]
+        self._requests = database["requests"]
+        self._products = database["products"]
+
+    async def prepare(self) -> None:
+        """Create the indexes; harmless when they are there."""
+        with translated():
+            await self._products.create_index([("request", ASCENDING), ("n", ASCENDING)])
+            await self._products.create_index(
+                [("request", ASCENDING), ("open", ASCENDING), ("n", ASCENDING)]
+            )
+            await self._requests.create_index([("status", ASCENDING), ("createdAt", ASCENDING)])
+            await self._requests.create_index([("reopen", ASCENDING)], sparse=True)
+            await self._requests.create_index([("createdAt", DESCENDING), ("_id", DESCENDING)])
+            await self._requests.create_index(
+                [("webhook.nextAt", ASCENDING)],
+                partialFilterExpression={"webhook.status": WebhookStatus.PENDING},
+            )
+            await self._requests.create_index(
+                [("updatedAt", ASCENDING)],
+                partialFilterExpression={"webhook.status": WebhookStatus.FAILED},
+            )
+
+    async def check(self) -> None:
+        """Raise ServiceError unless MongoDB answers."""
+        with translated():
+            await self._client.admin.command("ping")
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._client.close()
+
+    async def _write(
+        self, name: str, method: Callable[..., Awaitable[Any]], *args: Any, **options: Any
+    ) -> Any:
+        with self._failpoints.around(f"ledger.{name}"):
+            return await method(*args, **options)
+
+
+def before(step: Step[Any], status: str = "status") -> Document:
+    """The condition that a step may be taken."""
+    return {status: {"$in": sorted(step.sources)}}
+
+
+def the_time() -> datetime:
+    """The time, as it will be read again."""
+    # MongoDB keeps milliseconds; more would make what we write differ from what we read.
+    now = datetime.now(UTC)
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+
+def product_id(request_id: str, product: int) -> str:
+    """The key of a product's document."""
+    return f"{request_id}/{product}"
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """MongoDB being away is one error to the rest of the service."""
+    try:
+        yield
+    except PyMongoError as error:
+        raise ServiceError(ErrorCode.UNAVAILABLE, retry_after_s=2) from error
