@@ -85,6 +85,8 @@ class Stack:
             "IMGSVC_WEBHOOK__DELAY_MS": "50",
             "IMGSVC_WEBHOOK__TIMEOUT_S": "3",  # so long is an attempt waited for that was cut off
             "IMGSVC_RATELIMIT__ENABLED": "false",
+            "IMGSVC_FETCH__SILENCE_S": "60",  # tests hold images back, on slow machines too
+            "IMGSVC_FETCH__TOTAL_S": "60",
             **settings,
         }
 

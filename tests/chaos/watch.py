@@ -34,6 +34,7 @@ class Watch:
             connectTimeoutMS=500,
             socketTimeoutMS=2000,
         )
+        self._requests = self._mongo[stack.bucket]["requests"]
         self._products = self._mongo[stack.bucket]["products"]
         self.open: set[str] = set()
         self.at = 0.0  # when that was so
@@ -58,7 +59,12 @@ class Watch:
 
     async def _look_at_work(self) -> None:
         at = time.monotonic()
-        cursor = self._products.find({"open": {"$gt": 0}}, {"images.status": 1})
+        # An upload that was refused half-way may leave products behind, which are nobody's.
+        accepted = self._requests.find({"status": {"$in": ["PENDING", "PROCESSING"]}}, {"_id": 1})
+        ids = [found["_id"] async for found in accepted]
+        cursor = self._products.find(
+            {"request": {"$in": ids}, "open": {"$gt": 0}}, {"images.status": 1}
+        )
         self.open = {
             f"{found['_id']}-{index}"
             async for found in cursor
