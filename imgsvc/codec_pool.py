@@ -15,7 +15,7 @@ import os
 import resource
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -31,6 +31,7 @@ from imgsvc.model import Recipe
 from imgsvc.settings import Codec
 
 _KEPT_VARIABLES = frozenset({"PATH", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "VIRTUAL_ENV"})
+_START_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +73,31 @@ _Answer = Result | _Refusal | _NeedsMemory
 class _Worker:
     """One process, behind an executor of its own."""
 
-    def __init__(self, context: BaseContext, settings: Codec) -> None:
+    def __init__(self, context: BaseContext, settings: Codec, lost: Callable[[str], None]) -> None:
         self._context = context
         self._settings = settings
+        self._lost = lost
         self._executor: ProcessPoolExecutor | None = None
         self._pid = 0
         self.tasks = 0
 
     async def start(self) -> None:
+        """Start the process, again if it does not live long enough to answer.
+
+        Raises:
+            ServiceError: UNAVAILABLE if none does.
+        """
+        for _ in range(_START_ATTEMPTS):
+            try:
+                await self._start()
+            except (BrokenProcessPool, EOFError, OSError):  # the last two: of the fork server
+                self._lost("start")
+                self.stop(kill=True)
+            else:
+                return
+        raise ServiceError(ErrorCode.UNAVAILABLE, "No codec worker can be started.")
+
+    async def _start(self) -> None:
         with _scrubbed_environment():
             forkserver.ensure_running()  # it may have been lost; usually this does nothing
         self._executor = ProcessPoolExecutor(
@@ -122,7 +140,9 @@ class CodecPool:
         # Forked from a server that holds neither threads nor sockets of ours.
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["imgsvc.codec"])
-        self._workers = [_Worker(context, settings) for _ in range(settings.worker_count)]
+        self._workers = [
+            _Worker(context, settings, self._count_lost) for _ in range(settings.worker_count)
+        ]
         self._idle: asyncio.LifoQueue[_Worker] = asyncio.LifoQueue()
         # An image whose estimate exceeds its worker's share waits until there is so much to
         # spare; most never do, and cost no extra round.
@@ -134,7 +154,11 @@ class CodecPool:
         return len(self._workers)
 
     async def start(self) -> None:
-        """Start the processes."""
+        """Start the processes.
+
+        Raises:
+            ServiceError: UNAVAILABLE if they die at once, again and again.
+        """
         await asyncio.gather(*(worker.start() for worker in self._workers))
         for worker in self._workers:
             self._idle.put_nowait(worker)
@@ -146,7 +170,7 @@ class CodecPool:
             FileNotFoundError: the source is gone.
             ServiceError: with the code of an image that cannot be encoded; CODEC_TIMEOUT if it
                 overran ``[codec] task_s``, CODEC_CRASHED if its worker died, UNAVAILABLE if the
-                target cannot be written.
+                target cannot be written or no worker starts.
         """
         share = self._budget.total // self.size
         async with self._budget.reserve(share):
@@ -189,9 +213,12 @@ class CodecPool:
             self._idle.put_nowait(worker)
 
     def _lose(self, worker: _Worker, reason: str) -> None:
+        self._count_lost(reason)
+        worker.stop(kill=True)
+
+    def _count_lost(self, reason: str) -> None:
         self._log.warning("codec.worker_lost", reason=reason)
         self._metrics.codec_kills.labels(reason).inc()
-        worker.stop(kill=True)
 
     def close(self) -> None:
         """End all processes at once; nobody waits for their work any more."""

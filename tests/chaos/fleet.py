@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import signal
 
 from tests.chaos.replicas import Replica
 from tests.chaos.stack import Stack
@@ -31,7 +32,11 @@ class Fleet:
 
     async def _start(self, after_s: float) -> None:
         await asyncio.sleep(after_s)
-        assert await self.stack.start().ready()
+        replica = self.stack.start()
+        if not await replica.ready():
+            # To be killed while starting is a fault like any other; to give up is not.
+            code = replica.process.returncode
+            assert code == -signal.SIGKILL, f"ended with {code}: {replica.log}"
 
     def start_later(self, after_s: float) -> None:
         """Have one more replica started after a while."""

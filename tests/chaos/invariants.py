@@ -266,7 +266,7 @@ async def _left(stack: Stack) -> AsyncIterator[str]:
     if (registered := set(await stack.redis.zrange(mailboxes.REPLICAS, 0, -1))) != live:
         yield f"I5 registered are {registered}, alive {live}"
     for replica in live:
-        folder = stack.folder / "spool" / replica
+        folder = stack.spool / replica
         if files := [path.name for path in folder.iterdir() if path.name != ".lock"]:
             yield f"I5 in the spool of {replica}: {files}"
 

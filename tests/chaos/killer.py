@@ -120,22 +120,19 @@ async def run(
         fleet = Fleet(stack, random.Random(f"fleet {seed}"))
         load = Load(stack, fleet, receiver, BACKLOG, random.Random(f"load {seed}"))
         watch = Watch(stack)
-        watching = asyncio.create_task(watch.run())
-        await fleet.start()
-        stop = asyncio.Event()
-        loading = asyncio.create_task(load.run(lambda: len(watch.open), stop))
         chaos = Chaos(stack, fleet, wire, random.Random(f"faults {seed}"), HEARTBEAT_S)
-        try:
+        stop = asyncio.Event()
+        async with asyncio.TaskGroup() as background:
+            watching = background.create_task(watch.run())
+            await fleet.start()
+            loading = background.create_task(load.run(lambda: len(watch.open), stop))
             await strike(chaos, watch, outcome, seconds=seconds, pause_s=pause_s, console=console)
             await fleet.complete()
             stop.set()
             await asyncio.wait_for(loading, DONE_S)
             outcome.violations += load.violations
             outcome.violations += await check(stack, load.posted, DONE_S, HEALTH_S)
-        finally:
-            loading.cancel()
             watching.cancel()
-            await asyncio.gather(loading, watching, return_exceptions=True)
         outcome.images, outcome.requests = load.images, len(load.posted)
         outcome.repeats = repeats(stack.origin.fetches, outcome.struck)
         delivered = Counter(told.message_id for told in receiver.told if told.status == 200)

@@ -22,7 +22,7 @@ from imgsvc.embedded import free_ports
 
 IMGSVC = (sys.executable, "-m", "imgsvc.cli")
 ROOT = Path(__file__).parents[2]
-START_S = 30.0
+START_S = 60.0
 LEAVE_S = 20.0
 
 
@@ -58,8 +58,8 @@ class Replica:
 
     def _write_log(self) -> None:
         assert self.process.stdout is not None
-        with self.log.open("ab", buffering=0) as log:
-            shutil.copyfileobj(self.process.stdout, log)
+        with self.process.stdout as out, self.log.open("ab", buffering=0) as log:
+            shutil.copyfileobj(out, log)
 
     @property
     def url(self) -> str:
@@ -123,8 +123,6 @@ class Replica:
             assert time.monotonic() < deadline, f"still running after {within_s:g} s: {self.log}"
             await asyncio.sleep(0.02)
         self._pump.join()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
         return self.process.wait()
 
     async def kill(self) -> None:

@@ -57,6 +57,7 @@ class Stack:
         self.origin = origin
         self.session = session
         self.bucket = name
+        self.spool = folder / "spool"
         self.replicas: list[Replica] = []
         self.settled: set[str] = set()  # requests that were checked before
         self._numbers = itertools.count(1)
@@ -78,7 +79,7 @@ class Stack:
             "IMGSVC_MONGO__DATABASE": self.bucket,
             "STORAGE_EMULATOR_HOST": gcs.url,
             "GCP_BUCKET_NAME": self.bucket,
-            "IMGSVC_SPOOL__DIR": str(folder / "spool"),
+            "IMGSVC_SPOOL__DIR": str(self.spool),
             "IMGSVC_CODEC__WORKERS": "1",
             "IMGSVC_NET__ALLOW": '["127.0.0.0/8"]',
             "IMGSVC_WEBHOOK__SECRETS": f'["{SECRET}"]',

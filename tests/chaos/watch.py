@@ -78,7 +78,7 @@ class Watch:
             process = psutil.Process(replica.process.pid)
             self.rss_bytes = max(self.rss_bytes, process.memory_info().rss)
             self.files = max(self.files, process.num_fds())
-            folder = self._stack.folder / "spool" / replica.id
+            folder = self._stack.spool / replica.id
             used = sum(file.stat().st_size for file in folder.iterdir())
             self.spool_bytes = max(self.spool_bytes, used)
         started = time.monotonic()

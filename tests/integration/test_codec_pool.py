@@ -8,12 +8,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
+from multiprocessing import forkserver
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psutil
 import pytest
@@ -173,6 +175,60 @@ async def test_an_idle_worker_that_was_killed_is_replaced(pool: Pools, picture: 
     with contextlib.suppress(ServiceError):  # the loss may be noticed before or after
         await made.encode(picture)
     assert await made.encode(picture)
+
+
+class Killer(threading.Thread):
+    """Kills processes as soon as the fork server has forked them.
+
+    Args:
+        most: so many, then no more.
+    """
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._server = psutil.Process(forkserver._forkserver._forkserver_pid)
+        self._known = set(self._server.children())
+        self._ended = threading.Event()
+        self._left = most
+
+    def run(self) -> None:
+        while self._left and not self._ended.is_set():
+            for worker in set(self._server.children()) - self._known:
+                worker.kill()
+                self._known.add(worker)
+                self._left -= 1
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self.join()
+
+
+async def test_a_worker_killed_while_it_starts_is_started_again(pool: Pools, picture: Task) -> None:
+    await pool()  # from here on there is a fork server
+    for _ in range(20):
+        with Killer(1):
+            made = await pool()
+        with contextlib.suppress(ServiceError):  # it may have been killed just after its start
+            await made.encode(picture)
+        assert await made.encode(picture)
+        if lost(made, "start"):
+            return
+    pytest.fail("no worker was killed while it started")
+
+
+async def test_when_every_worker_dies_at_its_start_the_pool_says_so(pool: Pools) -> None:
+    await pool()
+
+    async def start_many() -> None:
+        for _ in range(20):  # one may be quick enough to start before it is killed
+            await pool()
+
+    with Killer(1000), pytest.raises(ServiceError, match="No codec worker can be started"):
+        await start_many()
 
 
 async def test_a_worker_past_its_deadline_is_killed_and_its_slot_comes_back(
