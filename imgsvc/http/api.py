@@ -15,7 +15,7 @@ from aiohttp import web
 from imgsvc import logs, report
 from imgsvc.bucket import Bucket
 from imgsvc.errors import ErrorCode, ServiceError
-from imgsvc.http import answers, keys, problems, uploads
+from imgsvc.http import answers, keys, own, problems, uploads
 from imgsvc.http.schemas import DownloadQuery, ImagesQuery, RequestsQuery
 from imgsvc.ledger import Document
 from imgsvc.model import OPEN_REQUEST, ImageStatus, RequestStatus
@@ -50,13 +50,13 @@ async def upload(request: web.Request) -> web.Response:
 
 async def status(request: web.Request) -> web.Response:
     """The status object."""
-    return answers.json(await _status(request))
+    return answers.json(await own.status(request))
 
 
 async def images(request: web.Request) -> web.Response:
     """A page of images in input order."""
     wanted = problems.query(ImagesQuery, request)
-    found = await _status(request)
+    found = await own.status(request)
     product, index = _image_cursor(wanted.cursor)
     limit = min(wanted.limit, request.app[keys.SETTINGS].http.page_limit)
     page: list[Document] = []
@@ -83,6 +83,7 @@ async def requests(request: web.Request) -> web.Response:
     wanted = problems.query(RequestsQuery, request)
     limit = min(wanted.limit, request.app[keys.SETTINGS].http.page_limit)
     found = await request.app[keys.LEDGER].requests(
+        request[keys.TENANT],
         status=wanted.status,
         created_after=wanted.created_after,
         created_before=wanted.created_before,
@@ -98,7 +99,7 @@ async def requests(request: web.Request) -> web.Response:
 async def download(request: web.Request) -> web.StreamResponse:
     """The report, streamed."""
     wanted = problems.query(DownloadQuery, request)
-    found = await _status(request)
+    found = await own.status(request)
     if found["status"] in OPEN_REQUEST and not wanted.partial:
         raise ServiceError(
             ErrorCode.NOT_FINISHED,
@@ -177,13 +178,6 @@ def _report_image(image: Document, note: str | None) -> report.ReportImage:
         height=image["height"],
         note=note,
     )
-
-
-async def _status(request: web.Request) -> Document:
-    found = await request.app[keys.LEDGER].status(request.match_info["id"])
-    if found is None:
-        raise problems.no_such_request()
-    return found
 
 
 def _image(row: Document, index: int, image: Document) -> Document:

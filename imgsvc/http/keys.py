@@ -34,5 +34,6 @@ HEALTH = web.AppKey("health", Health)
 POLICIES: web.AppKey[Mapping[Any, str]] = web.AppKey("policies", Mapping)
 
 CLIENT = web.RequestKey("client", str)
+TENANT = web.RequestKey("tenant", str)
 CALL_ID = web.RequestKey("call_id", str)
 RATE_HEADERS: web.RequestKey[Mapping[str, str]] = web.RequestKey("rate_headers", Mapping)

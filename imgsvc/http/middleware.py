@@ -15,6 +15,7 @@ from imgsvc import logs
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.http import keys, problems, ratelimit
 from imgsvc.http.keys import Handler
+from imgsvc.ledger import NOBODY
 from imgsvc.settings import Network
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -45,6 +46,7 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     given = request.headers.get("X-Request-Id", "")
     request[keys.CALL_ID] = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
     request[keys.CLIENT] = _client(request)
+    request[keys.TENANT] = NOBODY
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(call_id=request[keys.CALL_ID])
     resource = request.match_info.route.resource

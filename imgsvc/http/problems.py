@@ -49,11 +49,6 @@ def invalid(errors: Sequence[dict[str, Any]]) -> ServiceError:
     )
 
 
-def no_such_request() -> ServiceError:
-    """The refusal of an id that nobody knows."""
-    return ServiceError(ErrorCode.NOT_FOUND, "There is no request with this id.")
-
-
 def validated(shape: type[M], values: Any, *, json: bytes | None = None) -> M:
     """``values`` (or the text in ``json``) as ``shape``.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from aiohttp import BodyPartReader, web
@@ -38,11 +39,13 @@ async def read(request: web.Request) -> NewRequest:
     """
     settings = request.app[keys.SETTINGS].http
     form = await _in_time(_form(request, settings.body_limit_bytes), settings)
-    reader = _Reader(settings, request.app[keys.OUTBOUND].guard, request[keys.CALL_ID])
+    reader = _Reader(settings, request.app[keys.OUTBOUND].guard)
     body = form.get("file", b"")
     if len(body) > _LARGE:
-        return await asyncio.to_thread(reader.request, request.content_type, form)
-    return reader.request(request.content_type, form)
+        new = await asyncio.to_thread(reader.request, request.content_type, form)
+    else:
+        new = reader.request(request.content_type, form)
+    return replace(new, call_id=request[keys.CALL_ID], tenant=request[keys.TENANT])
 
 
 async def read_json(shape: type[M], request: web.Request) -> M:
@@ -127,9 +130,8 @@ async def _collect(pieces: AsyncIterator[bytes], limit: int, used: int = 0) -> b
 class _Reader:
     """Validates what was posted, within the limits of the settings."""
 
-    def __init__(self, settings: Http, guard: Guard, call_id: str) -> None:
+    def __init__(self, settings: Http, guard: Guard) -> None:
         self._settings = settings
-        self._call_id = call_id
         self._guard = guard
         self._errors: list[dict[str, Any]] = []
 
@@ -156,7 +158,7 @@ class _Reader:
         self._check(products)
         if self._errors:
             raise problems.invalid(self._errors)
-        return NewRequest([p for _, p in products], recipe, webhook, self._call_id)
+        return NewRequest([p for _, p in products], recipe, webhook)
 
     def _beside(self, form: dict[str, bytes], name: str, shape: type[M]) -> M | None:
         """A field that holds JSON beside a CSV; None if it is not there or wrong."""

@@ -10,30 +10,25 @@ from aiohttp import web
 
 from imgsvc import courier, webhooks
 from imgsvc.errors import ErrorCode, ServiceError
-from imgsvc.http import answers, keys, problems, uploads
+from imgsvc.http import answers, keys, own, problems, uploads
 from imgsvc.model import OPEN_REQUEST, Receiver, WebhookStatus
 
 
 async def deliveries(request: web.Request) -> web.Response:
     """The attempts to announce the request's end, and when the next one is."""
-    found = await request.app[keys.LEDGER].deliveries(request.match_info["id"])
-    if found is None:
-        raise problems.no_such_request()
-    return answers.json(found)
+    found = await own.status(request)
+    return answers.json(await request.app[keys.LEDGER].deliveries(found["requestId"]))
 
 
 async def replay(request: web.Request) -> web.Response:
     """Announce the request's end once more."""
-    ledger = request.app[keys.LEDGER]
-    request_id = request.match_info["id"]
-    found = await ledger.status(request_id)
-    if found is None:
-        raise problems.no_such_request()
+    found = await own.status(request)
+    request_id = found["requestId"]
     if found["status"] in OPEN_REQUEST:
         raise ServiceError(ErrorCode.NOT_FINISHED, retry_after_s=5)
     if found["webhook"] is None:
         raise ServiceError(ErrorCode.NO_WEBHOOK)
-    if not await ledger.replay_webhook(request_id):
+    if not await request.app[keys.LEDGER].replay_webhook(request_id):
         raise ServiceError(ErrorCode.WEBHOOK_PENDING, retry_after_s=5)
     # Only a hint: the dealer looks for itself, also while Redis is away.
     with contextlib.suppress(ServiceError):

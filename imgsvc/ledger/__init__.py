@@ -17,6 +17,7 @@ from imgsvc.ledger.announcements import Announcements
 from imgsvc.ledger.images import Images
 from imgsvc.ledger.intake import Intake
 from imgsvc.ledger.records import (
+    NOBODY,
     UNFINISHED,
     Completed,
     Delivery,
@@ -39,6 +40,7 @@ class Ledger(Intake, Images, Announcements):
 
 
 __all__ = [
+    "NOBODY",
     "UNFINISHED",
     "Completed",
     "Delivery",

@@ -46,6 +46,7 @@ class Intake(Store):
                     {
                         "_id": new.id,
                         "callId": new.call_id,
+                        "tenant": new.tenant,
                         "status": RequestStatus.PENDING,
                         "options": options,
                         "totalProducts": len(new.products),
@@ -75,14 +76,15 @@ class Intake(Store):
                 "withdraw_products", self._products.delete_many, {"request": request_id}
             )
 
-    async def status(self, request_id: str) -> Document | None:
-        """The status object of a request, or None if there is no such request."""
+    async def status(self, request_id: str, tenant: str) -> Document | None:
+        """The status object of a tenant's request, or None if they have no such request."""
         with translated():
-            found = await self._requests.find_one({"_id": request_id})
+            found = await self._requests.find_one({"_id": request_id, "tenant": tenant})
         return status_object(found) if found else None
 
     async def requests(
         self,
+        tenant: str,
         *,
         status: str | None,
         created_after: datetime | None,
@@ -93,13 +95,14 @@ class Intake(Store):
         """Status objects, newest first.
 
         Args:
+            tenant: whose requests.
             status: only requests in this status.
             created_after: only younger ones.
             created_before: only older ones.
             before: creation time and id of the last one seen.
             limit: how many at most.
         """
-        clauses: list[Document] = []
+        clauses: list[Document] = [{"tenant": tenant}]
         if status:
             clauses.append({"status": status})
         if created_after:
@@ -112,7 +115,7 @@ class Intake(Store):
                 {"$or": [{"createdAt": {"$lt": at}}, {"createdAt": at, "_id": {"$lt": last}}]}
             )
         with translated():
-            cursor = self._requests.find({"$and": clauses} if clauses else {})
+            cursor = self._requests.find({"$and": clauses})
             cursor = cursor.sort([("createdAt", DESCENDING), ("_id", DESCENDING)]).limit(limit)
             return [status_object(found) async for found in cursor]
 

@@ -13,6 +13,7 @@ from imgsvc.model import OPEN_REQUEST, Recipe, Subscription, WebhookStatus
 
 Document = dict[str, Any]
 
+NOBODY = "nobody"  # the tenant of all that comes in while nobody has to say who they are
 UNFINISHED = "UNFINISHED"  # an attempt that is under way, or was lost with its replica
 
 
@@ -33,6 +34,7 @@ class NewRequest:
     recipe: Recipe
     webhook: Subscription | None = None
     call_id: str = ""  # of the HTTP call that brought it
+    tenant: str = NOBODY  # whose it is
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
     @property

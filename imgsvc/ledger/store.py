@@ -53,7 +53,9 @@ class Store:
             )
             await self._requests.create_index([("status", ASCENDING), ("createdAt", ASCENDING)])
             await self._requests.create_index([("reopen", ASCENDING)], sparse=True)
-            await self._requests.create_index([("createdAt", DESCENDING), ("_id", DESCENDING)])
+            await self._requests.create_index(
+                [("tenant", ASCENDING), ("createdAt", DESCENDING), ("_id", DESCENDING)]
+            )
             await self._requests.create_index(
                 [("webhook.nextAt", ASCENDING)],
                 partialFilterExpression={"webhook.status": WebhookStatus.PENDING},

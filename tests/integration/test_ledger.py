@@ -15,7 +15,7 @@ from pymongo import AsyncMongoClient
 
 from imgsvc.embedded import EmbeddedServers
 from imgsvc.errors import ErrorCode, ServiceError
-from imgsvc.ledger import Completed, Delivery, Failed, Ledger, NewProduct, NewRequest
+from imgsvc.ledger import NOBODY, Completed, Delivery, Failed, Ledger, NewProduct, NewRequest
 from imgsvc.model import Event, Recipe, Subscription
 from imgsvc.settings import Mongo, Settings
 from tests.integration.proxy import Proxy, between
@@ -100,7 +100,7 @@ async def started(ledger: Ledger) -> Callable[..., Awaitable[str]]:
 
 
 async def known(ledger: Ledger, request_id: str) -> dict[str, Any]:
-    status = await ledger.status(request_id)
+    status = await ledger.status(request_id, NOBODY)
     assert status
     return status
 
@@ -148,7 +148,7 @@ async def test_a_request_that_was_inserted_is_known_as_it_was_posted(ledger: Led
 
 
 async def test_an_unknown_request_is_nothing(ledger: Ledger) -> None:
-    assert await ledger.status("nobody") is None
+    assert await ledger.status("none", NOBODY) is None
     assert await ledger.deliveries("nobody") is None
     assert await ledger.work("nobody", 0, 0) is None
     assert await ledger.complete("nobody") is False
@@ -174,7 +174,7 @@ async def test_a_request_is_started_once_and_stays_listed_until_it_ends(ledger: 
 async def test_paging_through_requests_is_stable_while_new_ones_arrive(ledger: Ledger) -> None:
     async def page(before: tuple[datetime, str] | None) -> list[dict[str, Any]]:
         return await ledger.requests(
-            status=None, created_after=None, created_before=None, before=before, limit=3
+            NOBODY, status=None, created_after=None, created_before=None, before=before, limit=3
         )
 
     new = [new_request(1) for _ in range(8)]
@@ -203,7 +203,7 @@ async def test_requests_are_found_by_status_and_time(
         status: str | None, after: datetime | None = None, before: datetime | None = None
     ) -> set[str]:
         found = await ledger.requests(
-            status=status, created_after=after, created_before=before, before=None, limit=10
+            NOBODY, status=status, created_after=after, created_before=before, before=None, limit=10
         )
         return {f["requestId"] for f in found}
 
@@ -716,7 +716,7 @@ async def test_while_mongodb_is_away_all_say_so_soon_and_then_go_on(
     servers.mongo.kill()
     calls = (
         ledger.insert(unborn),
-        ledger.status(request_id),
+        ledger.status(request_id, NOBODY),
         ledger.work(request_id, 0, 0),
         ledger.finish(request_id, 0, 0, completed()),
         ledger.finish(request_id, 0, 1, completed()),
@@ -737,7 +737,7 @@ async def test_while_mongodb_is_away_all_say_so_soon_and_then_go_on(
     finally:
         await servers.mongo.start()
     await ledger.check()
-    assert await ledger.status(unborn.id) is None
+    assert await ledger.status(unborn.id, NOBODY) is None
     assert await stored.products.count_documents({"request": unborn.id}) == 0
     assert [o.indexes for o in await ledger.open_images(request_id, -1, 10)] == [[0, 1]]
     await asyncio.gather(
