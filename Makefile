@@ -8,7 +8,7 @@ PIP_TOOLS = 7.6.2
 COMPILE = pip-compile --quiet --generate-hashes --strip-extras --no-header --allow-unsafe --no-emit-options \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --annotation-style=line
 
-.PHONY: help setup demo run test chaos lint lock clean
+.PHONY: help setup demo run test chaos bench lint lock clean
 
 help: ## lists these targets
 	@awk -F ' *:.*## ' '/^[a-z]+:.*## / { printf "  make %-8s%s\n", $$1, $$2 }' Makefile
@@ -26,6 +26,9 @@ test: .venv/ready ## runs all tests
 
 chaos: .venv/ready ## lets everything fail at random, as in: make chaos SEED=1 MINUTES=15
 	@.venv/bin/python -m tests.chaos.killer --seed $(or $(SEED),1) --minutes $(or $(MINUTES),5)
+
+bench: .venv/bench-ready ## measures speed, as in: make bench CASES="overhead share" ROUNDS=3
+	@.venv/bin/python -m bench $(CASES) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 lint: .venv/ready ## checks style, types and the direction of imports
 	@.venv/bin/ruff check .
@@ -45,10 +48,12 @@ lock: ## resolves the dependencies anew into requirements/*.txt (needs python3.1
 	echo "Resolving photos.txt"; \
 	$(COMPILE) -o "$$tools/photos.txt" requirements/photos.in; \
 	awk '/^[a-z]/ { keep = /^(foolbox|scikit-image)==/ } keep' "$$tools/photos.txt" \
-		> requirements/photos.txt
+		> requirements/photos.txt; \
+	echo "Resolving bench.txt"; \
+	$(COMPILE) -o requirements/bench.txt requirements/bench.in
 
 clean: ## removes what the other targets made, the data of `make run` included
-	@rm -rf .venv .imgsvc demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	@rm -rf .venv .imgsvc demo-output bench/.cache .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 		.import_linter_cache
 
 .venv/ready: Makefile pyproject.toml requirements/dev.txt requirements/photos.txt
@@ -74,3 +79,7 @@ clean: ## removes what the other targets made, the data of `make run` included
 	@echo "Installing imgsvc"
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch .venv/ready
+
+.venv/bench-ready: .venv/ready requirements/bench.txt
+	@$(PIP) install --require-hashes -r requirements/bench.txt
+	@touch .venv/bench-ready

@@ -1,0 +1,192 @@
+"""A test stand: real servers with nothing in them yet, an origin, and the service.
+
+Emulators slow down as they fill, so each measurement gets a stand of its own. All processes are
+started through ``imgsvc.embedded.Server``, which sees to it that none outlives the bench.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from bench.meter import Meter
+from imgsvc.demo.loopback import serving
+from imgsvc.embedded import LOOPBACK, EmbeddedServers, Server, free_ports
+from imgsvc.settings import PLAIN_NAMES, PREFIX
+
+# Another build of the service can be measured by the same bench: the path of its Python.
+PYTHON = os.environ.get("BENCH_PYTHON", sys.executable)
+QUALITY = 50
+_COMMANDS = {
+    "service": "imgsvc.cli serve",
+    "mongo": "secantusd-py",
+    "redis": "valkey-server",
+    "gcs": "fake-gcs-server",
+    "origin": "origin.py",
+}
+_MANY = "1000000000"  # the rate limiter is asked about every call, and lets all in
+_ENDED_WITHIN_S = 900.0
+
+
+@dataclass
+class Stand:
+    """What a case works with.
+
+    Args:
+        services: addresses of the replicas.
+        origin: the address under which the photographs are.
+        servers: Redis, MongoDB and the bucket.
+        meter: of all parts.
+        session: to call the service with.
+    """
+
+    services: list[str]
+    origin: str
+    servers: EmbeddedServers
+    meter: Meter
+    session: aiohttp.ClientSession
+    hook: str = ""
+    _ended: dict[str, asyncio.Future[float]] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        """The address of the first replica."""
+        return self.services[0]
+
+    def urls(self, files: Sequence[Path], count: int) -> list[str]:
+        """Addresses of ``count`` images, all different, taking the files in turn."""
+        paths = [f"{file.parent.name}/{file.name}" for file in files]
+        return [f"{self.origin}/{paths[n % len(paths)]}?{n}" for n in range(count)]
+
+    async def post(self, urls: Sequence[str], per_product: int = 5) -> str:
+        """Post a request; its id."""
+        body = upload(urls, per_product) | {"webhookUrl": self.hook}
+        async with self.session.post(f"{self.url}/api/upload", json=body) as response:
+            if not response.ok:
+                raise RuntimeError(f"an upload was answered {await response.text()}")
+            return str((await response.json())["requestId"])
+
+    async def ended(self, request_id: str) -> float:
+        """Wait for the webhook of a request; the monotonic time at which it came.
+
+        Raises:
+            RuntimeError: not all of its images worked out.
+            TimeoutError: it takes too long.
+        """
+        async with asyncio.timeout(_ENDED_WITHIN_S):
+            at = await self._end(request_id)
+        async with self.session.get(f"{self.url}/status/{request_id}") as response:
+            found = await response.json()
+        if found["status"] != "COMPLETED":
+            raise RuntimeError(f"a request of the bench ended as {found}")
+        return at
+
+    async def run(self, urls: Sequence[str], per_product: int = 5) -> float:
+        """Post a request and wait for its webhook; the seconds that took."""
+        began = time.monotonic()
+        return await self.ended(await self.post(urls, per_product)) - began
+
+    async def receive(self, request: web.Request) -> web.Response:
+        """Take a webhook."""
+        end = self._end((await request.json())["data"]["requestId"])
+        if not end.done():
+            end.set_result(time.monotonic())
+        return web.Response()
+
+    def _end(self, request_id: str) -> asyncio.Future[float]:
+        return self._ended.setdefault(request_id, asyncio.get_running_loop().create_future())
+
+
+def upload(urls: Sequence[str], per_product: int) -> dict[str, Any]:
+    """The body of an upload."""
+    products = [urls[at : at + per_product] for at in range(0, len(urls), per_product)]
+    return {
+        "products": [
+            {"serialNumber": str(number), "productName": f"Product {number}", "inputUrls": some}
+            for number, some in enumerate(products, start=1)
+        ],
+        "options": {"quality": QUALITY},
+    }
+
+
+@contextlib.asynccontextmanager
+async def stand(folders: Iterable[Path], *, replicas: int = 1) -> AsyncIterator[Stand]:
+    """A stand with nothing in it; gone afterwards.
+
+    Args:
+        folders: the photographs that its origin has.
+        replicas: processes of the service.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="imgsvc-bench-")))
+        servers = EmbeddedServers(home / "servers", mongo_standalone=True)
+        await stack.enter_async_context(servers)
+        first, *ports = free_ports(replicas + 1)
+        origin = Server("origin", first, _origin(first, folders), home / "origin.log", _ASK_ORIGIN)
+        services = [
+            Server(
+                f"replica {number}",
+                port,
+                _service(servers, port, home),
+                home / f"{port}.log",
+                _ASK_SERVICE,
+            )
+            for number, port in enumerate(ports)
+        ]
+        for server in (origin, *services):
+            stack.push_async_callback(server.stop)
+            await server.start()
+        made = Stand(
+            services=[f"http://{LOOPBACK}:{port}" for port in ports],
+            origin=f"http://{LOOPBACK}:{first}",
+            servers=servers,
+            meter=Meter.of(_COMMANDS),
+            session=await stack.enter_async_context(aiohttp.ClientSession()),
+        )
+        made.hook = await stack.enter_async_context(serving(made.receive))
+        yield made
+
+
+# What to ask to see that it serves: bytes to send, and what the answer holds.
+_ASK_ORIGIN = (b"GET / HTTP/1.1\r\n\r\n", b" 404 ")
+_ASK_SERVICE = (b"GET /readyz HTTP/1.0\r\n\r\n", b" 200 OK")
+
+
+def _origin(port: int, folders: Iterable[Path]) -> list[str]:
+    script = Path(__file__).with_name("origin.py")
+    return [sys.executable, str(script), str(port), *map(str, folders)]
+
+
+def _service(servers: EmbeddedServers, port: int, home: Path) -> list[str]:
+    """The command of one replica, all of whose settings are defaults but for addresses."""
+    ends = servers.endpoints
+    # What this user has set for a service of theirs is none of the bench's business.
+    unset = [name for name in os.environ if name.startswith(PREFIX) or name in PLAIN_NAMES]
+    settings = {
+        "PORT": str(port),
+        "REDIS_HOST": ends.redis_host,
+        "REDIS_PORT": str(ends.redis_port),
+        "MONGO_URI": ends.mongo_uri,
+        "STORAGE_EMULATOR_HOST": ends.gcs_url,
+        "NO_PROXY": LOOPBACK,
+        "IMGSVC_SPOOL__DIR": str(home / "spool"),
+        "IMGSVC_NET__ALLOW": f'["{LOOPBACK}/32"]',
+        "IMGSVC_LOG__FORMAT": "json",
+        "IMGSVC_AUTH__MODE": "none",
+        "IMGSVC_RATELIMIT__UPLOADS_PER_MINUTE": _MANY,
+        "IMGSVC_RATELIMIT__READS_PER_MINUTE": _MANY,
+    }
+    pairs = [f"{name}={value}" for name, value in settings.items()]
+    cleared = [word for name in unset for word in ("-u", name)]
+    return ["env", *cleared, *pairs, PYTHON, "-m", "imgsvc.cli", "serve", "--config", os.devnull]
