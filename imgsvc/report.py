@@ -16,14 +16,11 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Literal
 
-from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.findings import Findings
 from imgsvc.model import ImageStatus
 
 Columns = Literal["basic", "full", "failed"]
 """Which report: the four contract columns, all columns, or what failed, to be posted again."""
-
-MAX_PROBLEMS = 100
-"""Reading stops after this many problems, so a hostile file cannot make a huge answer."""
 
 _SERIAL, _NAME, _INPUTS = "Serial Number", "Product Name", "Input Image URLs"
 _REQUIRED = (_SERIAL, _NAME, _INPUTS)
@@ -55,6 +52,14 @@ _IMAGE_TITLES: dict[Columns, tuple[str, ...]] = {
 _URL = re.compile(r"https?://", re.IGNORECASE)
 _NEXT_URL = re.compile(r"(?<=[,;\s])(?=https?://)", re.IGNORECASE)
 
+# The header record with the blank lines before it, whose quoted cells may span lines. Possessive,
+# so that a quote that is never closed costs one pass.
+_HEAD = re.compile(r'\s*+(?:[^"\r\n]++|"[^"]*+")*+')
+_QUOTED = re.compile(r'"[^"]*"')
+
+# NUL, and what decoding makes of bytes that are no text.
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
+
 # What spreadsheets run as a formula (OWASP CSV Injection, ASVS 1.2.10), full-width forms too.
 # Quotes in front are part of it: "'=1" must become "''=1", else reading would make it "=1".
 _FORMULA = re.compile("'*\\s*[=+\\-@\uff1d\uff0b\uff0d\uff20\\t\\r\\n\\0]")
@@ -63,19 +68,33 @@ _NUMBER = re.compile(r"[+-][0-9]+(\.[0-9]+)?")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One product as posted.
+    """One product as posted; what it lacks is empty, and among the findings.
 
     Attributes:
         line: where it begins in the file, counted from 1.
-        serial_number: never blank.
-        product_name: never blank.
-        urls: at least one text; whether it is a usable URL is for others to judge.
+        serial_number: what identifies it.
+        product_name: what it is called.
+        urls: texts; whether each is a usable URL is for others to judge.
     """
 
     line: int
     serial_number: str
     product_name: str
     urls: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """The products of a file.
+
+    Attributes:
+        rows: the first of them, as many as were wanted; those that cannot be told into their
+            columns are left out.
+        count: how many there are.
+    """
+
+    rows: Sequence[Row]
+    count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,67 +123,48 @@ class ReportRow:
     images: Sequence[ReportImage]
 
 
-def parse(body: bytes, *, max_rows: int) -> list[Row]:
-    r"""The products of a CSV file.
+def parse(body: bytes, findings: Findings, *, max_rows: int) -> Sheet:
+    r"""The products of a CSV file; usable only if nothing was found wrong.
 
     Columns may come in any order, case and spacing (``Input Image Urls``, ``input_image_urls``,
     ``inputImageUrls``), the other columns of our own reports are ignored, and the separator
-    (``,``, ``;`` or tab) is the one the header line uses. UTF-8 with or without BOM, UTF-16
-    with BOM. Lines without content are skipped. In the URL cell a comma, semicolon or blank
-    separates only where ``http://`` or ``https://`` follows, so URLs may contain them.
+    (``,``, ``;`` or tab) is the one the header uses. UTF-8 with or without BOM, UTF-16 with BOM.
+    Lines without content are skipped. In the URL cell a comma, semicolon or blank separates
+    only where ``http://`` or ``https://`` follows, so URLs may contain them.
 
     Args:
         body: the file, already bounded in size.
-        max_rows: how many products are accepted.
-
-    Raises:
-        ServiceError: ``INVALID_CSV`` with one entry per problem, at most ``MAX_PROBLEMS``, each
-            with its line and, where known, its column; ``VALIDATION_FAILED`` for too many rows.
+        findings: gets every problem, with its line and, where known, its column.
+        max_rows: how many rows are kept.
     """
-    problems: list[dict[str, Any]] = []
-    records = _records(_decode(body), problems)
+    records = _records(_decode(body, findings), findings)
     header_line, names = next(records, (1, []))
-    where = _locate(header_line, names, problems)
-    if problems:
-        raise _invalid(problems)
-
+    where = _locate(header_line, names, findings)
     rows: list[Row] = []
-    for count, (line_no, found) in enumerate(records, start=1):
-        if count > max_rows:
-            raise ServiceError(
-                ErrorCode.VALIDATION_FAILED,
-                f"The CSV has more than {max_rows} products; split it into several uploads.",
-                errors=[
-                    {"loc": ["line", line_no], "msg": f"is product {count}, allowed are {max_rows}"}
-                ],
-            )
+    count = 0
+    if not where.keys() >= {*_REQUIRED}:
+        return Sheet(rows, count)
+    for line_no, found in records:
+        count += 1
         cells = _take_together(found, len(names), where)
         if len(cells) > len(names):
-            problems.append(
-                _problem(
-                    line_no,
-                    None,
-                    f"has {len(cells)} cells under {len(names)} columns; "
-                    'put " around a cell that contains the separator',
-                )
+            findings.add(
+                _place(line_no),
+                f"has {len(cells)} cells under {len(names)} columns; "
+                'put " around a cell that contains the separator',
             )
-        else:
-            row = _row(line_no, cells, where)
-            problems += [
-                _problem(line_no, title, "is empty; fill it in or remove the line")
-                for title, value in zip(
-                    _REQUIRED, (row.serial_number, row.product_name, row.urls), strict=True
-                )
-                if not value
-            ]
+            continue
+        row = _row(line_no, cells, where)
+        for title, value in zip(
+            _REQUIRED, (row.serial_number, row.product_name, row.urls), strict=True
+        ):
+            if not value:
+                findings.add(_place(line_no, title), "is empty; fill it in or remove the line")
+        if len(rows) < max_rows:
             rows.append(row)
-        if len(problems) >= MAX_PROBLEMS:
-            break
-    if not rows and not problems:
-        problems.append(_problem(header_line, None, "is the last one; add a line per product"))
-    if problems:
-        raise _invalid(problems)
-    return rows
+    if not count and not findings.count:
+        findings.add(_place(header_line), "is the last one; add a line per product")
+    return Sheet(rows, count)
 
 
 def header(columns: Columns = "basic") -> bytes:
@@ -196,37 +196,36 @@ def line(row: ReportRow, columns: Columns = "basic") -> bytes:
     return _encode(map(_neutralise, cells), csv.QUOTE_ALL)
 
 
-def _decode(body: bytes) -> str:
-    """The text of a file; Excel's "Unicode Text" is UTF-16 with a BOM."""
-    utf16 = body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    encoding = "utf-16" if utf16 else "utf-8-sig"
-    try:
-        text = body.decode(encoding)
-    except UnicodeDecodeError as exc:
-        before = exc.object[: exc.start].decode(encoding, "replace")
-        msg = f"is not readable as {encoding[:6].upper()}; save the file as CSV UTF-8"
-        raise _invalid([_problem(before.count("\n") + 1, None, msg)]) from exc
-    nul = text.find("\0")
-    if nul >= 0:
-        msg = "holds a NUL character; save the file as CSV UTF-8"
-        raise _invalid([_problem(text.count("\n", 0, nul) + 1, None, msg)])
-    return text
+def _decode(body: bytes, findings: Findings) -> str:
+    """The text of a file; what is not text is replaced, and each line that has some is found."""
+    if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "UTF-16"  # Excel's "Unicode Text"
+        whole = len(body) // 2 * 2
+        text = body[:whole].decode(encoding, "surrogatepass") + "\0" * (len(body) - whole)
+    else:
+        encoding = "UTF-8"
+        text = body.decode("utf-8-sig", "surrogateescape")
+    if not _NO_TEXT.search(text):
+        return text
+    for number, text_line in enumerate(io.StringIO(text, newline=""), start=1):
+        if _NO_TEXT.search(text_line):
+            msg = f"is not readable as {encoding}; save the file as CSV UTF-8"
+            findings.add(_place(number), msg)
+    return _NO_TEXT.sub("\ufffd", text)
 
 
-def _records(text: str, problems: list[dict[str, Any]]) -> Iterator[tuple[int, list[str]]]:
+def _records(text: str, findings: Findings) -> Iterator[tuple[int, list[str]]]:
     """Each record that has content, as its first line's number and its cells.
 
     Blank cells at the end, which spreadsheets like to add, are cut off. Text that is not CSV
-    ends the records and adds to the problems.
+    ends the records and is found.
     """
-    # newline="": line ends inside quoted cells are the csv module's business.
-    first = next(
-        (text_line for text_line in io.StringIO(text, newline="") if text_line.strip()),
-        "",
-    )
+    head = _HEAD.match(text)
+    bare = _QUOTED.sub("", head[0] if head else "")
     reader = csv.reader(
+        # newline="": line ends inside quoted cells are the csv module's business.
         io.StringIO(text, newline=""),
-        delimiter=max(",;\t", key=first.count),
+        delimiter=max(",;\t", key=bare.count),
         skipinitialspace=True,  # people write: SKU1, Chair, "https://…, https://…"
         strict=True,  # else a quote that is never closed swallows the rest of the file
     )
@@ -243,27 +242,25 @@ def _records(text: str, problems: list[dict[str, Any]]) -> Iterator[tuple[int, l
             f"cannot be read as CSV ({exc}); close every quoted cell, write a quote inside it as "
             f'"", and keep cells within {csv.field_size_limit()} characters'
         )
-        problems.append(_problem(begins, None, msg))
+        findings.add(_place(begins), msg)
 
 
-def _locate(line_no: int, names: Sequence[str], problems: list[dict[str, Any]]) -> dict[str, int]:
-    """Where each known column stands; unknown, repeated and missing ones are problems."""
+def _locate(line_no: int, names: Sequence[str], findings: Findings) -> dict[str, int]:
+    """Where each known column stands; unknown, repeated and missing ones are found."""
     titles = {_fold(title): title for title in (*_REQUIRED, *_PER_IMAGE)}
     where: dict[str, int] = {}
     for index, name in enumerate(names):
         title = titles.get(_fold(name))
         if title is None:
             msg = f"is not a known column; rename or remove it. Known: {', '.join(titles.values())}"
-            problems.append(_problem(line_no, name.strip()[:80], msg))
+            findings.add(_place(line_no, name.strip()[:80]), msg)
         elif title in where:
-            problems.append(_problem(line_no, title, "is there twice; remove one of them"))
+            findings.add(_place(line_no, title), "is there twice; remove one of them")
         else:
             where[title] = index
-    problems += [
-        _problem(line_no, title, "is missing; the first line has to name this column")
-        for title in _REQUIRED
-        if title not in where
-    ]
+    for title in _REQUIRED:
+        if title not in where:
+            findings.add(_place(line_no, title), "is missing; the first line has to name it")
     return where
 
 
@@ -325,18 +322,6 @@ def _encode(cells: Iterable[str], quoting: Literal[0, 1]) -> bytes:
     return out.getvalue().encode()
 
 
-def _problem(line_no: int, column: str | None, msg: str) -> dict[str, Any]:
-    """An entry for ``errors``; without a column it is about the whole line."""
-    return {"loc": ["line", line_no] if column is None else ["line", line_no, column], "msg": msg}
-
-
-def _invalid(problems: list[dict[str, Any]]) -> ServiceError:
-    """The refusal of a file for these problems; its detail tells the first."""
-    _, line_no, *column = problems[0]["loc"]
-    place = f"Line {line_no}" + "".join(f", column {name}," for name in column)
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return ServiceError(
-        ErrorCode.INVALID_CSV,
-        f"{place} {problems[0]['msg']}{more}.",
-        errors=problems[:MAX_PROBLEMS],
-    )
+def _place(line_no: int, *column: str) -> list[str | int]:
+    """Where something was found; without a column it is about the whole line."""
+    return ["line", line_no, *column]

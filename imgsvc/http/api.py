@@ -25,7 +25,9 @@ _log = logs.get("http")
 
 
 async def upload(request: web.Request) -> web.Response:
-    """Accept products; 202 once the ledger has them."""
+    """Accept products; 202 once the ledger has them. Or only say what is wrong with them."""
+    if uploads.asked(request).dry_run:
+        return answers.json(await uploads.try_out(request))
     ledger = request.app[keys.LEDGER]
     limit = request.app[keys.SETTINGS].http.backlog_limit
     new = await uploads.read(request)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -11,10 +11,12 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.findings import Findings
 from imgsvc.http import answers
 
 MEDIA_TYPE = "application/problem+json"
-MAX_ERRORS = 100
+
+Place = Sequence[str | int]
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -37,16 +39,33 @@ def response(error: ServiceError) -> web.Response:
     return answers.json(body, status=status, content_type=MEDIA_TYPE, headers=headers)
 
 
-def invalid(errors: Sequence[dict[str, Any]]) -> ServiceError:
-    """The refusal of a body or query for these places; its detail tells the first."""
-    first = errors[0]
-    place = ".".join(map(str, first["loc"]))
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return ServiceError(
-        ErrorCode.VALIDATION_FAILED,
-        f"{place}: {first['msg']}{more}" if place else f"{first['msg']}{more}",
-        errors=list(errors[:MAX_ERRORS]),
-    )
+def invalid(errors: Iterable[Mapping[str, Any]]) -> ServiceError:
+    """The refusal of a body or query for these places."""
+    findings = Findings()
+    for error in errors:
+        findings.add(error["loc"], error["msg"])
+    return refusal(ErrorCode.VALIDATION_FAILED, findings)
+
+
+def refusal(code: ErrorCode, findings: Findings) -> ServiceError:
+    """The refusal of something for what was found in it; its detail tells the first."""
+    first, *others = findings.listed
+    place = _spoken(first["loc"])
+    more = len(others) + findings.more
+    said = f"{place}: {first['msg']}" if place else str(first["msg"])
+    return ServiceError(code, f"{said} (and {more} more)" if more else said, errors=findings.listed)
+
+
+def _spoken(loc: Place) -> str:
+    """A place as a person says it."""
+    match loc:
+        case ["line", number]:
+            return f"Line {number}"
+        case ["line", number, str(column)]:
+            return f"Line {number}, column {column}"
+        case ["line", number, "inputUrls", int(index)]:
+            return f"Line {number}, URL {index + 1}"
+    return ".".join(map(str, loc))
 
 
 def validated(shape: type[M], values: Any, *, json: bytes | None = None) -> M:
@@ -58,11 +77,18 @@ def validated(shape: type[M], values: Any, *, json: bytes | None = None) -> M:
     try:
         return shape.model_validate_json(json) if json is not None else shape.model_validate(values)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False, include_input=False)
-        unreadable = next((e for e in found if e["type"] == "json_invalid"), None)
-        if unreadable:
-            raise ServiceError(ErrorCode.INVALID_JSON, f"{unreadable['msg']}.") from None
-        raise invalid([{"loc": list(e["loc"]), "msg": e["msg"]} for e in found]) from None
+        findings = Findings()
+        code = collect(error, findings)
+        raise refusal(code, findings) from None
+
+
+def collect(error: ValidationError, findings: Findings, *, below: Place = ()) -> ErrorCode:
+    """Add what pydantic found, each place ``below`` another; returns the code for it."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    for each in found:
+        findings.add([*below, *each["loc"]], each["msg"])
+    unreadable = any(each["type"] == "json_invalid" for each in found)
+    return ErrorCode.INVALID_JSON if unreadable else ErrorCode.VALIDATION_FAILED
 
 
 def query(shape: type[M], request: web.Request) -> M:

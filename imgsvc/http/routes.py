@@ -51,7 +51,7 @@ ROUTES: tuple[Route, ...] = (
         "/api/upload",
         api.upload,
         "Post products with image URLs",
-        {202: schemas.Accepted},
+        {200: schemas.DryRun, 202: schemas.Accepted},
         (400, 408, 413, 415, 422, 429, 503),
         query=schemas.CsvQuery,
         body={

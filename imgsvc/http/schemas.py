@@ -66,7 +66,16 @@ class Form(_Shape):
     options: Annotated[str | None, Field(description="`options` as JSON.")] = None
 
 
-class CsvQuery(_Shape):
+class UploadQuery(_Shape):
+    """How an upload is meant."""
+
+    dry_run: Annotated[
+        bool,
+        Field(alias="validate", description="Tell what is wrong or double; nothing is stored."),
+    ] = False
+
+
+class CsvQuery(UploadQuery):
     """What goes beside a text/csv body."""
 
     webhook_url: str | None = None
@@ -81,6 +90,35 @@ class Accepted(_Shape):
 
     request_id: str
     status: Literal[RequestStatus.PENDING]
+
+
+class Finding(_Shape):
+    """Something that is wrong, and where: under ``products``, or in which line of a CSV."""
+
+    loc: list[str | int]
+    msg: str
+
+
+class Duplicate(_Shape):
+    """What is there more than once; it is accepted, but may not be meant."""
+
+    field: Literal["serialNumber", "inputUrl"]
+    value: str
+    count: int
+    locs: Annotated[list[list[str | int]], Field(description="The first five places.")]
+
+
+class DryRun(_Shape):
+    """What would come of an upload."""
+
+    valid: Annotated[bool, Field(description="Whether it would be accepted.")]
+    products: int
+    images: int
+    distinct_urls: int
+    problems: Annotated[list[Finding], Field(description="The first hundred.")]
+    more_problems: int
+    duplicates: Annotated[list[Duplicate], Field(description="The first hundred.")]
+    more_duplicates: int
 
 
 class Webhook(_Shape):

@@ -66,8 +66,8 @@ async def test_a_comma_within_a_url_of_a_csv_survives(service: Service, origin: 
 
 
 REFUSED_JSON: list[tuple[str, Any, int, str, list[Any]]] = [
-    ("nothing", b"", 400, "INVALID_JSON", []),
-    ("not JSON", b'{"products": [', 400, "INVALID_JSON", []),
+    ("nothing", b"", 400, "INVALID_JSON", [[]]),
+    ("not JSON", b'{"products": [', 400, "INVALID_JSON", [[]]),
     ("a list", [], 422, "VALIDATION_FAILED", [[]]),
     ("no products", {}, 422, "VALIDATION_FAILED", [["products"]]),
     ("empty products", {"products": []}, 422, "VALIDATION_FAILED", [["products"]]),

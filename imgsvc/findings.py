@@ -1,0 +1,43 @@
+"""What is found wrong with something posted: all of it counted, the first of it listed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+MOST = 100
+"""How many are listed, so that a hostile file cannot make a huge answer."""
+
+Finding = dict[str, Any]
+
+
+class Findings:
+    """Collects problems; each is ``{"loc", "msg"}``, a place and what is wrong there."""
+
+    def __init__(self) -> None:
+        self._listed: list[Finding] = []
+        self.count = 0
+
+    def add(self, loc: Sequence[str | int], msg: str) -> None:
+        """One more; ``msg`` reads on from its place and names the remedy."""
+        self.count += 1
+        if len(self._listed) < MOST:
+            self._listed.append({"loc": list(loc), "msg": msg})
+
+    @property
+    def listed(self) -> list[Finding]:
+        """The first ``MOST`` that were found, in the order of lines or products."""
+        return sorted(self._listed, key=_position)
+
+    @property
+    def more(self) -> int:
+        """How many are not listed."""
+        return self.count - len(self._listed)
+
+
+def _position(finding: Finding) -> int:
+    """The line or product that a problem is about; what is about the whole comes first."""
+    match finding["loc"]:
+        case [_, int(number), *_]:
+            return number
+    return -1
