@@ -36,6 +36,11 @@ class ErrorCode(Enum):
     NOT_FINISHED = 409, True, "The request is not finished yet."
     WEBHOOK_PENDING = 409, True, "The webhook is being sent already."
     NO_WEBHOOK = 409, False, "The request has no webhook, or one that does not want this event."
+    IDEMPOTENCY_CONFLICT = (
+        422,
+        False,
+        "This Idempotency-Key came with another upload before; use a new key for new content.",
+    )
     REQUEST_TIMEOUT = 408, True, "The body arrived too slowly."
     OVERLOADED = 503, True, "Too much work is waiting already; nothing was accepted."
     RATE_LIMITED = 429, True, "Too many calls; slow down."

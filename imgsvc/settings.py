@@ -78,6 +78,7 @@ class Http(_Section):
     max_images: Count = 100_000
     backlog_limit: Count = 1_000_000
     page_limit: Count = 1000
+    idempotency_ttl_s: Positive = 24 * 3600.0
     trusted_proxies: tuple[Network, ...] = ()
     body_timeout_s: Positive = 30.0
 
@@ -103,6 +104,7 @@ class Mongo(_Section):
     uri: SecretStr = SecretStr("mongodb://127.0.0.1:27017")
     database: Annotated[str, Field(min_length=1, max_length=63)] = "imgsvc"
     timeout_ms: Count = 5000
+    intake_s: Positive = 600.0
 
 
 class Gcs(_Section):

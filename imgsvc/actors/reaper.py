@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import ClassVar
 
-from imgsvc.actors.base import Actor
+from imgsvc.actors.base import Actor, Parts
 from imgsvc.errors import ServiceError
 
 _BEATS_PER_EXPIRY = 4
@@ -15,6 +16,10 @@ class Reaper(Actor):
     """Decides by heartbeats who is gone; what the gone ones held goes back to the others."""
 
     name: ClassVar[str] = "reaper"
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self._sweep_journal_at = 0.0
 
     async def run(self) -> None:
         """Beat and reap side by side: reaping that takes long must not look like death."""
@@ -43,6 +48,7 @@ class Reaper(Actor):
                 await self._take_over()
                 await self.parts.mailboxes.forget_doubtful()
                 await self._sweep_spool()
+                await self._sweep_journal()
                 await self._measure()
             except ServiceError as error:
                 away += 1
@@ -64,6 +70,14 @@ class Reaper(Actor):
             for file in candidates - await self.parts.mailboxes.files_in_lanes():
                 await self.parts.spool.remove(file)
                 self.log.warning("spool.orphan", file=file)
+
+    async def _sweep_journal(self) -> None:
+        """Remove what uploads left in the ledger that broke off, with their replica or without."""
+        now = time.monotonic()
+        if now >= self._sweep_journal_at:
+            if removed := await self.parts.ledger.sweep():
+                self.log.warning("intake.removed", uploads=removed)
+            self._sweep_journal_at = now + self.parts.ledger.sweep_every_s
 
     async def _measure(self) -> None:
         metrics = self.parts.metrics

@@ -31,22 +31,28 @@ async def upload(request: web.Request) -> web.Response:
     ledger = request.app[keys.LEDGER]
     limit = request.app[keys.SETTINGS].http.backlog_limit
     new = await uploads.read(request)
+    if before := await ledger.accepted_before(new):
+        return _accepted(before)
     if await ledger.count_in_flight() + new.total_images > limit:
         raise ServiceError(ErrorCode.OVERLOADED, retry_after_s=30)
-    await ledger.insert(new)
+    request_id = await ledger.insert(new)
     # Only a hint: the dealer looks for itself, also while Redis is away.
     with contextlib.suppress(ServiceError):
         await request.app[keys.MAILBOXES].wake_dealer()
     _log.info(
         "request.accepted",
-        request_id=new.id,
+        request_id=request_id,
         products=len(new.products),
         images=new.total_images,
     )
+    return _accepted(request_id)
+
+
+def _accepted(request_id: str) -> web.Response:
     return answers.json(
-        {"requestId": new.id, "status": RequestStatus.PENDING},
+        {"requestId": request_id, "status": RequestStatus.PENDING},
         status=202,
-        headers={"Location": f"/status/{new.id}"},
+        headers={"Location": f"/status/{request_id}"},
     )
 
 

@@ -26,7 +26,9 @@ _CSV_EXAMPLE = (
 def document(routes: Iterable[Route]) -> dict[str, Any]:
     """The document for a table of routes."""
     routes = tuple(routes)
-    bodies: set[type[BaseModel]] = {m for r in routes for m in (r.query, *r.body.values()) if m}
+    bodies: set[type[BaseModel]] = {
+        m for r in routes for m in (r.query, r.headers, *r.body.values()) if m
+    }
     answers: set[type[BaseModel]] = {Problem}
     answers |= {m for r in routes for m in r.answers.values() if not isinstance(m, str)}
     schemas, definitions = models_json_schema(
@@ -72,12 +74,13 @@ def _operation(
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
         for name in re.findall(r"{(\w+)}", route.path)
     ]
-    if route.query:
-        shape = components[by_model[route.query]["$ref"].rpartition("/")[2]]
-        parameters += [
-            {"name": name, "in": "query", "required": False, "schema": schema}
-            for name, schema in shape["properties"].items()
-        ]
+    for place, beside in (("query", route.query), ("header", route.headers)):
+        if beside:
+            shape = components[by_model[beside]["$ref"].rpartition("/")[2]]
+            parameters += [
+                {"name": name, "in": place, "required": False, "schema": schema}
+                for name, schema in shape["properties"].items()
+            ]
     if parameters:
         operation["parameters"] = parameters
     if route.body:

@@ -26,6 +26,7 @@ class Route:
         answers: status -> shape of the body, or its media type where it is not JSON.
         refusals: statuses that come with a problem.
         query: shape of the query.
+        headers: shape of the headers that mean something.
         body: media type -> shape of the body.
         limit: which rate limit counts it.
     """
@@ -37,6 +38,7 @@ class Route:
     answers: Mapping[int, type[BaseModel] | str]
     refusals: tuple[int, ...] = ()
     query: type[BaseModel] | None = None
+    headers: type[BaseModel] | None = None
     body: Mapping[str, type[BaseModel] | None] = field(default_factory=dict)
     limit: Literal["upload", "read"] | None = None
 
@@ -54,6 +56,7 @@ ROUTES: tuple[Route, ...] = (
         {200: schemas.DryRun, 202: schemas.Accepted},
         (400, 408, 413, 415, 422, 429, 503),
         query=schemas.CsvQuery,
+        headers=schemas.UploadHeaders,
         body={
             "application/json": schemas.Upload,
             "text/csv": None,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from imgsvc.model import (
@@ -17,6 +18,7 @@ from imgsvc.model import (
 )
 
 Text = Annotated[str, Field(min_length=1, max_length=500)]
+_KEY = re.compile(r"[!-~]{1,255}")
 Cursor = Annotated[str | None, Field(description="`nextCursor` of the page before.")]
 
 
@@ -49,6 +51,26 @@ class Upload(_Strict):
         Subscription | None, Field(description="Instead of webhookUrl, to choose more.")
     ] = None
     options: Recipe = Recipe()
+
+
+def _printable(key: str) -> str:
+    if not _KEY.fullmatch(key):
+        raise ValueError("is not 1 to 255 printable ASCII characters without blanks")
+    return key
+
+
+class UploadHeaders(BaseModel):
+    """What an upload may say beside its body."""
+
+    idempotency_key: Annotated[
+        str | None,
+        AfterValidator(_printable),
+        Field(
+            alias="Idempotency-Key",
+            description="Makes repeating an upload safe: the same key with the same content gets "
+            "the first answer again, for as long as [http] idempotency_ttl_s.",
+        ),
+    ] = None
 
 
 class Form(_Shape):

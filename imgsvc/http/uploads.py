@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Awaitable
 from typing import TypeVar
 
@@ -13,8 +14,8 @@ from pydantic import BaseModel
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.http import dry_run, keys, problems
 from imgsvc.http.posted import Posted, examine
-from imgsvc.http.schemas import CsvQuery, UploadQuery
-from imgsvc.ledger import Document, NewRequest
+from imgsvc.http.schemas import CsvQuery, UploadHeaders, UploadQuery
+from imgsvc.ledger import Document, NewRequest, Repeat
 from imgsvc.settings import Http
 
 _CHUNK = 64 * 1024
@@ -44,6 +45,7 @@ async def read(request: web.Request) -> NewRequest:
         posted.webhook,
         call_id=request[keys.CALL_ID],
         tenant=request[keys.TENANT],
+        repeat=_repeat(request, form),
     )
 
 
@@ -71,6 +73,19 @@ async def _examined(request: web.Request, form: dict[str, bytes]) -> Posted:
     if len(form["file"]) > _LARGE:
         return await asyncio.to_thread(examine, request.content_type, form, settings, guard)
     return examine(request.content_type, form, settings, guard)
+
+
+def _repeat(request: web.Request, form: dict[str, bytes]) -> Repeat | None:
+    """What the ``Idempotency-Key`` stands for; a form's boundary differs each time it is sent."""
+    if "Idempotency-Key" not in request.headers:
+        return None
+    given = {"Idempotency-Key": request.headers["Idempotency-Key"]}
+    key = problems.validated(UploadHeaders, given).idempotency_key
+    digest = hashlib.sha256(request.content_type.encode())
+    for name, content in sorted(form.items()):
+        digest.update(f"{name}:{len(content)}:".encode())
+        digest.update(content)
+    return Repeat(str(key), digest.hexdigest(), request.app[keys.SETTINGS].http.idempotency_ttl_s)
 
 
 async def read_json(shape: type[M], request: web.Request) -> M:

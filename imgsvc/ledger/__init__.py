@@ -1,9 +1,10 @@
 """The ledger: MongoDB holds the work, and what became of it.
 
-Two collections. ``requests`` has one document for each request; ``products`` one for each
+Three collections. ``requests`` has one document for each request; ``products`` one for each
 product, with its images embedded and ``open``, how many of them are not terminal, so that one
 conditional update finishes an image exactly once. Products are written first and the request
-last: a request exists when its document does.
+last: a request exists when its document does. ``intakes`` has an entry for each upload that is
+being written, and for each ``Idempotency-Key`` while it is remembered.
 
 The counters on a request serve ``/status`` while it runs. They are a cache: the end of a request
 is decided by asking whether any product is still open, and its final numbers are counted anew.
@@ -28,6 +29,7 @@ from imgsvc.ledger.records import (
     NewRequest,
     OpenImages,
     PendingDelivery,
+    Repeat,
     Work,
 )
 
@@ -52,5 +54,6 @@ __all__ = [
     "NewRequest",
     "OpenImages",
     "PendingDelivery",
+    "Repeat",
     "Work",
 ]

@@ -7,69 +7,92 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 
 from pymongo import ASCENDING, DESCENDING, InsertOne
+from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from imgsvc.errors import ServiceError
+from imgsvc.ledger.journal import Journal
 from imgsvc.ledger.records import Document, NewProduct, NewRequest, status_object
-from imgsvc.ledger.store import Store, product_id, the_time, translated
+from imgsvc.ledger.store import product_id, the_time, translated
 from imgsvc.model import OPEN_REQUEST, ImageStatus, RequestStatus, Subscription
 
 _INSERT_BATCH = 1000
+_DUPLICATE_KEY = 11000
 
 
-class Intake(Store):
+class Intake(Journal):
     """Requests as clients post them and ask for them."""
 
-    async def insert(self, new: NewRequest) -> None:
+    async def insert(self, new: NewRequest) -> str:
         """Write a request: its products, then itself, which is the moment it is accepted.
 
+        Returns:
+            Its id: that of the upload that came first with its key, if it carries one.
+
         Raises:
-            ServiceError: UNAVAILABLE; then there is no request.
+            ServiceError: UNAVAILABLE; then there is no request, unless the upload carries a key:
+                then it is there at the latest when the upload is repeated. IDEMPOTENCY_CONFLICT
+                if the key came with another upload before.
         """
-        options = new.recipe.model_dump(exclude_none=True)
-        now = the_time()
         try:
             with translated():
-                for start in range(0, len(new.products), _INSERT_BATCH):
-                    batch = new.products[start : start + _INSERT_BATCH]
-                    await self._write(
-                        "insert_products",
-                        self._products.bulk_write,
-                        [
-                            InsertOne(_product(new.id, start + i, product, options))
-                            for i, product in enumerate(batch)
-                        ],
-                        ordered=False,
-                    )
-                await self._write(
-                    "insert_request",
-                    self._requests.insert_one,
-                    {
-                        "_id": new.id,
-                        "callId": new.call_id,
-                        "tenant": new.tenant,
-                        "status": RequestStatus.PENDING,
-                        "options": options,
-                        "totalProducts": len(new.products),
-                        "totalImages": new.total_images,
-                        "processedProducts": 0,
-                        "processedImages": 0,
-                        "failedImages": 0,
-                        "bytesIn": 0,
-                        "bytesOut": 0,
-                        "createdAt": now,
-                        "updatedAt": now,
-                        "cycle": 1,
-                        "reopen": None,
-                        "webhook": _new_webhook(new.webhook),
-                    },
-                )
+                new = await self._open_entry(new)
+                await self._insert_products(new)
+                await self._check_entry(new)
+                await self._insert_request(new)
         except ServiceError:
-            await self._withdraw(new.id)
+            if not new.repeat:
+                await self._withdraw(new.id)
             raise
+        return new.id
+
+    async def _insert_products(self, new: NewRequest) -> None:
+        options = new.recipe.model_dump(exclude_none=True)
+        for start in range(0, len(new.products), _INSERT_BATCH):
+            batch = new.products[start : start + _INSERT_BATCH]
+            inserts = [
+                InsertOne(_product(new.id, start + i, product, options))
+                for i, product in enumerate(batch)
+            ]
+            try:
+                await self._write(
+                    "insert_products", self._products.bulk_write, inserts, ordered=False
+                )
+            except BulkWriteError as error:
+                # What an earlier upload with the same key has written is as it should be.
+                if any(e["code"] != _DUPLICATE_KEY for e in error.details["writeErrors"]):
+                    raise
+
+    async def _insert_request(self, new: NewRequest) -> None:
+        now = the_time()
+        with contextlib.suppress(DuplicateKeyError):  # as above
+            await self._write(
+                "insert_request",
+                self._requests.insert_one,
+                {
+                    "_id": new.id,
+                    "callId": new.call_id,
+                    "tenant": new.tenant,
+                    "status": RequestStatus.PENDING,
+                    "options": new.recipe.model_dump(exclude_none=True),
+                    "totalProducts": len(new.products),
+                    "totalImages": new.total_images,
+                    "processedProducts": 0,
+                    "processedImages": 0,
+                    "failedImages": 0,
+                    "bytesIn": 0,
+                    "bytesOut": 0,
+                    "createdAt": now,
+                    "updatedAt": now,
+                    "cycle": 1,
+                    "reopen": None,
+                    "webhook": _new_webhook(new.webhook),
+                },
+            )
 
     async def _withdraw(self, request_id: str) -> None:
         # A lost reply may mean that the request was written after all; as the client was told
-        # 503, it must not run. Should this fail too, nobody knows its id and nothing is lost.
+        # 503, it must not run. Should this fail too, nobody knows its id and nothing is lost;
+        # products without a request go when the journal is swept.
         with contextlib.suppress(ServiceError), translated():
             await self._write("withdraw_request", self._requests.delete_one, {"_id": request_id})
             await self._write(

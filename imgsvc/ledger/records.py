@@ -27,6 +27,15 @@ class NewProduct:
 
 
 @dataclass(frozen=True, slots=True)
+class Repeat:
+    """How an upload is known again when it is repeated."""
+
+    key: str  # the client's, its own within its tenant
+    digest: str  # of what was posted
+    keep_s: float  # how long the key is remembered
+
+
+@dataclass(frozen=True, slots=True)
 class NewRequest:
     """A request as the client posted it."""
 
@@ -35,6 +44,7 @@ class NewRequest:
     webhook: Subscription | None = None
     call_id: str = ""  # of the HTTP call that brought it
     tenant: str = NOBODY  # whose it is
+    repeat: Repeat | None = None
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
     @property

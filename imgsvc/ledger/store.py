@@ -19,7 +19,7 @@ from imgsvc.settings import Mongo
 
 
 class Store:
-    """The two collections.
+    """The collections.
 
     Args:
         settings: where MongoDB is.
@@ -27,6 +27,7 @@ class Store:
     """
 
     def __init__(self, settings: Mongo, failpoints: Failpoints = NO_FAILPOINTS) -> None:
+        self._settings = settings
         self._failpoints = failpoints
         self._client: Any = AsyncIOMotorClient(
             settings.uri.get_secret_value(),
@@ -43,6 +44,7 @@ class Store:
         database = self._client[settings.database]
         self._requests = database["requests"]
         self._products = database["products"]
+        self._intakes = database["intakes"]
 
     async def prepare(self) -> None:
         """Create the indexes; harmless when they are there."""
@@ -51,6 +53,7 @@ class Store:
             await self._products.create_index(
                 [("request", ASCENDING), ("open", ASCENDING), ("n", ASCENDING)]
             )
+            await self._intakes.create_index([("checkAt", ASCENDING)])
             await self._requests.create_index([("status", ASCENDING), ("createdAt", ASCENDING)])
             await self._requests.create_index([("reopen", ASCENDING)], sparse=True)
             await self._requests.create_index(

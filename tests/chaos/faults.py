@@ -180,7 +180,7 @@ def harm_bucket(fault: BucketFault) -> Fault:
 
     async def harm(chaos: Chaos) -> None:
         turns = cycle([fault, None])
-        chaos.stack.gcs.fault = lambda: next(turns)
+        chaos.stack.gcs.fault = lambda _: next(turns)
         await asyncio.sleep(NETWORK_S)
         chaos.stack.gcs.heal()
 
@@ -192,7 +192,7 @@ def harm_ledger(fault: LedgerFault) -> Fault:
 
     async def harm(chaos: Chaos) -> None:
         turns = cycle([fault, None, None, None])
-        chaos.stack.ledger.fault = lambda: next(turns)
+        chaos.stack.ledger.fault = lambda _: next(turns)
         await asyncio.sleep(NETWORK_S)
         chaos.stack.ledger.heal()
 

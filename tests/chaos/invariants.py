@@ -4,7 +4,8 @@ I1  every accepted request ends, with every image in one terminal state, the rig
 I2  a request ends once
 I3  each success has one object with the right picture; nothing else is in the bucket
 I4  a webhook is sent at least once, at most five times a cycle, under one id, signed
-I5  nothing is left: in mailboxes, marks, delays, spools; of replicas that are gone
+I5  nothing is left: in mailboxes, marks, delays, spools; of replicas that are gone; of uploads
+    that were refused
 I6  live replicas need little memory and few files, and answer quickly
 """
 
@@ -14,6 +15,7 @@ import asyncio
 import contextlib
 import time
 import urllib.parse
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
@@ -57,6 +59,7 @@ async def check(
         for one in posted
         if one.accepted and one.accepted not in requests
     ]
+    found_by_tag: Counter[str] = Counter()
     expected: dict[str, tuple[JSON, bytes]] = {}  # object -> its image, its source
     for request_id, status in requests.items():
         images = await _images(stack, request_id)
@@ -65,12 +68,18 @@ async def check(
             violations.append(f"I1 {request_id}: {status} with {len(images)} images: not ours")
             continue
         one = by_tag[tag]
+        found_by_tag[tag] += 1
         violations += _judge_images(one, status, images)
         violations += _judge_webhook(one, status, await _deliveries(stack, request_id))
         for image in images:
             if image["outputUrl"]:
                 source = one.products[image["product"]][image["index"]].data
                 expected[_object(stack, image["outputUrl"])] = image, source or b""
+    violations += [
+        f"I2 {tag}: {times} requests for one key"
+        for tag, times in found_by_tag.items()
+        if times > 1 and by_tag[tag].keyed
+    ]
     violations += [line async for line in _judge_objects(stack, expected, requests)]
     violations += await _rest(stack, within_s)
     for replica in stack.replicas:
@@ -265,6 +274,8 @@ async def _left(stack: Stack) -> AsyncIterator[str]:
             yield f"I5 in {key}: {await stack.redis.zrange(key, 0, 5)}"
     if (registered := set(await stack.redis.zrange(mailboxes.REPLICAS, 0, -1))) != live:
         yield f"I5 registered are {registered}, alive {live}"
+    if orphans := await stack.orphans():
+        yield f"I5 products of uploads that were not accepted: {orphans}"
     for replica in live:
         folder = stack.spool / replica
         if files := [path.name for path in folder.iterdir() if path.name != ".lock"]:

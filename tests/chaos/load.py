@@ -17,6 +17,7 @@ from tests.chaos.world import Posted, Witness
 
 _BAD = 0.08
 _TOLD = 0.6
+_SAFE = 0.5  # of the uploads carry a key, so that repeating one is safe
 
 
 class Load:
@@ -63,7 +64,11 @@ class Load:
         products = [
             [self._picture() for _ in range(rng.randint(1, 6))] for _ in range(rng.randint(1, 4))
         ]
-        posted = self._stack.new_post(products, self._receiver if rng.random() < _TOLD else None)
+        posted = self._stack.new_post(
+            products,
+            self._receiver if rng.random() < _TOLD else None,
+            keyed=rng.random() < _SAFE,
+        )
         self.posted.append(posted)
         self._calls.add(asyncio.create_task(self._until_accepted(posted)))
 
@@ -76,7 +81,7 @@ class Load:
         while not posted.accepted:
             if replica := self._fleet.anyone():
                 with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-                    status, answer = await replica.call("POST", "/api/upload", json=posted.body)
+                    status, answer = await replica.call("POST", "/api/upload", **posted.call)
                     if status == 202:
                         posted.accepted = answer["requestId"]
                         return

@@ -90,22 +90,23 @@ class Proxy(ABC, Generic[F]):
         self._server_port = port
         self._connections: set[asyncio.Task[None]] = set()
         self.port = 0
-        self.fault: Callable[[], F | None] = lambda: None
+        self.fault: Callable[[bytes], F | None] = lambda _: None
         self.harmed = 0
 
     def heal(self) -> None:
         """Harm nothing any more."""
-        self.fault = lambda: None
+        self.fault = lambda _: None
 
-    def harm_once(self, fault: F, after: int = 0) -> None:
+    def harm_once(self, fault: F, what: bytes = b"", after: int = 0) -> None:
         """Harm one call.
 
         Args:
             fault: how.
-            after: how many calls pass before it.
+            what: only a call that contains this.
+            after: how many such calls pass before it.
         """
-        calls = iter([None] * after + [fault])
-        self.fault = lambda: next(calls, None)
+        faults = iter([None] * after + [fault])
+        self.fault = lambda call: next(faults, None) if what in call else None
 
     def accept(self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         """Take one connection."""
@@ -133,8 +134,8 @@ class Proxy(ABC, Generic[F]):
                 finally:
                     await _cancelled(answers)
 
-    def _next_fault(self) -> F | None:
-        fault = self.fault()
+    def _next_fault(self, call: bytes) -> F | None:
+        fault = self.fault(call)
         self.harmed += fault is not None
         return fault
 
@@ -166,7 +167,7 @@ class BucketProxy(Proxy[BucketFault]):
         head = await link.from_client.readuntil(b"\r\n\r\n")
         length = _LENGTH.search(head)
         call = head + await link.from_client.readexactly(int(length[1]) if length else 0)
-        fault = self._next_fault() if head.startswith(_CREATE) else None
+        fault = self._next_fault(call) if head.startswith(_CREATE) else None
         match fault:
             case BucketFault.BUSY | BucketFault.TOO_MANY:
                 link.to_client.write(
@@ -205,7 +206,7 @@ class LedgerProxy(Proxy[LedgerFault]):
         (length,) = struct.unpack("<i", size)
         call = size + await link.from_client.readexactly(length - 4)
         writes = call[_COMMAND_AT:].startswith(_WRITES)
-        match self._next_fault() if writes else None:
+        match self._next_fault(call) if writes else None:
             case LedgerFault.UNSENT:
                 link.reset()
                 return False

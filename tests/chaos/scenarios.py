@@ -18,6 +18,7 @@ from tests.chaos.stack import post
 from tests.chaos.world import Gate, Posted
 from tests.support import wait_until
 
+_REQUEST = b"totalImages"  # in a write, says that it is of a whole request
 Scenario = Callable[[Scene], Awaitable[None]]
 
 
@@ -111,9 +112,36 @@ async def a_client_that_is_counted(scene: Scene) -> None:
 
 async def a_ledger_whose_answer_is_lost(scene: Scene) -> None:
     """The request is written, but the replica does not learn it and takes it back."""
-    scene.stack.ledger.harm_once(LedgerFault.UNANSWERED, after=1)  # which inserts the products
+    scene.stack.ledger.harm_once(LedgerFault.UNANSWERED, _REQUEST)
     await scene.dies_at_work(scene.upload([picture(11)]))
     assert scene.stack.ledger.harmed
+
+
+async def a_client_that_repeats_itself(scene: Scene) -> None:
+    """Its first upload is not answered, so it sends it once more, to the victim."""
+    posted = scene.upload([picture(21)], keyed=True)
+    scene.stack.ledger.harm_once(LedgerFault.UNSENT, _REQUEST)
+    assert not await post(scene.bystander, posted)
+    assert scene.stack.ledger.harmed
+    await scene.dies_at_work(posted)
+
+
+async def a_client_that_does_not(scene: Scene) -> None:
+    """It goes away without an answer, and what it left is swept while the victim is alone."""
+    posted = scene.upload([picture(22)], keyed=True)
+    scene.stack.ledger.harm_once(LedgerFault.UNSENT, _REQUEST)
+    assert not await post(scene.bystander, posted)
+    assert scene.stack.ledger.harmed
+    await scene.dies_at_work()
+
+
+async def uploads_that_are_long_written(scene: Scene) -> None:
+    """With a key and without: the journal can forget the one, and keeps the other."""
+    for keyed in (True, False):
+        posted = scene.upload([picture(23)], keyed=keyed)
+        assert await post(scene.bystander, posted)
+        await scene.finished(posted)
+    await scene.dies_at_work()
 
 
 async def a_replica_that_comes_too_late(scene: Scene) -> None:
@@ -302,6 +330,7 @@ SCENARIOS: dict[Scenario, tuple[str, ...]] = {
         "ledger.finish_images",
         "ledger.insert_products",
         "ledger.insert_request",
+        "ledger.open_entry",
         "ledger.record_delivery",
         "ledger.start",
         "redis.beat",
@@ -319,6 +348,13 @@ SCENARIOS: dict[Scenario, tuple[str, ...]] = {
     a_replica_that_leaves: ("redis.reclaim",),
     a_client_that_is_counted: ("redis.take_token",),
     a_ledger_whose_answer_is_lost: ("ledger.withdraw_products", "ledger.withdraw_request"),
+    a_client_that_repeats_itself: ("ledger.insert_request", "ledger.take_up_entry"),
+    a_client_that_does_not: (
+        "ledger.condemn_entry",
+        "ledger.forget_entry",
+        "ledger.sweep_products",
+    ),
+    uploads_that_are_long_written: ("ledger.forget_entries", "ledger.keep_entries"),
     a_replica_that_comes_too_late: ("ledger.recount",),
     an_image_nobody_survives: ("redis.bury",),
     a_webhook_nobody_survives: ("ledger.abandon_webhook", "redis.bury"),

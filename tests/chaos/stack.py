@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 import redis.asyncio
+from pymongo import AsyncMongoClient
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
 
@@ -69,6 +70,7 @@ class Stack:
             retry=Retry(ConstantBackoff(0.2), 10),
             socket_timeout=5,
         )
+        self._mongo: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(endpoints.mongo_uri)
         self.environment = {
             **inherited(),
             "REDIS_PORT": str(endpoints.redis_port),
@@ -77,6 +79,7 @@ class Stack:
             "IMGSVC_REDIS__RECONCILE_S": "1",
             "MONGO_URI": ledger.uri,
             "IMGSVC_MONGO__DATABASE": self.bucket,
+            "IMGSVC_MONGO__INTAKE_S": "2",
             "STORAGE_EMULATOR_HOST": gcs.url,
             "GCP_BUCKET_NAME": self.bucket,
             "IMGSVC_SPOOL__DIR": str(self.spool),
@@ -114,8 +117,15 @@ class Stack:
         posted.lay_out()
         return posted
 
+    async def orphans(self) -> list[str]:
+        """Ids of requests that do not exist but have products."""
+        database = self._mongo[self.bucket]
+        accepted = set(await database["requests"].distinct("_id"))
+        return sorted(set(await database["products"].distinct("request")) - accepted)
+
     async def stop(self) -> None:
         """End all replicas."""
+        await self._mongo.close()
         for replica in self.replicas:
             if replica.running:
                 await replica.kill()
@@ -128,7 +138,7 @@ async def post(replica: Replica, posted: Posted) -> bool:
     One that was not may yet be there: the answer may have been lost.
     """
     with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-        status, answer = await replica.call("POST", "/api/upload", json=posted.body)
+        status, answer = await replica.call("POST", "/api/upload", **posted.call)
         if status == 202:
             posted.accepted = answer["requestId"]
             return True

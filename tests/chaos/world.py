@@ -26,6 +26,7 @@ class Posted:
         origin: where they are.
         webhook: the receiver, if the client wants to be told.
         failures: codes that a good picture may fail with here besides.
+        keyed: whether the client sends its tag as ``Idempotency-Key``.
         cycles: how often the request may end: once, and once more for each replay.
     """
 
@@ -34,6 +35,7 @@ class Posted:
     origin: Origin
     webhook: Witness | None = None
     failures: frozenset[str] = frozenset()
+    keyed: bool = False
     cycles: int = 1
     accepted: str | None = None
 
@@ -56,6 +58,12 @@ class Posted:
             for number, pictures in enumerate(self.products)
         ]
         return {"products": products, **({"webhookUrl": self.webhook.url} if self.webhook else {})}
+
+    @property
+    def call(self) -> dict[str, Any]:
+        """What is sent, as aiohttp takes it."""
+        headers = {"Idempotency-Key": self.tag} if self.keyed else {}
+        return {"json": self.body, "headers": headers}
 
     def name(self, product: int, index: int) -> str:
         """Of a picture at the origin."""

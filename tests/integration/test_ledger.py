@@ -15,7 +15,16 @@ from pymongo import AsyncMongoClient
 
 from imgsvc.embedded import EmbeddedServers
 from imgsvc.errors import ErrorCode, ServiceError
-from imgsvc.ledger import NOBODY, Completed, Delivery, Failed, Ledger, NewProduct, NewRequest
+from imgsvc.ledger import (
+    NOBODY,
+    Completed,
+    Delivery,
+    Failed,
+    Ledger,
+    NewProduct,
+    NewRequest,
+    Repeat,
+)
 from imgsvc.model import Event, Recipe, Subscription
 from imgsvc.settings import Mongo, Settings
 from tests.integration.proxy import Proxy, between
@@ -760,4 +769,143 @@ async def test_an_insert_that_breaks_off_leaves_nothing(
     await is_away(inserting)
     assert proxy.held.is_set() or proxy.lost.is_set()
     assert await stored.requests.count_documents({}) == 0
+    assert await stored.products.count_documents({}) == 0
+
+
+# The journal of uploads.
+
+
+def repeat(key: str = "k", digest: str = "d", keep_s: float = 60.0) -> Repeat:
+    return Repeat(key, digest, keep_s)
+
+
+async def due_now(stored: Any) -> None:
+    """As if all entries' time had come."""
+    await stored.intakes.update_many({}, {"$set": {"checkAt": datetime.now(UTC)}})
+
+
+async def test_an_upload_that_is_repeated_is_the_same_request(ledger: Ledger, stored: Any) -> None:
+    first, second = (new_request(2, 1, repeat=repeat()) for _ in range(2))
+    assert await ledger.insert(first) == first.id
+    assert await ledger.accepted_before(second) == first.id
+    assert await ledger.insert(second) == first.id
+    assert await stored.requests.count_documents({}) == 1
+    assert await stored.products.count_documents({}) == 2
+
+
+async def test_uploads_with_one_key_that_come_at_once_are_one_request(
+    ledger: Ledger, stored: Any
+) -> None:
+    uploads = [new_request(1, 2, repeat=repeat()) for _ in range(8)]
+    ids = await asyncio.gather(*map(ledger.insert, uploads))
+    assert len(set(ids)) == 1
+    assert await stored.requests.count_documents({}) == 1
+    assert await stored.products.count_documents({}) == 2
+
+
+@pytest.mark.parametrize("other", [{"tenant": "other"}, {"repeat": repeat("other")}])
+async def test_a_key_speaks_for_its_own_tenant_and_upload(
+    ledger: Ledger, other: dict[str, Any]
+) -> None:
+    ours = await ledger.insert(new_request(1, repeat=repeat()))
+    assert await ledger.insert(new_request(1, **{"repeat": repeat(), **other})) != ours
+
+
+async def test_a_key_that_came_with_something_else_is_refused(ledger: Ledger, stored: Any) -> None:
+    await ledger.insert(new_request(1, repeat=repeat()))
+    other = new_request(1, repeat=repeat(digest="other"))
+    for call in (ledger.insert(other), ledger.accepted_before(other)):
+        with pytest.raises(ServiceError) as caught:
+            await call
+        assert caught.value.code is ErrorCode.IDEMPOTENCY_CONFLICT
+    assert await stored.products.count_documents({}) == 1
+
+
+async def test_a_key_is_forgotten_when_its_time_is_over(ledger: Ledger, stored: Any) -> None:
+    upload = new_request(1, repeat=repeat(keep_s=0.001))
+    await ledger.insert(upload)
+    await asyncio.sleep(0.01)
+    again = new_request(1, repeat=repeat(digest="other"))
+    assert await ledger.accepted_before(again) is None
+    assert await ledger.insert(again) == again.id
+    assert await stored.requests.count_documents({}) == 2
+
+
+async def test_an_insert_with_a_key_that_breaks_off_goes_on_when_it_is_repeated(
+    bad_network: tuple[Proxy, Ledger], ledger: Ledger, stored: Any
+) -> None:
+    proxy, breaking = bad_network
+    proxy.hold = b"totalImages"  # the products are written, the request is not
+    first = new_request(2, 2, repeat=repeat())
+    inserting = asyncio.create_task(breaking.insert(first))
+    await proxy.held.wait()
+    proxy.cut()
+    await is_away(inserting)
+    assert await stored.products.count_documents({}) == 2
+    assert await ledger.insert(new_request(2, 2, repeat=repeat())) == first.id
+    assert await stored.products.count_documents({"request": first.id}) == 2
+    assert await stored.requests.count_documents({"_id": first.id}) == 1
+
+
+@pytest.mark.parametrize("keyed", [True, False])
+async def test_what_a_crash_left_of_an_upload_is_swept(
+    ledger: Ledger, stored: Any, keyed: bool
+) -> None:
+    accepted = await ledger.insert(new_request(1, repeat=repeat("kept")))
+    gone = new_request(2, 1, repeat=repeat() if keyed else None)
+    await ledger.insert(gone)
+    await stored.requests.delete_one({"_id": gone.id})  # as if its replica had died before
+    assert await ledger.sweep() == 0, "it may still be written"
+    for condemned_before in (False, True):
+        await due_now(stored)
+        assert await ledger.sweep() == condemned_before
+    assert await stored.products.distinct("request") == [accepted]
+    assert [entry["request"] async for entry in stored.intakes.find()] == [accepted]
+    if keyed:
+        assert await ledger.insert(again := new_request(1, repeat=repeat())) == again.id
+
+
+async def test_the_journal_forgets_what_is_written(ledger: Ledger, stored: Any) -> None:
+    await ledger.insert(new_request(1))
+    await ledger.insert(new_request(1, repeat=repeat("short", keep_s=0.001)))
+    kept = await ledger.insert(new_request(1, repeat=repeat("long")))
+    await due_now(stored)
+    assert await ledger.sweep() == 0
+    (entry,) = [entry async for entry in stored.intakes.find()]
+    assert entry["request"] == kept
+    assert entry["checkAt"] == entry["keepUntil"]
+    assert await stored.requests.count_documents({}) == 3
+
+
+async def test_what_is_condemned_can_be_taken_up_and_what_is_being_removed_cannot(
+    ledger: Ledger, stored: Any
+) -> None:
+    first = await ledger.insert(new_request(1, repeat=repeat()))
+    await stored.requests.delete_many({})
+    await due_now(stored)
+    assert await ledger.sweep() == 0
+    assert await ledger.insert(new_request(1, repeat=repeat())) == first
+    await stored.requests.delete_many({})
+    await stored.intakes.update_many({}, {"$set": {"state": "REMOVING"}})
+    await is_away(ledger.insert(new_request(1, repeat=repeat())))
+    await due_now(stored)
+    assert await ledger.sweep() == 1
+    assert await ledger.insert(new_request(1, repeat=repeat())) != first
+
+
+@pytest.mark.parametrize("keyed", [True, False])
+async def test_an_upload_that_was_condemned_meanwhile_is_not_accepted(
+    bad_network: tuple[Proxy, Ledger], ledger: Ledger, stored: Any, keyed: bool
+) -> None:
+    proxy, slow = bad_network
+    proxy.hold = b"productName"  # the entry is written, the products are not
+    inserting = asyncio.create_task(slow.insert(new_request(1, repeat=repeat() if keyed else None)))
+    await proxy.held.wait()
+    await due_now(stored)
+    assert await ledger.sweep() == 0
+    proxy.release()
+    await is_away(inserting)
+    assert await stored.requests.count_documents({}) == 0
+    await due_now(stored)
+    assert await ledger.sweep() == 1
     assert await stored.products.count_documents({}) == 0

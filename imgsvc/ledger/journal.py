@@ -1,0 +1,203 @@
+"""The journal of uploads: what is being written, so that what breaks off leaves nothing behind.
+
+An upload has an entry before it has products. With an ``Idempotency-Key`` the entry is found again
+by the next upload that carries the key, which then goes on where the first one stopped, under the
+same id; writing the same documents twice changes nothing. Without one nobody knows the id, so what
+is not a request in the end is removed.
+
+An entry is looked at when its time has come. Times are those of replicas, whose clocks may jump, so
+an upload that seems late is first condemned, which its writer sees before the last step, and removed
+when it is looked at again and has not been taken up since.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from pymongo import UpdateOne
+from pymongo.errors import DuplicateKeyError
+
+from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.ledger.records import Document, NewRequest
+from imgsvc.ledger.store import Store, the_time, translated
+
+_SWEEP_AT_MOST_S = 60.0
+_BATCH = 500
+
+
+class _State(StrEnum):
+    WRITING = "WRITING"  # or written
+    CONDEMNED = "CONDEMNED"
+    REMOVING = "REMOVING"
+
+
+class Journal(Store):
+    """Uploads that are, or were, being written."""
+
+    @property
+    def sweep_every_s(self) -> float:
+        """How often ``sweep`` is to be called."""
+        return min(_SWEEP_AT_MOST_S, self._settings.intake_s)
+
+    async def accepted_before(self, new: NewRequest) -> str | None:
+        """The id of the request that was accepted with this upload's key, or None.
+
+        Raises:
+            ServiceError: IDEMPOTENCY_CONFLICT if the key came with something else.
+        """
+        if not new.repeat:
+            return None
+        with translated():
+            entry = await self._intakes.find_one({"_id": _entry_id(new)})
+            if not entry or entry["keepUntil"] <= the_time():
+                return None
+            _check_same(entry, new)
+            return await self._existing(entry["request"])
+
+    async def _open_entry(self, new: NewRequest) -> NewRequest:
+        """Write an upload's entry, or take up the one of an earlier upload with its key.
+
+        Returns:
+            The upload, under the id of the earlier one if there is one.
+
+        Raises:
+            ServiceError: IDEMPOTENCY_CONFLICT; UNAVAILABLE if the earlier one is being removed.
+        """
+        entry_id = _entry_id(new)
+        for _ in range(2):
+            now = the_time()
+            entry = {
+                "_id": entry_id,
+                "request": new.id,
+                "digest": new.repeat.digest if new.repeat else None,
+                "keepUntil": now + timedelta(seconds=new.repeat.keep_s if new.repeat else 0),
+                "checkAt": self._check_at(),
+                "state": _State.WRITING,
+            }
+            try:
+                await self._write("open_entry", self._intakes.insert_one, entry)
+            except DuplicateKeyError:
+                pass
+            else:
+                return new
+            found = await self._intakes.find_one({"_id": entry_id})
+            if found and found["keepUntil"] <= now and await self._existing(found["request"]):
+                await self._forget([entry_id])  # as if the key had never been seen
+                continue
+            if not found or not await self._take_up(found, new):
+                break
+            return replace(new, id=found["request"])
+        raise ServiceError(ErrorCode.UNAVAILABLE, retry_after_s=1)
+
+    async def _take_up(self, entry: Document, new: NewRequest) -> bool:
+        _check_same(entry, new)
+        written = await self._write(
+            "take_up_entry",
+            self._intakes.update_one,
+            {"_id": entry["_id"], "state": {"$ne": _State.REMOVING}},
+            {"$set": {"state": _State.WRITING, "checkAt": self._check_at()}},
+        )
+        return bool(written.matched_count)
+
+    async def _check_entry(self, new: NewRequest) -> None:
+        """Raise ServiceError if what was written of an upload may be gone."""
+        entry = {"_id": _entry_id(new), "state": _State.WRITING}
+        if not await self._intakes.find_one(entry, {"_id": 1}):
+            raise ServiceError(ErrorCode.UNAVAILABLE, retry_after_s=1)
+
+    async def sweep(self) -> int:
+        """Remove what broke off, and forget keys whose time is over.
+
+        Returns:
+            How many uploads had broken off.
+        """
+        removed = 0
+        with translated():
+            while True:
+                due = self._intakes.find({"checkAt": {"$lte": the_time()}}).limit(_BATCH)
+                entries = [entry async for entry in due]
+                removed += await self._sweep(entries)
+                if len(entries) < _BATCH:
+                    return removed
+
+    async def _sweep(self, entries: list[Document]) -> int:
+        ids = [entry["request"] for entry in entries]
+        cursor = self._requests.find({"_id": {"$in": ids}}, {"_id": 1})
+        accepted = {found["_id"] async for found in cursor}
+        now = the_time()
+        keep, forget, removed = [], [], 0
+        for entry in entries:
+            if entry["request"] not in accepted:
+                removed += await self._remove(entry)
+            elif entry["keepUntil"] > now:
+                keep.append(entry)
+            else:
+                forget.append(entry["_id"])
+        if keep:
+            await self._write(
+                "keep_entries",
+                self._intakes.bulk_write,
+                [
+                    UpdateOne(
+                        {"_id": entry["_id"]},
+                        {"$set": {"state": _State.WRITING, "checkAt": entry["keepUntil"]}},
+                    )
+                    for entry in keep
+                ],
+                ordered=False,
+            )
+        if forget:
+            await self._forget(forget)
+        return removed
+
+    async def _forget(self, entry_ids: list[str]) -> None:
+        await self._write("forget_entries", self._intakes.delete_many, {"_id": {"$in": entry_ids}})
+
+    async def _remove(self, entry: Document) -> bool:
+        """Condemn an upload, or remove it if it was condemned; whether it is gone."""
+        condemned = entry["state"] != _State.WRITING
+        again = the_time() + timedelta(seconds=self.sweep_every_s)
+        # Who takes it up moves its time, and after that nothing happens here.
+        mine = await self._write(
+            "condemn_entry",
+            self._intakes.update_one,
+            {"_id": entry["_id"], "checkAt": entry["checkAt"], "state": entry["state"]},
+            {
+                "$set": {
+                    "state": _State.REMOVING if condemned else _State.CONDEMNED,
+                    "checkAt": again,
+                }
+            },
+        )
+        if not mine.matched_count or not condemned:
+            return False
+        await self._write(
+            "sweep_products", self._products.delete_many, {"request": entry["request"]}
+        )
+        await self._write(
+            "forget_entry",
+            self._intakes.delete_one,
+            {"_id": entry["_id"], "state": _State.REMOVING},
+        )
+        return True
+
+    async def _existing(self, request_id: str) -> str | None:
+        found = await self._requests.find_one({"_id": request_id}, {"_id": 1})
+        return request_id if found else None
+
+    def _check_at(self) -> datetime:
+        return the_time() + timedelta(seconds=2 * self._settings.intake_s)
+
+
+def _entry_id(new: NewRequest) -> str:
+    if not new.repeat:
+        return new.id
+    return hashlib.sha256(f"{new.tenant}\0{new.repeat.key}".encode()).hexdigest()
+
+
+def _check_same(entry: Document, new: NewRequest) -> None:
+    if new.repeat and entry["digest"] != new.repeat.digest:
+        raise ServiceError(ErrorCode.IDEMPOTENCY_CONFLICT)
