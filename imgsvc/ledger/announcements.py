@@ -15,10 +15,11 @@ from imgsvc.ledger.records import (
     iso,
     status_object,
 )
-from imgsvc.ledger.store import Store, the_time, translated
+from imgsvc.ledger.store import Store, scheduled, the_time, translated
 from imgsvc.model import WebhookStatus
 
 _LOG_LENGTH = 100  # attempts that are remembered
+_CLOCKS_AGREE = timedelta(seconds=5)
 
 
 class Announcements(Store):
@@ -28,7 +29,7 @@ class Announcements(Store):
         """Finished requests whose announcement is due now: id -> id of the call they came with."""
         with translated():
             cursor = self._requests.find(
-                {"webhook.status": WebhookStatus.PENDING, "webhook.nextAt": {"$lte": the_time()}},
+                {"webhook.status": WebhookStatus.PENDING, **_due(the_time())},
                 {"callId": 1},
             )
             # Oldest first: each moves its time when it is attempted or put off, so all get a turn.
@@ -43,8 +44,10 @@ class Announcements(Store):
             )
         if not found:
             return None
-        webhook = found["webhook"]
-        wait_s = max(0.0, (webhook["nextAt"] - the_time()).total_seconds())
+        webhook, now = found["webhook"], the_time()
+        wait_s = max(0.0, (webhook["nextAt"] - now).total_seconds())
+        if webhook["setAt"] > now + _CLOCKS_AGREE:
+            wait_s = 0.0
         return PendingDelivery(webhook["attempts"] + 1, webhook["url"], wait_s)
 
     async def put_off_delivery(self, request_id: str, attempt: int, wait_s: float) -> None:
@@ -64,7 +67,7 @@ class Announcements(Store):
                     "webhook.status": WebhookStatus.PENDING,
                     "webhook.attempts": attempt - 1,
                 },
-                {"$set": {"webhook.nextAt": the_time() + timedelta(seconds=wait_s)}},
+                {"$set": scheduled(the_time(), wait_s)},
             )
 
     async def claim_delivery(
@@ -99,13 +102,10 @@ class Announcements(Store):
                     "_id": request_id,
                     "webhook.status": WebhookStatus.PENDING,
                     "webhook.attempts": attempt - 1,
-                    "webhook.nextAt": {"$lte": now},
+                    **_due(now),
                 },
                 {
-                    "$set": {
-                        "webhook.attempts": attempt,
-                        "webhook.nextAt": now + timedelta(seconds=lost_after_s),
-                    },
+                    "$set": {"webhook.attempts": attempt, **scheduled(now, lost_after_s)},
                     "$push": {"webhook.log": {"$each": [entry], "$slice": -_LOG_LENGTH}},
                 },
                 return_document=ReturnDocument.AFTER,
@@ -165,7 +165,7 @@ class Announcements(Store):
             if next_wait_s is None:
                 change["webhook.status"] = WebhookStatus.FAILED
             else:
-                change["webhook.nextAt"] = now + timedelta(seconds=next_wait_s)
+                change |= scheduled(now, next_wait_s)
         with translated():
             await self._write(
                 "record_delivery",
@@ -211,8 +211,8 @@ class Announcements(Store):
                     "$set": {
                         "webhook.status": WebhookStatus.PENDING,
                         "webhook.attempts": 0,
-                        "webhook.nextAt": now,
                         "updatedAt": now,
+                        **scheduled(now, 0),
                     }
                 },
             )
@@ -270,3 +270,17 @@ class Announcements(Store):
                 )
                 async for found in cursor
             ]
+
+
+def _due(now: datetime) -> Document:
+    """The condition that an announcement's time has come.
+
+    A time that was set by a clock far ahead of ours tells nothing, and waiting for it could take
+    as long as that clock was wrong; so it counts as come.
+    """
+    return {
+        "$or": [
+            {"webhook.nextAt": {"$lte": now}},
+            {"webhook.setAt": {"$gt": now + _CLOCKS_AGREE}},
+        ]
+    }

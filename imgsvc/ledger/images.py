@@ -14,7 +14,7 @@ from pymongo import ASCENDING, UpdateOne
 from imgsvc.failpoints import NO_FAILPOINTS, Failpoints
 from imgsvc.group_commit import GroupCommit
 from imgsvc.ledger.records import Completed, Document, Failed, OpenImages, Work
-from imgsvc.ledger.store import Store, before, product_id, the_time, translated
+from imgsvc.ledger.store import Store, before, product_id, scheduled, the_time, translated
 from imgsvc.model import (
     END,
     ENDED_REQUEST,
@@ -331,7 +331,7 @@ def _announced(webhook: Document | None, status: RequestStatus, now: datetime) -
     """The change that makes the end of a request due to be announced, if that is wanted."""
     if not webhook or event_type(status) not in webhook["events"]:
         return {}
-    return {"webhook.status": WebhookStatus.PENDING, "webhook.nextAt": now}
+    return {"webhook.status": WebhookStatus.PENDING, **scheduled(now, 0)}
 
 
 def _finish_one(item: _Finish) -> UpdateOne:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from motor.motor_asyncio import AsyncIOMotorClient
@@ -64,6 +64,10 @@ class Store:
                 partialFilterExpression={"webhook.status": WebhookStatus.PENDING},
             )
             await self._requests.create_index(
+                [("webhook.setAt", ASCENDING)],
+                partialFilterExpression={"webhook.status": WebhookStatus.PENDING},
+            )
+            await self._requests.create_index(
                 [("updatedAt", ASCENDING)],
                 partialFilterExpression={"webhook.status": WebhookStatus.FAILED},
             )
@@ -94,6 +98,11 @@ def the_time() -> datetime:
     # MongoDB keeps milliseconds; more would make what we write differ from what we read.
     now = datetime.now(UTC)
     return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+
+def scheduled(now: datetime, wait_s: float) -> Document:
+    """The change that has an announcement wait, and tells by which clock."""
+    return {"webhook.nextAt": now + timedelta(seconds=wait_s), "webhook.setAt": now}
 
 
 def product_id(request_id: str, product: int) -> str:

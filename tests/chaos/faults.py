@@ -1,7 +1,7 @@
 """What can happen to a service, each as it happens in life.
 
 A fault is done when this returns: the harm has been there for a while and is gone, and what was
-killed is running again or about to. Not here: jumps of the clock, which need libfaketime.
+killed is running again or about to.
 """
 
 from __future__ import annotations
@@ -69,6 +69,15 @@ async def replace_replica(chaos: Chaos) -> str:
     assert await chaos.stack.start().ready()
     exit_code = await replica.leave()
     assert exit_code == 0, f"{replica.name} left with {exit_code}"
+    return replica.name
+
+
+async def jump_clock(chaos: Chaos) -> str:
+    """One replica's wall clock is set minutes ahead or back, and right again later."""
+    replica = await chaos.fleet.victim()
+    replica.set_clock(chaos.rng.choice([-1, 1]) * chaos.rng.uniform(30, 240))
+    await asyncio.sleep(chaos.rng.uniform(1, 3))
+    replica.set_clock(0)
     return replica.name
 
 
@@ -204,6 +213,7 @@ FAULTS: dict[str, Fault] = {
     "replica: kill -9": kill_replica,
     "replica: SIGSTOP, SIGCONT": pause_replica,
     "replica: replaced": replace_replica,
+    "replica: clock jumps": jump_clock,
     "codec worker: kill -9": kill_codec_worker,
     "codec fork server: kill -9": kill_fork_server,
     "disk: full": fill_disk,

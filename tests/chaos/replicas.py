@@ -21,6 +21,7 @@ import psutil
 from imgsvc.embedded import free_ports
 
 IMGSVC = (sys.executable, "-m", "imgsvc.cli")
+WANDERING = (sys.executable, "-m", "tests.chaos.wandering")
 ROOT = Path(__file__).parents[2]
 START_S = 60.0
 LEAVE_S = 20.0
@@ -41,11 +42,12 @@ class Replica:
     ) -> None:
         self.name = name
         self.log = folder / f"{name}.log"
+        self._clock = folder / f"{name}.clock"
         self.paused = False
         self._port = free_ports(1)[0]
         self._session = session
         self.process = subprocess.Popen(
-            [*IMGSVC, "serve"],
+            [*WANDERING, str(self._clock), "serve"],
             cwd=folder,
             env={**environment, "PORT": str(self._port), "IMGSVC_NET__USER_AGENT": name},
             stdout=subprocess.PIPE,
@@ -144,6 +146,12 @@ class Replica:
         """Let it go on as if nothing had been."""
         self.process.send_signal(signal.SIGCONT)
         self.paused = False
+
+    def set_clock(self, wrong_by_s: float) -> None:
+        """Set its wall clock wrong by so many seconds, or right again by 0."""
+        written = self._clock.with_suffix(".new")
+        written.write_text(str(wrong_by_s))
+        written.rename(self._clock)
 
     def codec_workers(self) -> list[psutil.Process]:
         """Its worker processes: what its fork server forked."""

@@ -714,6 +714,24 @@ async def test_webhooks_that_were_given_up_are_found_by_the_time_of_that(
     assert await ledger.failed_webhooks(begin, end, 1) == [first]
 
 
+async def test_a_time_that_a_wrong_clock_has_set_is_not_waited_for(
+    ledger: Ledger, started: Callable[..., Awaitable[str]], stored: Any
+) -> None:
+    request_id = await started(1)
+    await ledger.finish(request_id, 0, 0, completed())
+    await ledger.put_off_delivery(request_id, 1, 60)
+    assert await ledger.due_webhooks(10) == {}
+    ahead = datetime.now(UTC) + timedelta(hours=1)
+    times = {"webhook.setAt": ahead, "webhook.nextAt": ahead + timedelta(seconds=1)}
+    await stored.requests.update_one({"_id": request_id}, {"$set": times})
+    assert list(await ledger.due_webhooks(10)) == [request_id]
+    pending = await ledger.pending_delivery(request_id)
+    assert pending
+    assert pending.wait_s == 0
+    assert await ledger.claim_delivery(request_id, 1, 60)
+    assert await ledger.due_webhooks(10) == {}, "its own clock says when"
+
+
 # MongoDB is away.
 
 
