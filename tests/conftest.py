@@ -23,7 +23,7 @@ import redis
 from imgsvc import app, cli
 from imgsvc.embedded import EmbeddedServers
 from imgsvc.settings import Settings
-from tests.support import Origin, Receiver, Service, wait_until
+from tests.support import Listener, Origin, Receiver, Service, wait_until
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -69,11 +69,11 @@ def make_settings(servers: EmbeddedServers, tmp_path: Path) -> Callable[..., Set
 async def start_service(
     make_settings: Callable[..., Settings],
 ) -> AsyncIterator[Callable[..., Any]]:
-    """Starts a service with the given sections of settings; stops it after the test."""
+    """Starts a service with the given settings, or sections of them; stops it after the test."""
     async with contextlib.AsyncExitStack() as stack:
 
-        async def start(**sections: dict[str, Any]) -> Service:
-            settings = make_settings(**sections)
+        async def start(settings: Settings | None = None, **sections: dict[str, Any]) -> Service:
+            settings = settings or make_settings(**sections)
             stop = asyncio.Event()
             task = asyncio.create_task(app.serve(settings, stop))
             session = await stack.enter_async_context(aiohttp.ClientSession())
@@ -110,6 +110,19 @@ async def receiver() -> AsyncIterator[Receiver]:
     """A web server that receives webhooks and answers as the test scripts it."""
     async with Receiver() as running:
         yield running
+
+
+@pytest.fixture
+async def listener() -> AsyncIterator[Listener]:
+    """Listens on some addresses of loopback, at one port."""
+    listening = Listener()
+    async with contextlib.AsyncExitStack() as stack:
+        for address in ("127.0.0.1", "::1", "127.8.9.10"):
+            with contextlib.suppress(OSError):  # only Linux has all of 127/8
+                server = await asyncio.start_server(listening.accept, address, listening.port)
+                await stack.enter_async_context(server)
+                listening.port = server.sockets[0].getsockname()[1]
+        yield listening
 
 
 @pytest.fixture(autouse=True)

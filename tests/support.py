@@ -221,3 +221,15 @@ class Receiver(_Server):
         if isinstance(step, int):
             return web.Response(status=step)
         return await step(request)
+
+
+class Listener:
+    """Counts who connects to loopback."""
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self.port = 0
+
+    def accept(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        writer.close()

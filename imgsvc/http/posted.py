@@ -12,11 +12,11 @@ from pydantic import BaseModel, ValidationError
 from imgsvc import report
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.findings import Findings
+from imgsvc.guard import Guard
 from imgsvc.http import problems
 from imgsvc.http.schemas import Product, Upload
 from imgsvc.ledger import NewProduct
 from imgsvc.model import Recipe, Subscription
-from imgsvc.net import Guard
 from imgsvc.settings import Http
 
 Place = list[Any]

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
-import aiohttp
 import pytest
 from aiohttp import web
 
 from imgsvc.errors import ErrorCode, ServiceError
-from imgsvc.net import MAX_URL_LENGTH, BlockedError, Guard, Outbound, _Resolver
+from imgsvc.guard import Guard
+from imgsvc.net import Outbound
 from imgsvc.settings import Fetch, Net
 from tests.conftest import free_port
-from tests.support import Origin, Receiver
+from tests.support import Listener, Origin, Receiver
 
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 Open = Callable[..., Outbound]
@@ -37,29 +36,6 @@ async def outbound() -> AsyncIterator[Open]:
             return made
 
         yield make
-
-
-class Listener:
-    """Counts who connects to loopback."""
-
-    def __init__(self) -> None:
-        self.connections = 0
-        self.port = 0
-
-    def accept(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        writer.close()
-
-
-@pytest.fixture
-async def listener() -> AsyncIterator[Listener]:
-    listening = Listener()
-    server = await asyncio.start_server(listening.accept, "127.0.0.1", 0)
-    listening.port = server.sockets[0].getsockname()[1]
-    on_v6 = await asyncio.start_server(listening.accept, "::1", listening.port)
-    yield listening
-    server.close()
-    on_v6.close()
 
 
 async def fetched(client: Outbound, url: str) -> bytes:
@@ -89,183 +65,7 @@ def answer(status: int, body: bytes = b"", **headers: str) -> Callable[..., Any]
     return handle
 
 
-# What must not be reached. PORT is where somebody listens.
-
-BLOCKED = [
-    "http://127.0.0.1:PORT/",
-    "http://127.8.9.10:PORT/",
-    "http://①②⑦.⓪.⓪.①:PORT/",
-    "http://127。0。0。1:PORT/",
-    "http://[::1]:PORT/",
-    "http://[0:0:0:0:0:0:0:1]:PORT/",
-    "http://[::]:PORT/",
-    "http://0.0.0.0:PORT/",
-    "http://[::ffff:127.0.0.1]:PORT/",
-    "http://[::ffff:7f00:1]:PORT/",
-    "http://[::127.0.0.1]:PORT/",
-    "http://[::ffff:0:7f00:1]:PORT/",  # translated
-    "http://[64:ff9b::7f00:1]:PORT/",  # NAT64
-    "http://[64:ff9b:1::7f00:1]:PORT/",
-    "http://[2002:7f00:1::]:PORT/",  # 6to4
-    "http://[2001:0:7f00:1::]:PORT/",  # Teredo
-    "http://[2001:4860::5efe:7f00:1]:PORT/",  # ISATAP
-    "http://[2001:4860::200:5efe:7f00:1]:PORT/",
-    "http://localhost:PORT/",
-    "http://LOCALHOST:PORT/",
-    "http://ⓛocalhost:PORT/",
-    "http://localhost.:PORT/",
-    "http://a.localhost:PORT/",
-    "http://router:PORT/",
-    "http://printer.local/",
-    "http://db.lan/",
-    "http://db.home.arpa/",
-    "http://api.default.svc/",
-    "http://api.default.svc.cluster.local/",
-    "http://host.docker.internal/",
-    "http://metadata.google.internal/computeMetadata/v1/",
-    "http://something.onion/",
-    "http://169.254.169.254/latest/meta-data/",
-    "http://[fd00:ec2::254]/latest/meta-data/",
-    "http://100.100.100.200/",  # metadata, in shared address space
-    "http://168.63.129.16/",
-    "http://192.0.0.192/",
-    "http://10.0.0.1/",
-    "http://172.16.0.1/",
-    "http://172.31.255.255/",
-    "http://192.168.1.1/",
-    "http://198.18.0.1/",
-    "http://192.0.2.1/",
-    "http://224.0.0.1/",
-    "http://240.0.0.1/",
-    "http://255.255.255.255/",
-    "http://[fe80::1]/",
-    "http://[fe80::1%25eth0]/",
-    "http://[fc00::1]/",
-    "http://[ff02::1]/",
-    "http://[2001:db8::1]/",
-    "http://[100::1]/",
-    "http://[3fff::1]/",
-    "http://93.184.216.34:22/",
-    "http://example.com:6379/",
-    "http://example.com:0/",
-]
-
-INVALID = [
-    "http://127.1:PORT/",
-    "http://127.0.1:PORT/",
-    "http://127.0.0.1.:PORT/",
-    "http://2130706433:PORT/",
-    "http://0x7f000001:PORT/",
-    "http://0x7f.1:PORT/",
-    "http://0177.0.0.1:PORT/",
-    "http://%31%32%37.0.0.1:PORT/",
-    "http://0:PORT/",
-    "http://example.com\\@127.0.0.1:PORT/",
-    "http://127.0.0.1:PORT@example.com/",
-    "http://user@127.0.0.1:PORT/",
-    "http://user:word@127.0.0.1:PORT/",
-    "http://:word@127.0.0.1:PORT/",
-    "http://127.0.0.1:PORT/a b",
-    "http://127.0.0.1:PORT/\r\nHost: x",
-    "http://127.0.0.1:PORT/\tx",
-    "http://127.0.0.1:PORT/\0",
-    "http://127.0.0.1\x7f:PORT/",
-    " http://127.0.0.1:PORT/",
-    "http://127.0.0.1:PORT0000/",
-    "http://127.0.0.1:-1/",
-    "http://127.0.0.1:1:PORT/",
-    "http://[::1:PORT/",
-    "ftp://127.0.0.1:PORT/",
-    "gopher://127.0.0.1:PORT/",
-    "file:///etc/passwd",
-    "data:image/png;base64,AAAA",
-    "//127.0.0.1:PORT/",
-    "127.0.0.1:PORT",
-    "http://",
-    "http:///path",
-    "",
-    "http://example..com/",
-    f"http://{'a' * 64}.com/",
-]
-
-
-@pytest.mark.parametrize("url", BLOCKED)
-async def test_addresses_inside_are_blocked_and_not_dialled(
-    outbound: Open, listener: Listener, url: str
-) -> None:
-    # The port is no reason to refuse.
-    client = outbound(allow=(), net={"ports": [80, 443, listener.port]})
-    url = url.replace("PORT", str(listener.port))
-    assert (await refusal(client, url)).code is ErrorCode.URL_BLOCKED
-    with pytest.raises(ServiceError) as caught:
-        await client.post(url, b"{}", {}, 5)
-    assert caught.value.code is ErrorCode.URL_BLOCKED
-    assert listener.connections == 0
-
-
-@pytest.mark.parametrize("url", INVALID)
-async def test_unusable_addresses_are_invalid_and_not_dialled(
-    outbound: Open, listener: Listener, url: str
-) -> None:
-    client = outbound(net={"ports": [80, 443, listener.port]})  # all of loopback is allowed
-    url = url.replace("PORT", str(listener.port))
-    assert (await refusal(client, url)).code is ErrorCode.URL_INVALID
-    assert listener.connections == 0
-
-
-def test_the_length_of_an_address_is_bounded() -> None:
-    url = "http://example.com/".ljust(MAX_URL_LENGTH, "a")
-    Guard(Net()).parse(url)
-    with pytest.raises(ServiceError, match="URL_INVALID"):
-        Guard(Net()).parse(url + "a")
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://1.1.1.1/",
-        "https://[2606:4700::1111]/",
-        "http://172.15.255.255/",
-        "http://172.32.0.0/",
-        "HTTPS://EXAMPLE.com:8443/a%20b?q=ä#f",
-        "http://xn--bcher-kva.example.com/",
-        "http://localhost.example.com/",
-    ],
-)
-def test_public_addresses_pass(url: str) -> None:
-    Guard(Net()).parse(url)
-
-
-async def test_names_that_lead_inside_are_refused_after_resolution(
-    outbound: Open, listener: Listener
-) -> None:
-    # With an exemption names may be private, so that the address decides.
-    client = outbound(allow=("192.0.2.0/24",), net={"ports": [listener.port]})
-    error = await refusal(client, f"http://localhost:{listener.port}/")
-    assert error.code is ErrorCode.URL_BLOCKED
-    assert listener.connections == 0
-
-
-async def test_the_resolver_refuses_names_that_lead_inside() -> None:
-    with pytest.raises(BlockedError):
-        await _Resolver(Guard(Net()), 5).resolve("localhost", 80)
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "::ffff:127.0.0.1", "10.0.0.1"])
-def test_the_socket_is_the_last_to_refuse(address: str) -> None:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    where: Any = (address, 80, 0, 0)[: 4 if ":" in address else 2]
-    with pytest.raises(BlockedError):
-        Guard(Net()).open_socket((family, socket.SOCK_STREAM, 6, "", where))
-
-
-async def test_what_slips_past_the_first_check_is_not_dialled(
-    outbound: Open, listener: Listener
-) -> None:
-    client = outbound(allow=(), net={"ports": [listener.port]})
-    with pytest.raises(aiohttp.ClientConnectorError):
-        await client._session.get(f"http://127.0.0.1:{listener.port}/")
-    assert listener.connections == 0
+# What may be reached.
 
 
 async def test_refusals_do_not_tell_what_is_inside(outbound: Open) -> None:
@@ -331,29 +131,6 @@ async def test_redirects_are_followed(outbound: Open, origin: Origin, status: in
     origin.add("deep/a", answer(status, Location="../deep/b?x=1#f"))
     assert await fetched(outbound(), origin.url("a")) == b"picture"
     assert await fetched(outbound(), origin.url("deep/a")) == b"picture"
-
-
-@pytest.mark.parametrize(
-    ("location", "code"),
-    [
-        ("http://169.254.169.254/latest/", ErrorCode.URL_BLOCKED),
-        ("//10.0.0.1/", ErrorCode.URL_BLOCKED),
-        ("http://[::ffff:10.0.0.1]/", ErrorCode.URL_BLOCKED),
-        ("http://[::1]:PORT/", ErrorCode.URL_BLOCKED),
-        ("http://127.1:PORT/", ErrorCode.URL_INVALID),
-        ("http://user:word@127.0.0.1:PORT/", ErrorCode.URL_INVALID),
-        ("//user@127.0.0.1:PORT/", ErrorCode.URL_INVALID),
-        ("file:///etc/passwd", ErrorCode.URL_INVALID),
-        ("ftp://127.0.0.1:PORT/", ErrorCode.URL_INVALID),
-        ("http://[/", ErrorCode.FETCH_STATUS),
-    ],
-)
-async def test_each_redirect_is_checked_as_the_first_address_was(
-    outbound: Open, origin: Origin, listener: Listener, location: str, code: ErrorCode
-) -> None:
-    url = origin.add("a", answer(302, Location=location.replace("PORT", str(listener.port))))
-    assert (await refusal(outbound(allow=("127.0.0.0/8",)), url)).code is code
-    assert listener.connections == 0
 
 
 async def test_redirects_end_after_as_many_as_are_set(outbound: Open, origin: Origin) -> None:

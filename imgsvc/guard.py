@@ -1,0 +1,212 @@
+"""Decides which URLs, names and addresses may be reached.
+
+A URL is parsed once; the object that was checked is the one fetched. What is dialled is checked
+again at the socket, after name resolution, where IP literals and rebinding cannot slip past.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import re
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from aiohappyeyeballs import AddrInfoType
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+from imgsvc.addresses import Address, is_public, literal, unwrapped
+from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.settings import Net
+
+MAX_URL_LENGTH = 2048
+_MAX_HOST = 253  # RFC 1035 section 2.3.4
+_MAX_ANSWERS = 8  # of a name that are dialled
+_RESOLVING = 32  # names at once
+
+_UNSAFE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\\]")
+_SCHEME = re.compile(r"https?://", re.IGNORECASE)
+# Stricter than yarl, which takes zones, the future's "[v1.x]" and digits of any script.
+_AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:%@]+)(:[0-9]{0,5})?", re.IGNORECASE)
+_NAME = re.compile(r"([a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}")
+_NUMERIC_LABEL = re.compile(r"(0x[0-9a-f]*|[0-9]+)")
+_PRIVATE_NAMES = (
+    "localhost",
+    "localdomain",
+    "local",
+    "internal",
+    "intranet",
+    "private",
+    "corp",
+    "home",
+    "lan",
+    "svc",
+    "home.arpa",
+    "onion",
+)
+
+
+class BlockedError(OSError):
+    """Raised at the socket for an address that is not to be dialled."""
+
+
+class Guard:
+    """Decides which URLs and addresses may be reached.
+
+    Args:
+        settings: the ports, and the networks exempt or denied beyond the built-in tables.
+    """
+
+    def __init__(self, settings: Net) -> None:
+        self._settings = settings
+
+    def parse(self, text: str) -> URL:
+        """The URL in ``text``, if the text alone does not rule it out.
+
+        Raises:
+            ServiceError: URL_INVALID or URL_BLOCKED; the detail names the rule.
+        """
+        if len(text) > MAX_URL_LENGTH:
+            raise _invalid(f"The URL is longer than {MAX_URL_LENGTH} characters.")
+        if _UNSAFE.search(text):
+            raise _invalid(
+                "The URL contains spaces, control characters or backslashes; percent-encode them."
+            )
+        scheme = _SCHEME.match(text)
+        if not scheme:
+            raise _invalid("The URL must start with http:// or https://.")
+        authority = re.split(r"[/?#]", text[scheme.end() :], maxsplit=1)[0]
+        if "@" in authority:
+            raise _invalid("The URL must not contain a user name or password.")
+        if not _AUTHORITY.fullmatch(authority):
+            raise _invalid("After :// must follow a host name or IP address, and perhaps a port.")
+        try:
+            url = URL(text)
+            host, port = url.raw_host, url.port
+        except ValueError:
+            raise ServiceError(ErrorCode.URL_INVALID) from None
+        self._check_host(host or "", port or 0)
+        return url
+
+    def _check_host(self, host: str, port: int) -> None:
+        address = literal(host)
+        if address is not None:
+            self.check_address(address, port)
+            return
+        name = host.removesuffix(".")
+        if len(name) > _MAX_HOST or not _NAME.fullmatch(name):
+            raise _invalid("The host name is not a valid one.")
+        if _NUMERIC_LABEL.fullmatch(name.rpartition(".")[2]):
+            raise _invalid("Write an IPv4 address as four decimal numbers.")
+        if self._settings.allow:
+            return  # what is exempt has private names, too: the address decides
+        private = any(name == p or name.endswith(f".{p}") for p in _PRIVATE_NAMES)
+        if private or "." not in name:
+            raise ServiceError(ErrorCode.URL_BLOCKED, "The host name is not a public one.")
+        if port not in self._settings.ports:
+            raise ServiceError(ErrorCode.URL_BLOCKED, self._port_rule())
+
+    def check_address(self, address: Address, port: int) -> None:
+        """Refuse an address or port that is not to be dialled.
+
+        Raises:
+            ServiceError: URL_BLOCKED, without saying what the address was.
+        """
+        plain = unwrapped(address)
+        if any(plain in network for network in self._settings.deny):
+            raise ServiceError(ErrorCode.URL_BLOCKED)
+        if any(plain in network for network in self._settings.allow):
+            return
+        if not is_public(plain):
+            raise ServiceError(ErrorCode.URL_BLOCKED)
+        if port not in self._settings.ports:
+            raise ServiceError(ErrorCode.URL_BLOCKED, self._port_rule())
+
+    def check_dialled(self, host: object, port: int) -> None:
+        """Refuse what is about to be dialled, in the form in which sockets name it.
+
+        Raises:
+            BlockedError: it is not to be dialled.
+        """
+        try:
+            self.check_address(ipaddress.ip_address(str(host).partition("%")[0]), port)
+        except (ServiceError, ValueError) as error:
+            raise BlockedError from error
+
+    def _port_rule(self) -> str:
+        ports = ", ".join(map(str, self._settings.ports))
+        return f"Only these ports are connected to: {ports}."
+
+    def open_socket(self, info: AddrInfoType) -> socket.socket:
+        """The socket for one dial, as aiohttp's ``socket_factory``.
+
+        Raises:
+            BlockedError: the address is not to be dialled.
+        """
+        family, kind, protocol, _, where = info
+        self.check_dialled(where[0], where[1])
+        return socket.socket(family=family, type=kind, proto=protocol)
+
+
+class Resolver(AbstractResolver):
+    """Names are resolved within a time limit, and one bad answer refuses the name.
+
+    It has threads of its own: a name server that hangs must not keep files from being written,
+    which goes through the event loop's.
+
+    Args:
+        guard: what answers are bad.
+        limit_s: for one name.
+    """
+
+    def __init__(self, guard: Guard, limit_s: float) -> None:
+        self._guard = guard
+        self._limit_s = limit_s
+        self._threads = ThreadPoolExecutor(_RESOLVING, thread_name_prefix="resolver")
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """At most eight addresses of a name.
+
+        Raises:
+            BlockedError: one of its addresses, these or others, is not to be dialled.
+            OSError: there is no such name, or the time is up.
+        """
+        look_up = partial(
+            socket.getaddrinfo,
+            host,
+            port,
+            family=family,
+            type=socket.SOCK_STREAM,
+            flags=socket.AI_ADDRCONFIG,
+        )
+        try:
+            async with asyncio.timeout(self._limit_s):
+                found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
+        except TimeoutError:
+            raise socket.gaierror(socket.EAI_AGAIN, "no answer in time") from None
+        for *_, where in found:
+            self._guard.check_dialled(where[0], port)
+        numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+        return [
+            ResolveResult(
+                hostname=host,
+                host=str(where[0]),
+                port=port,
+                family=found_family,
+                proto=protocol,
+                flags=numeric,
+            )
+            for found_family, _, protocol, _, where in found[:_MAX_ANSWERS]
+        ]
+
+    async def close(self) -> None:
+        """Let the threads go; a name that is being looked up is not waited for."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _invalid(detail: str) -> ServiceError:
+    return ServiceError(ErrorCode.URL_INVALID, detail)
