@@ -15,6 +15,7 @@ import os
 import resource
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -52,6 +53,7 @@ class Result:
     width: int
     height: int
     note: str
+    ms: int  # that the worker took
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +266,7 @@ def _die_with_parent() -> None:
 def _encode(task: Task, settings: Codec, memory_bytes: int | None) -> _Answer:
     from imgsvc import codec  # noqa: PLC0415
 
+    started = time.monotonic()
     # The limit counts from the process' birth; the default action of SIGXCPU kills, where a
     # handler in Python would wait for the decoder to return.
     used = resource.getrusage(resource.RUSAGE_SELF)
@@ -289,4 +292,5 @@ def _encode(task: Task, settings: Codec, memory_bytes: int | None) -> _Answer:
         width=encoded.width,
         height=encoded.height,
         note=encoded.note,
+        ms=round((time.monotonic() - started) * 1000),
     )

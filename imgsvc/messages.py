@@ -12,6 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 VERSION: Literal[1] = 1
 
+Stage = Literal["fetch", "compress", "upload"]
+Times = Annotated[dict[Stage, int], Field(default_factory=dict)]
+"""Milliseconds that the stages so far worked on the image, waiting for their turn left out."""
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,6 +55,7 @@ class Fetched(_Frozen):
 
     file: str
     bytes_in: int
+    ms: Times
 
 
 class Compressed(_Frozen):
@@ -63,3 +68,4 @@ class Compressed(_Frozen):
     width: int
     height: int
     note: str
+    ms: Times

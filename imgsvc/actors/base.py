@@ -20,7 +20,7 @@ from imgsvc.codec_pool import CodecPool
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.ledger import Failed, Ledger
 from imgsvc.mailboxes import BLOCK_MS, FETCH, NOTIFY, Envelope, Facts, Job, Mailboxes
-from imgsvc.messages import Compressed, Fetched, ImageJob, WebhookJob
+from imgsvc.messages import Compressed, Fetched, ImageJob, Times, WebhookJob
 from imgsvc.metrics import Metrics
 from imgsvc.net import Outbound
 from imgsvc.settings import Settings
@@ -330,10 +330,12 @@ class ImageActor(MailboxActor[ImageJob]):
 
     jobs = ImageJob
 
-    async def fail(self, job: ImageJob, code: ErrorCode, detail: str) -> Verdict:
+    async def fail(
+        self, job: ImageJob, code: ErrorCode, detail: str, ms: Times | None = None
+    ) -> Verdict:
         """Write that an image failed, and pass on what that leads to."""
         due = await self.parts.ledger.finish(
-            job.request_id, job.product, job.index, Failed(code, detail)
+            job.request_id, job.product, job.index, Failed(code, detail, ms or {})
         )
         self.parts.metrics.images.labels("FAILED", code.name).inc()
         told = {"code": code.name, "detail": detail}

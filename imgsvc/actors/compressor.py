@@ -53,7 +53,7 @@ class Compressor(ImageActor):
             if error.code is ErrorCode.UNAVAILABLE:
                 raise
             await spool.remove(facts.file)
-            return await self.fail(job, error.code, error.detail)
+            return await self.fail(job, error.code, error.detail, facts.ms)
         except BaseException:
             await spool.remove(target)
             raise
@@ -67,9 +67,10 @@ class Compressor(ImageActor):
             width=result.width,
             height=result.height,
             note=result.note,
+            ms={**facts.ms, "compress": result.ms},
         )
         lane = upload_lane(self.parts.mailboxes.replica)
-        told = compressed.model_dump(exclude={"file"})
+        told = compressed.model_dump(exclude={"file", "ms"})
         return HandOff(lane, job, compressed, event="image.compressed", told=told)
 
     async def _encode(self, task: Task) -> Result:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+import time
 from typing import ClassVar
 
 from imgsvc import backoff
 from imgsvc.actors.base import HandOff, ImageActor, Later, Parts, Verdict
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.mailboxes import FETCH, Facts, compress_lane
-from imgsvc.messages import Fetched, ImageJob
+from imgsvc.messages import Fetched, ImageJob, Times
 
 _FIRST_WAIT_S = 1.0
 
@@ -45,6 +46,7 @@ class Fetcher(ImageActor):
             return await self.closed(job)
         spool = self.parts.spool
         file = spool.new_name()
+        started = time.monotonic()
         try:
             async with spool.writing(file) as write:
                 size = await self.parts.outbound.download(work.url, write)
@@ -52,15 +54,15 @@ class Fetcher(ImageActor):
             await spool.remove(file)
             if error.code is ErrorCode.UNAVAILABLE:
                 raise
-            return await self._failed(job, error)
+            return await self._failed(job, error, _since(started))
         except BaseException:
             await spool.remove(file)
             raise
         lane = compress_lane(self.parts.mailboxes.replica)
-        fetched = Fetched(file=file, bytes_in=size)
+        fetched = Fetched(file=file, bytes_in=size, ms=_since(started))
         return HandOff(lane, job, fetched, event="image.fetched", told={"bytes_in": size})
 
-    async def _failed(self, job: ImageJob, error: ServiceError) -> Verdict:
+    async def _failed(self, job: ImageJob, error: ServiceError, ms: Times) -> Verdict:
         waits = backoff.exponential(self.parts.settings.fetch.attempts, _FIRST_WAIT_S)
         passing = error.code.retryable or error.retry_after_s is not None
         wait_s = backoff.next_wait_s(
@@ -77,4 +79,8 @@ class Fetcher(ImageActor):
                 event="image.put_off",
                 told={"code": error.code.name, "wait_s": wait_s},
             )
-        return await self.fail(job, error.code, error.detail)
+        return await self.fail(job, error.code, error.detail, ms)
+
+
+def _since(started: float) -> Times:
+    return {"fetch": round((time.monotonic() - started) * 1000)}

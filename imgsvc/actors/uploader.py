@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import ClassVar
 
 from imgsvc.actors.base import ImageActor, Verdict
@@ -37,6 +38,7 @@ class Uploader(ImageActor):
         content_type, extension = FILE_TYPES[facts.format]
         bucket, spool = self.parts.bucket, self.parts.spool
         name = f"{job.request_id}/{job.product}-{job.index}.{extension}"
+        started = time.monotonic()
         try:
             stored = await bucket.create(name, spool.path(facts.file), content_type, facts.note)
         except FileNotFoundError:
@@ -45,7 +47,7 @@ class Uploader(ImageActor):
             if error.code is ErrorCode.UNAVAILABLE:
                 raise
             await spool.remove(facts.file)
-            return await self.fail(job, error.code, error.detail)
+            return await self.fail(job, error.code, error.detail, facts.ms)
         end = Completed(
             output=name,
             checksum=stored.checksum,
@@ -55,6 +57,7 @@ class Uploader(ImageActor):
             width=facts.width,
             height=facts.height,
             note=facts.note,
+            ms={**facts.ms, "upload": round((time.monotonic() - started) * 1000)},
         )
         due = await self.parts.ledger.finish(job.request_id, job.product, job.index, end)
         await spool.remove(facts.file)

@@ -9,7 +9,7 @@ from typing import Literal
 from aiohttp import web
 from pydantic import BaseModel
 
-from imgsvc.http import answers, api, keys, openapi, ops, schemas, webhooks
+from imgsvc.http import answers, api, keys, openapi, ops, savings, schemas, webhooks
 from imgsvc.http.keys import Handler
 from imgsvc.model import Receiver
 
@@ -91,6 +91,15 @@ ROUTES: tuple[Route, ...] = (
         {200: schemas.ImagesPage},
         (404, 422, 429, 503),
         query=schemas.ImagesQuery,
+        limit="read",
+    ),
+    Route(
+        "GET",
+        "/api/requests/{id}/report",
+        savings.savings,
+        "What a request saved, where it came from, how long it took",
+        {200: schemas.SavingsReport},
+        (404, 429, 503),
         limit="read",
     ),
     Route(

@@ -348,11 +348,13 @@ def _finish_one(item: _Finish) -> UpdateOne:
             ("width", end.width),
             ("height", end.height),
             ("note", end.note),
+            ("ms", end.ms),
         )
     else:
         change = (
             ("status", ImageStatus.FAILED),
             ("error", {"code": item.end.code.name, "detail": item.end.detail}),
+            ("ms", item.end.ms),
         )
     return UpdateOne(
         {

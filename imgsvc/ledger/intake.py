@@ -159,6 +159,21 @@ class Intake(Journal):
             async for found in self._products.find(wanted).sort("n", ASCENDING).batch_size(500):
                 yield found
 
+    async def ends(self, request_id: str, products: int) -> AsyncIterator[list[Document]]:
+        """What became of the images of a request so far, in any order.
+
+        Args:
+            request_id: whose images.
+            products: how many are read at once; each gives a list.
+        """
+        wanted = ("url", "status", "error.code", "bytesIn", "bytesOut", "format", "ms")
+        fields: Document = {f"images.{field}": 1 for field in wanted}
+        with translated():
+            async for found in self._products.find({"request": request_id}, fields).batch_size(
+                products
+            ):
+                yield found["images"]
+
     async def count_in_flight(self) -> int:
         """Images that accepted requests still wait for."""
         with translated():

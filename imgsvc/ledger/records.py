@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from imgsvc.errors import ErrorCode
+from imgsvc.messages import Times
 from imgsvc.model import OPEN_REQUEST, Recipe, Subscription, WebhookStatus
 
 Document = dict[str, Any]
@@ -73,6 +74,7 @@ class Completed:
     width: int
     height: int
     note: str
+    ms: Times = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,7 @@ class Failed:
 
     code: ErrorCode
     detail: str
+    ms: Times = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

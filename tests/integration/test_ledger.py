@@ -35,7 +35,7 @@ TO_HOOK = Subscription(url=HOOK)
 
 
 def completed(output: str = "out.jpg", bytes_out: int = 4) -> Completed:
-    return Completed(output, "crc", 10, bytes_out, "jpeg", 3, 2, "encoded")
+    return Completed(output, "crc", 10, bytes_out, "jpeg", 3, 2, "encoded", {"fetch": 7})
 
 
 def new_request(*images: int, webhook: Subscription | None = TO_HOOK, **more: Any) -> NewRequest:
@@ -324,6 +324,7 @@ async def test_an_end_is_written_with_all_that_is_known(
         "width": 3,
         "height": 2,
         "note": "encoded",
+        "ms": {"fetch": 7},
     }
     assert (bad["status"], bad["error"]) == (
         "FAILED",

@@ -20,7 +20,8 @@ image_jobs = st.builds(
     attempt=st.integers(1, 1000),
 )
 webhook_jobs = st.builds(WebhookJob, request_id=text, call_id=text)
-fetched = st.builds(Fetched, file=text, bytes_in=count)
+times = st.dictionaries(st.sampled_from(["fetch", "compress", "upload"]), count)
+fetched = st.builds(Fetched, file=text, bytes_in=count, ms=times)
 compressed = st.builds(
     Compressed,
     file=text,
@@ -30,6 +31,7 @@ compressed = st.builds(
     width=count,
     height=count,
     note=text,
+    ms=times,
 )
 
 
@@ -80,3 +82,11 @@ def test_a_message_that_is_not_understood_in_full_is_refused(written: str) -> No
 def test_messages_do_not_change(message: ImageJob) -> None:
     with pytest.raises(ValidationError, match="frozen"):
         message.attempt = 2  # type: ignore[misc]
+
+
+def test_facts_from_before_times_were_kept_can_be_read() -> None:
+    assert Fetched.model_validate_json('{"file":"a","bytes_in":1}').ms == {}
+    older = (
+        '{"file":"a","bytes_in":2,"bytes_out":1,"format":"png","width":1,"height":1,"note":"kept"}'
+    )
+    assert Compressed.model_validate_json(older).ms == {}

@@ -1,0 +1,37 @@
+"""The savings report of a request."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+from imgsvc.http import answers, keys, own
+from imgsvc.ledger import Document
+from imgsvc.model import OPEN_REQUEST
+from imgsvc.savings import Savings
+
+_BATCH = 2000  # images, roughly; with more the loop would notice threads that are busy with them
+
+
+async def savings(request: web.Request) -> web.Response:
+    """What was saved, where it came from, how long it took; also while the request runs."""
+    found = await own.status(request)
+    counted = Savings()
+    batch: list[Document] = []
+    products = max(2, _BATCH * found["totalProducts"] // found["totalImages"])
+    async for images in request.app[keys.LEDGER].ends(found["requestId"], products):
+        batch += images
+        if len(batch) >= _BATCH:
+            await asyncio.to_thread(counted.add, batch)
+            batch = []
+    await asyncio.to_thread(counted.add, batch)
+    told = await asyncio.to_thread(counted.told)
+    return answers.json(
+        {
+            "requestId": found["requestId"],
+            "status": found["status"],
+            "partial": found["status"] in OPEN_REQUEST,
+            **told,
+        }
+    )
