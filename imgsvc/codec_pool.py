@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import multiprocessing
 import os
 import resource
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -106,7 +108,9 @@ class _Worker:
             1, self._context, initializer=_prepare, initargs=(self._settings,)
         )
         self.tasks = 0
-        self._pid = await asyncio.get_running_loop().run_in_executor(self._executor, os.getpid)
+        with _nameless_program():
+            asked = asyncio.get_running_loop().run_in_executor(self._executor, os.getpid)
+        self._pid = await asked
 
     async def run(self, task: Task, memory_bytes: int | None) -> _Answer:
         if self._executor is None:
@@ -240,6 +244,21 @@ def _scrubbed_environment() -> Iterator[None]:
         os.environ.update(kept)
 
 
+@contextlib.contextmanager
+def _nameless_program() -> Iterator[None]:
+    """A new worker would import the program that runs here, if it learnt its name.
+
+    With it would come all clients of Redis, MongoDB and the bucket, and three times the memory.
+    """
+    main = sys.modules["__main__"]
+    names = main.__spec__, getattr(main, "__file__", None)
+    main.__spec__ = main.__file__ = None
+    try:
+        yield
+    finally:
+        main.__spec__, main.__file__ = names
+
+
 # What follows runs in the worker processes.
 
 
@@ -252,6 +271,8 @@ def _prepare(settings: Codec) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     memory = settings.memory_bytes
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    # Writing more fails with EFBIG: Python ignores the signal that would kill.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (settings.max_output_bytes,) * 2)
     codec.prepare_process()
 
 
@@ -285,7 +306,17 @@ def _encode(task: Task, settings: Codec, memory_bytes: int | None) -> _Answer:
         return _NeedsMemory(error.needed_bytes)
     except ServiceError as error:
         return _Refusal(error.code.name, error.detail)
-    task.target.write_bytes(encoded.data)
+    finally:
+        codec.release_memory()
+    try:
+        task.target.write_bytes(encoded.data)
+    except OSError as error:
+        if error.errno != errno.EFBIG:
+            raise
+        return _Refusal(
+            ErrorCode.TOO_LARGE.name,
+            f"The result has more than {settings.max_output_bytes:,} bytes; ask for another format.",
+        )
     return Result(
         bytes_out=len(encoded.data),
         format=encoded.format,

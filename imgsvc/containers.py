@@ -14,8 +14,17 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 from imgsvc import tiff
+
+# Decoders take seconds for millions of empty parts, or of bytes between them that mean nothing.
+_MOST_PARTS = 100_000
+_MOST_FILL = 65_536
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class DamagedError(ValueError):
@@ -42,6 +51,19 @@ class Survey:
     fine_chroma: bool = False
 
 
+def _bounded(parts: Callable[P, Iterator[T]]) -> Callable[P, Iterator[T]]:
+    """A reader of parts that gives up on a flood of them."""
+
+    @wraps(parts)
+    def read(*args: P.args, **options: P.kwargs) -> Iterator[T]:
+        for count, part in enumerate(parts(*args, **options)):
+            if count == _MOST_PARTS:
+                raise DamagedError("there are more parts than any picture needs")
+            yield part
+
+    return read
+
+
 # --- JPEG -------------------------------------------------------------------------------------
 
 # A marker is FF and a byte that is neither stuffing (00), a restart (D0-D7) nor fill (FF).
@@ -49,18 +71,22 @@ _JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _TEM, _SOI, _EOI, _SOS, _APP0, _APP14, _APP15, _COM = 1, 0xD8, 0xD9, 0xDA, 0xE0, 0xEE, 0xEF, 0xFE
 
 
+@_bounded
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Marker and body of each segment up to EOI; what follows is another file's business.
 
     A body begins with its two length bytes; that of SOS includes the entropy-coded data.
     """
-    at = 2
+    at, fill = 2, 0
     while found := _JPEG_MARKER.search(data, at):
         marker, start = data[found.end() - 1], found.end()
+        fill += found.start() - at
+        if fill > _MOST_FILL:
+            break
         if marker == _EOI:
             return
         if marker in {_SOI, _TEM}:  # stand alone, without length
-            at = start
+            at, fill = start, fill + 2
             continue
         length = int.from_bytes(data[start : start + 2], "big")
         at = start + length
@@ -70,7 +96,7 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
             following = _JPEG_MARKER.search(data, at)
             at = following.start() if following else len(data)
         yield marker, data[start:at]
-    raise DamagedError("the JPEG has no end marker")
+    raise DamagedError("the JPEG has no end marker where it could be")
 
 
 def _survey_jpeg(data: bytes) -> Survey:
@@ -99,6 +125,7 @@ _PNG_KEPT = frozenset(
 _SRGB_GAMMA = range(45_000, 46_001)  # 1/2.2 in units of 1/100,000, as writers round it
 
 
+@_bounded
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Type and whole bytes (length to CRC) of each chunk up to and with IEND."""
     at = 8
@@ -140,10 +167,11 @@ def _strip_png(data: bytes) -> bytes:
 _GIF_LOOPS = (b"NETSCAPE2.0", b"ANIMEXTS1.0")
 
 
+@_bounded
 def _gif_blocks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Introducer (``,`` or ``!`` and label) and whole bytes of each block, header first."""
     try:
-        at = 13 + _colour_table(data[10])
+        at, fill = 13 + _colour_table(data[10]), 0
         yield b"", data[:at]
         while data[at] != ord(";"):
             start = at
@@ -151,8 +179,8 @@ def _gif_blocks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
                 name, at = b",", at + 10 + _colour_table(data[at + 9]) + 1
             elif data[at] == ord("!"):
                 name, at = data[at : at + 2], at + 2
-            elif data[at] == 0:  # stray terminators occur and are skipped by every viewer
-                at += 1
+            elif data[at] == 0 and fill < _MOST_FILL:
+                at, fill = at + 1, fill + 1  # stray terminators occur and every viewer skips them
                 continue
             else:
                 raise DamagedError("the GIF has an unknown block")
@@ -191,6 +219,7 @@ _WEBP_ALPHA_FLAG = 0x10
 _ANMF_HEADER = 16
 
 
+@_bounded
 def _webp_chunks(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, bytes]]:
     """Type and payload of each RIFF chunk between two offsets."""
     while at + 8 <= end:
@@ -209,11 +238,19 @@ def _webp_file(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     return _webp_chunks(data, 12, end)
 
 
+def _webp_frame(body: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The chunks of one frame of an animation."""
+    for kind, payload in _webp_chunks(body, _ANMF_HEADER, len(body)):
+        if kind == b"ANMF":  # else each level would be copied with all levels in it
+            raise DamagedError("a WebP frame holds frames")
+        yield kind, payload
+
+
 def _survey_webp(data: bytes) -> Survey:
     chunks = list(_webp_file(data))
     frames = [body for kind, body in chunks if kind == b"ANMF"]
     for body in frames:
-        chunks += _webp_chunks(body, _ANMF_HEADER, len(body))
+        chunks += _webp_frame(body)
     return Survey(frames=max(1, len(frames)), lossless=all(kind != b"VP8 " for kind, _ in chunks))
 
 
@@ -232,8 +269,7 @@ def _webp_kept(chunks: Iterator[tuple[bytes, bytes]]) -> bytes:
         if kind == b"VP8X":
             body = bytes([body[0] & ~_WEBP_METADATA_FLAGS]) + body[1:]
         elif kind == b"ANMF":
-            inner = _webp_chunks(body, _ANMF_HEADER, len(body))
-            body = body[:_ANMF_HEADER] + _webp_kept(inner)
+            body = body[:_ANMF_HEADER] + _webp_kept(_webp_frame(body))
         out += [kind, len(body).to_bytes(4, "little"), body, b"\0" * (len(body) % 2)]
     return b"".join(out)
 
@@ -258,6 +294,7 @@ _DEEP, _QUARTER_CHROMA = 0x40, 0x08 | 0x04  # av1C: high_bitdepth, chroma_subsam
 _SDR_PRIMARIES, _SDR_CURVES = frozenset({1, 2}), frozenset({1, 2, 6, 13})  # ITU-T H.273
 
 
+@_bounded
 def _avif_boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Type and whole bytes of the top-level boxes, up to the first thing that is none."""
     at = 0

@@ -179,6 +179,7 @@ class Codec(_Section):
     max_frames: Count = 200
     max_total_pixels: Count = 200_000_000
     max_jpeg_scans: Count = 100
+    max_output_bytes: Count = 256 * 1024 * 1024
 
     @property
     def worker_count(self) -> int:

@@ -1,0 +1,157 @@
+"""A decoder that is taken over finds nothing: no sockets, no clients, no credentials, no room."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psutil
+import pytest
+from PIL import Image
+
+from imgsvc.codec_pool import CodecPool, Task
+from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.metrics import Metrics
+from imgsvc.model import Recipe
+from imgsvc.settings import Codec
+from tests.support import Origin, Service
+
+ROOT = Path(__file__).parents[2]
+
+PROGRAM = """
+import asyncio
+
+import imgsvc.app
+from imgsvc.codec_pool import CodecPool
+from imgsvc.metrics import Metrics
+from imgsvc.settings import Codec
+
+
+async def ask():
+    pool = CodecPool(Codec(workers=1), Metrics())
+    await pool.start()
+    loaded = pool._workers[0]._executor.submit(eval, "sorted(__import__('sys').modules)")
+    print(*loaded.result())
+    pool.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(ask())
+"""
+
+
+def workers() -> list[psutil.Process]:
+    """The codec workers of this process: children of the process that forks them."""
+    found = []
+    for child in psutil.Process().children():
+        if "multiprocessing.forkserver" in " ".join(child.cmdline()):
+            found += child.children()
+    return found
+
+
+def opened_by(process: psutil.Process) -> list[str]:
+    """What the file descriptors of a process stand for."""
+    return [str(fd.readlink()) for fd in Path(f"/proc/{process.pid}/fd").iterdir()]
+
+
+async def test_a_worker_holds_no_socket(service: Service, origin: Origin) -> None:
+    """Redis, MongoDB and the bucket are connected while workers are forked and while they work."""
+    await service.finished(await service.upload([[origin.url("rocket.jpg")]]))
+    connected = {c.raddr.port for c in psutil.Process().net_connections() if c.raddr}
+    settings = service.settings
+    servers = {settings.redis.port, int(settings.mongo.uri.get_secret_value().split(":")[-1][:5])}
+    assert servers <= connected
+    assert workers()
+    for worker in workers():
+        assert worker.net_connections(kind="all") == []
+        assert [what for what in opened_by(worker) if "socket" in what] == []
+
+
+def test_a_worker_has_no_clients(tmp_path: Path) -> None:
+    """Nor the memory that they would take: it does not import the program that it serves."""
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    done = subprocess.run(
+        [sys.executable, program],
+        cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    loaded = set(done.stdout.decode().split())
+    assert "imgsvc.codec" in loaded
+    assert loaded.isdisjoint({"redis", "motor", "pymongo", "google.cloud.storage", "imgsvc.app"})
+
+
+@pytest.fixture
+async def pool() -> AsyncIterator[CodecPool]:
+    """One worker that may write 100 kB."""
+    made = CodecPool(Codec(workers=1, max_output_bytes=100_000, task_s=5), Metrics())
+    await made.start()
+    yield made
+    made.close()
+
+
+async def test_a_worker_is_limited_by_the_system(pool: CodecPool, tmp_path: Path) -> None:
+    (tmp_path / "small").write_bytes(b"no picture")
+    with pytest.raises(ServiceError):
+        await pool.encode(Task(tmp_path / "small", tmp_path / "out", Recipe()))
+    worker = psutil.Process(pool._workers[0]._pid)
+    memory = Codec().memory_bytes
+    assert worker.rlimit(psutil.RLIMIT_AS) == (memory, memory)
+    assert worker.rlimit(psutil.RLIMIT_CORE) == (0, 0)
+    assert worker.rlimit(psutil.RLIMIT_FSIZE) == (100_000, 100_000)
+    used = sum(worker.cpu_times()[:2])
+    soft, _ = worker.rlimit(psutil.RLIMIT_CPU)
+    assert used < soft <= used + 2 * 5 + 1
+
+
+async def test_the_time_limit_counts_from_each_task(pool: CodecPool, tmp_path: Path) -> None:
+    (tmp_path / "small").write_bytes(b"no picture")
+    task = Task(tmp_path / "small", tmp_path / "out", Recipe())
+    worker = pool._workers[0]
+    executor = worker._executor
+    assert executor is not None
+    with pytest.raises(ServiceError):
+        await pool.encode(task)
+    first, _ = psutil.Process(worker._pid).rlimit(psutil.RLIMIT_CPU)
+    executor.submit(eval, "sum(range(160_000_000))").result()  # two seconds or more
+    with pytest.raises(ServiceError):
+        await pool.encode(task)
+    second, most = psutil.Process(worker._pid).rlimit(psutil.RLIMIT_CPU)
+    assert second > first
+    assert most == resource.RLIM_INFINITY
+
+
+async def test_a_result_that_would_fill_the_spool_is_refused(
+    pool: CodecPool, tmp_path: Path
+) -> None:
+    """A worker may write only so much, and it goes on."""
+    noise = Image.effect_noise((400, 400), 80)
+    noise.save(tmp_path / "noise", "JPEG", quality=20)
+    assert (tmp_path / "noise").stat().st_size < 100_000
+    worker = pool._workers[0]._pid
+    with pytest.raises(ServiceError) as caught:
+        await pool.encode(Task(tmp_path / "noise", tmp_path / "out", Recipe(format="png")))
+    assert caught.value.code is ErrorCode.TOO_LARGE
+    assert "100,000 bytes" in caught.value.detail
+    assert (tmp_path / "out").stat().st_size <= 100_000
+    result = await pool.encode(Task(tmp_path / "noise", tmp_path / "out", Recipe()))
+    assert result.bytes_out == (tmp_path / "out").stat().st_size
+    assert pool._workers[0]._pid == worker
+
+
+async def test_such_a_result_fails_its_image_alone_and_leaves_no_file(
+    start_service: type, origin: Origin
+) -> None:
+    service: Service = await start_service(codec={"max_output_bytes": 50_000})
+    urls = [origin.url("coffee.png"), origin.url("rocket.jpg")]
+    done = await service.finished(await service.upload([urls], options={"format": "keep"}))
+    large, small = await service.images(done["requestId"])
+    assert large["error"]["code"] == "TOO_LARGE"
+    assert small["status"] == "COMPLETED"
+    (folder,) = service.settings.spool.dir.iterdir()
+    assert [file.name for file in folder.iterdir()] == [".lock"]
