@@ -152,7 +152,7 @@ def release_memory() -> None:
 
     A photograph of 12 megapixels leaves 9 blocks: they stay for the next one.
     """
-    if Image.core.get_stats()["blocks_cached"] > 12:  # type: ignore[attr-defined]  # noqa: PLR2004
+    if Image.core.get_stats()["blocks_cached"] > 9:  # type: ignore[attr-defined]  # noqa: PLR2004
         Image.core.clear_cache()  # type: ignore[attr-defined]
 
 

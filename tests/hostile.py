@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterable
+from functools import cache
 from io import BytesIO
 
 from PIL import Image
@@ -191,6 +192,7 @@ def _overwritten(name: str, at: int, layout: str, *values: int) -> bytes:
 # --- Too many pixels --------------------------------------------------------------------------
 
 
+@cache
 def huge() -> dict[str, bytes]:
     """A few hundred bytes or kilobytes each, which ask for gigabytes; two of them truthfully."""
     gif = WHOLE["animated gif"]
@@ -213,6 +215,7 @@ def huge() -> dict[str, bytes]:
     }
 
 
+@cache
 def frame_flood() -> dict[str, bytes]:
     """Thousands of frames or pages."""
     gif = saved(Image.new("L", (4, 4)), "GIF")
@@ -229,6 +232,7 @@ def frame_flood() -> dict[str, bytes]:
     }
 
 
+@cache
 def flood_of_large_frames() -> bytes:
     """A GIF of 150 frames with 4 megapixels each."""
     gif = saved(Image.new("P", (2_000, 2_000)), "GIF")
@@ -236,6 +240,7 @@ def flood_of_large_frames() -> bytes:
     return gif[:start] + gif[start:-1] * 150 + b";"
 
 
+@cache
 def scan_flood() -> bytes:
     """A progressive JPEG whose last scan comes 2,000 times."""
     data = saved(small(), "JPEG", progressive=True)
@@ -246,6 +251,7 @@ def scan_flood() -> bytes:
 # --- Too many of anything else ----------------------------------------------------------------
 
 
+@cache
 def part_flood() -> dict[str, bytes]:
     """Millions of chunks, segments or blocks that hold nothing, or of bytes between them."""
     gif = WHOLE["gif"][:-1]
@@ -276,9 +282,10 @@ def nested_webp(levels: int = 1_500) -> bytes:
     return moving_webp(webp_frame(STILL_WEBP), nested)
 
 
+@cache
 def inflating() -> dict[str, bytes]:
-    """Metadata of 300 kB that inflates to 300 MB, and tags that claim the whole file many times."""
-    zeros = zlib.compress(bytes(300_000_000), 9)
+    """Metadata of less than 1 MB that inflates to 100 MB, and tags that claim the whole file many times."""
+    zeros = zlib.compress(bytes(100_000_000), 1)
     return {
         "png text": with_chunk(b"zTXt", b"k\0\0" + zeros),
         "png international text": with_chunk(b"iTXt", b"k\0\1\0\0\0" + zeros),
@@ -291,6 +298,7 @@ def inflating() -> dict[str, bytes]:
 # --- Lies -------------------------------------------------------------------------------------
 
 
+@cache
 def lies() -> dict[str, bytes]:
     """Sizes of nothing, of less than nothing, and of much more than there is."""
     magics = {
@@ -326,6 +334,7 @@ SECRET_FACE = b"<script>alert(document.domain)</script>"
 _ZIP = b"PK\3\4" + SECRET_FACE + b"PK\5\6" + bytes(18)
 
 
+@cache
 def polyglots() -> dict[str, bytes]:
     """Pictures that are something else too: whole, so accepted, but that face must go."""
     webp = WHOLE["webp"]
