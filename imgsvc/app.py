@@ -18,11 +18,14 @@ from imgsvc.codec_pool import CodecPool
 from imgsvc.errors import ServiceError
 from imgsvc.failpoints import Failpoints
 from imgsvc.http import keys, middleware, ops, routes
+from imgsvc.http.auth import Doorkeeper
 from imgsvc.ledger import Ledger
 from imgsvc.metrics import Metrics
 from imgsvc.net import Outbound
+from imgsvc.oauth import Tokens
 from imgsvc.settings import Settings
 from imgsvc.spool import Spool
+from imgsvc.traffic import Traffic
 
 _PREPARE_EVERY_S = 1.0
 _log = logs.get("app")
@@ -59,15 +62,19 @@ async def parts(settings: Settings) -> AsyncIterator[Parts]:
         codec = CodecPool(settings.codec, metrics)
         stack.callback(codec.close)
         await codec.start()
+        boxes = mailboxes.Mailboxes(client, settings.redis, replica, failpoints)
+        traffic = Traffic(settings.ratelimit, boxes, metrics)
+        stack.push_async_callback(traffic.close)
         yield Parts(
             settings=settings,
             metrics=metrics,
-            mailboxes=mailboxes.Mailboxes(client, settings.redis, replica, failpoints),
+            mailboxes=boxes,
             ledger=ledger,
             spool=spool,
             outbound=outbound,
             codec=codec,
             bucket=bucket,
+            traffic=traffic,
         )
 
 
@@ -97,10 +104,28 @@ def application(parts: Parts, health: keys.Health) -> web.Application:
     app[keys.OUTBOUND] = parts.outbound
     app[keys.METRICS] = parts.metrics
     app[keys.HEALTH] = health
+    if doorkeeper := _doorkeeper(parts):
+        app[keys.DOORKEEPER] = doorkeeper
+
+        async def let_go(_: web.Application) -> None:
+            await doorkeeper.close()
+
+        app.on_cleanup.append(let_go)
     app.on_response_prepare.append(middleware.add_headers)
     ops.remember_checks(app)
     routes.add(app)
     return app
+
+
+def _doorkeeper(parts: Parts) -> Doorkeeper | None:
+    """Whom callers have to tell who they are; None if nobody has to."""
+    auth = parts.settings.auth
+    if not auth.takes_keys and not auth.takes_tokens:
+        return None
+    return Doorkeeper(
+        parts.ledger if auth.takes_keys else None,
+        Tokens(auth, parts.outbound) if auth.takes_tokens else None,
+    )
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:

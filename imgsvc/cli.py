@@ -17,6 +17,7 @@ from rich.console import Console
 
 from imgsvc import app, listen, logs, settings, webhooks
 from imgsvc.actors.supervisor import GaveUpError
+from imgsvc.api_keys import api_keys
 from imgsvc.dead_letters import dead
 from imgsvc.embedded import EmbeddedError, EmbeddedServers, Endpoints
 from imgsvc.errors import ServiceError
@@ -30,6 +31,7 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     help="Batch image compression: URLs in, smaller images in your bucket out.",
 )
+cli.add_typer(api_keys, name="keys")
 cli.add_typer(dead, name="dead")
 cli.add_typer(failed_webhooks, name="webhooks")
 Config = Annotated[
@@ -134,6 +136,12 @@ async def _dev(loaded: Settings, stop: asyncio.Event) -> None:
         )
         if secret:
             _err.print(f"Webhooks are signed with {secret}", markup=False, soft_wrap=True)
+        _err.print(
+            f"For other commands: export MONGO_URI={servers.endpoints.mongo_uri} "
+            f"REDIS_PORT={servers.endpoints.redis_port}",
+            markup=False,
+            soft_wrap=True,
+        )
         _err.print(f"http://127.0.0.1:{loaded.http.port}  API: /docs  Stop: Ctrl-C")
         await app.serve(developed, stop)
 

@@ -31,6 +31,8 @@ class ErrorCode(Enum):
         False,
         "Send application/json, text/csv or multipart/form-data.",
     )
+    UNAUTHENTICATED = 401, False, "Say who you are: send Authorization: Bearer with your key."
+    FORBIDDEN = 403, False, "Your key does not allow this call."
     NOT_FOUND = 404, False, "There is nothing at this address."
     METHOD_NOT_ALLOWED = 405, False, "This address does not answer that method."
     NOT_FINISHED = 409, True, "The request is not finished yet."
@@ -44,6 +46,7 @@ class ErrorCode(Enum):
     REQUEST_TIMEOUT = 408, True, "The body arrived too slowly."
     OVERLOADED = 503, True, "Too much work is waiting already; nothing was accepted."
     RATE_LIMITED = 429, True, "Too many calls; slow down."
+    QUOTA_EXCEEDED = 429, True, "Your quota is used up; nothing was accepted."
     BAD_REQUEST = 400, False, "The HTTP request cannot be understood."
     UNAVAILABLE = 503, True, "A part of the service is away; nothing was accepted."
 

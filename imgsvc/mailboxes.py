@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import orjson
 from redis.asyncio import Redis
@@ -87,6 +87,15 @@ class DeadLetter:
     key: str
     job: str
     reason: str
+
+
+class Taken(NamedTuple):
+    """What came of taking from a limit."""
+
+    admitted: bool
+    remaining: int  # of what is limited
+    reset_s: float  # until all of it is there again
+    wait_s: float  # until as much can be taken; 0 if admitted
 
 
 def connect(settings: RedisSettings, *, reader_of: str | None = None) -> Redis:
@@ -372,22 +381,23 @@ class Mailboxes:
             await self._client.ltrim(WAKE, 0, 0)
 
     async def take_token(
-        self, bucket: str, limit: int, period_s: float
-    ) -> tuple[bool, int, float, float]:
-        """Let one call of a client in, or not.
+        self, bucket: str, limit: int, period_s: float, cost: int = 1, *, owed: bool = False
+    ) -> Taken:
+        """Take from what a client may have in a period, if that much is left.
 
         Args:
             bucket: what is limited, such as ``upload:<client>``.
-            limit: calls allowed in the period.
+            limit: how much is allowed in the period.
             period_s: the period.
-
-        Returns:
-            Whether it is let in, calls remaining, seconds until all are, seconds to wait.
+            cost: how much is taken; negative gives back, 0 asks whether anything is owed.
+            owed: take it even if it is not left; what is missing is waited for by the next.
         """
         admitted, remaining, reset_ms, wait_ms = await self._run(
-            "take_token", (f"{TAG}:limit:{bucket}",), (limit, int(period_s * 1000), 1)
+            "take_token",
+            (f"{TAG}:limit:{bucket}",),
+            (limit, int(period_s * 1000), cost, int(owed)),
         )
-        return bool(admitted), int(remaining), int(reset_ms) / 1000, int(wait_ms) / 1000
+        return Taken(bool(admitted), int(remaining), int(reset_ms) / 1000, int(wait_ms) / 1000)
 
     async def end_reads(self) -> None:
         """Have this replica's blocking reads return empty-handed at once.

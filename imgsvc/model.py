@@ -54,6 +54,14 @@ class Event(StrEnum):
     CANCELLED = "request.cancelled"
 
 
+class Scope(StrEnum):
+    """What a caller may do; none includes another."""
+
+    UPLOAD = "upload"  # start work
+    READ = "read"
+    ADMIN = "admin"  # see what concerns all tenants
+
+
 OPEN_REQUEST = frozenset({RequestStatus.PENDING, RequestStatus.PROCESSING})
 ENDED_REQUEST = frozenset({RequestStatus.COMPLETED, RequestStatus.PARTIAL, RequestStatus.FAILED})
 

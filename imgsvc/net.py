@@ -78,7 +78,36 @@ class Outbound:
         """
         with _fetch_errors(self._fetch):
             async with asyncio.timeout(self._fetch.total_s), self._get(text) as response:
-                return await self._read(response, write)
+                return await self._read(response, write, self._fetch.max_bytes)
+
+    async def read(self, text: str, *, limit_bytes: int, timeout_s: float) -> bytes:
+        """A small document; redirects are not followed.
+
+        Args:
+            text: the URL.
+            limit_bytes: of the document.
+            timeout_s: for all of it.
+
+        Raises:
+            ServiceError: as of ``download``.
+        """
+        body = bytearray()
+
+        async def keep(piece: bytes) -> None:
+            body.extend(piece)
+
+        with _fetch_errors(self._fetch):
+            async with (
+                asyncio.timeout(timeout_s),
+                self._session.get(
+                    self.guard.parse(text),
+                    allow_redirects=False,
+                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._net.connect_s),
+                    headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+                ) as response,
+            ):
+                await self._read(response, keep, limit_bytes)
+        return bytes(body)
 
     @contextlib.asynccontextmanager
     async def _get(self, text: str) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -110,7 +139,10 @@ class Outbound:
         raise ServiceError(ErrorCode.TOO_MANY_REDIRECTS)
 
     async def _read(
-        self, response: aiohttp.ClientResponse, write: Callable[[bytes], Awaitable[None]]
+        self,
+        response: aiohttp.ClientResponse,
+        write: Callable[[bytes], Awaitable[None]],
+        limit: int,
     ) -> int:
         if response.status != 200:  # noqa: PLR2004 - anything else has no whole picture
             raise ServiceError(
@@ -122,7 +154,6 @@ class Outbound:
             raise ServiceError(
                 ErrorCode.FETCH_STATUS, "The origin sent a compressed body although not asked to."
             )
-        limit = self._fetch.max_bytes
         too_large = ServiceError(ErrorCode.TOO_LARGE, f"The file is larger than {limit} bytes.")
         if (response.content_length or 0) > limit:
             raise too_large

@@ -13,6 +13,7 @@ import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -53,6 +54,7 @@ _MIN_KEY_BYTES, _MAX_KEY_BYTES = 24, 64  # the bounds of the Standard Webhooks s
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+Quota = Annotated[int, Field(ge=0)]  # 0: unlimited
 Wait = Annotated[float, Field(gt=0, le=7 * 24 * 3600)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -212,15 +214,44 @@ class Webhook(_Section):
 class Auth(_Section):
     """Who may come in."""
 
-    mode: Literal["none"] | None = None
+    mode: Literal["none", "keys", "oauth", "keys+oauth"] | None = None
+    protect_docs: bool = False
+    oauth_issuer: str | None = None
+    oauth_audience: str | None = None
+    oauth_jwks_url: str | None = None
+    oauth_algorithms: Literal["RS", "PS", "ES", "EdDSA"] = "RS"
+    oauth_tenant_claim: Annotated[str, Field(min_length=1)] = "sub"
+    oauth_leeway_s: Annotated[float, Field(ge=0, le=60)] = 30.0
+
+    @property
+    def takes_keys(self) -> bool:
+        """Whether API keys let in."""
+        return self.mode in ("keys", "keys+oauth")
+
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether an issuer's tokens let in."""
+        return self.mode in ("oauth", "keys+oauth")
+
+    @field_validator("oauth_jwks_url")
+    @classmethod
+    def _not_in_clear(cls, value: str | None) -> str | None:
+        # Whoever can change the answer on its way can let in whomever they like.
+        url = urlsplit(value or "")
+        if value and url.scheme != "https" and not _is_loopback(url.hostname or ""):
+            raise ValueError("must start with https://, but for an address of this machine")
+        return value
 
 
 class RateLimit(_Section):
-    """How often one client may call; shared by all replicas."""
+    """How much one tenant, or one client address, may ask for; shared by all replicas."""
 
     enabled: bool = True
-    uploads_per_minute: Count = 120
-    reads_per_minute: Count = 1200
+    uploads_per_minute: Quota = 120
+    reads_per_minute: Quota = 1200
+    images_per_minute: Quota = 100_000
+    images_in_flight: Quota = 500_000
+    bytes_per_day: Quota = 0
 
 
 class Log(_Section):
@@ -263,8 +294,20 @@ class Settings(BaseSettings):
         if self.auth.mode is None and not _is_loopback(self.http.host):
             raise ValueError(
                 f"http.host = {self.http.host} lets other machines in, but auth.mode is not set; "
-                'say auth.mode = "none" (IMGSVC_AUTH__MODE=none) if everyone who can reach the '
+                'say auth.mode = "keys" (IMGSVC_AUTH__MODE=keys) to let in who has a key, '
+                'auth.mode = "none" (IMGSVC_AUTH__MODE=none) if everyone who can reach the '
                 "port may use the service, or bind to 127.0.0.1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _issuer_is_said(self) -> Settings:
+        names = ("oauth_issuer", "oauth_audience", "oauth_jwks_url")
+        missing = [f"auth.{name}" for name in names if not getattr(self.auth, name)]
+        if self.auth.takes_tokens and missing:
+            raise ValueError(
+                f"auth.mode = {self.auth.mode} needs {', '.join(missing)}: which tokens to accept, "
+                "and where their issuer publishes its keys"
             )
         return self
 

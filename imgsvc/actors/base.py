@@ -25,6 +25,7 @@ from imgsvc.metrics import Metrics
 from imgsvc.net import Outbound
 from imgsvc.settings import Settings
 from imgsvc.spool import Spool
+from imgsvc.traffic import Traffic
 
 # Waits between tries while something the work needs is away; the last is repeated.
 _AWAY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
@@ -42,6 +43,7 @@ class Parts:
     outbound: Outbound
     codec: CodecPool
     bucket: Bucket
+    traffic: Traffic
 
 
 class Actor(ABC):

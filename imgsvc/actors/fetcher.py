@@ -49,7 +49,8 @@ class Fetcher(ImageActor):
         started = time.monotonic()
         try:
             async with spool.writing(file) as write:
-                size = await self.parts.outbound.download(work.url, write)
+                counted = self.parts.traffic.counted(work.payer, write)
+                size = await self.parts.outbound.download(work.url, counted)
         except ServiceError as error:
             await spool.remove(file)
             if error.code is ErrorCode.UNAVAILABLE:

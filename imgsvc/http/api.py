@@ -15,7 +15,7 @@ from aiohttp import web
 from imgsvc import logs, report
 from imgsvc.bucket import Bucket
 from imgsvc.errors import ErrorCode, ServiceError
-from imgsvc.http import answers, keys, own, problems, uploads
+from imgsvc.http import answers, keys, own, problems, quotas, uploads
 from imgsvc.http.schemas import DownloadQuery, ImagesQuery, RequestsQuery
 from imgsvc.ledger import Document
 from imgsvc.model import OPEN_REQUEST, ImageStatus, RequestStatus
@@ -28,14 +28,12 @@ async def upload(request: web.Request) -> web.Response:
     """Accept products; 202 once the ledger has them. Or only say what is wrong with them."""
     if uploads.asked(request).dry_run:
         return answers.json(await uploads.try_out(request))
-    ledger = request.app[keys.LEDGER]
-    limit = request.app[keys.SETTINGS].http.backlog_limit
     new = await uploads.read(request)
+    ledger = request.app[keys.LEDGER]
     if before := await ledger.accepted_before(new):
         return _accepted(before)
-    if await ledger.count_in_flight() + new.total_images > limit:
-        raise ServiceError(ErrorCode.OVERLOADED, retry_after_s=30)
-    request_id = await ledger.insert(new)
+    async with quotas.charged(request, new.total_images):
+        request_id = await ledger.insert(new)
     # Only a hint: the dealer looks for itself, also while Redis is away.
     with contextlib.suppress(ServiceError):
         await request.app[keys.MAILBOXES].wake_dealer()

@@ -8,9 +8,11 @@ from typing import Any
 from aiohttp import web
 
 from imgsvc.bucket import Bucket
+from imgsvc.http.auth import Doorkeeper
 from imgsvc.ledger import Ledger
 from imgsvc.mailboxes import Mailboxes
 from imgsvc.metrics import Metrics
+from imgsvc.model import Scope
 from imgsvc.net import Outbound
 from imgsvc.settings import Settings
 
@@ -31,9 +33,13 @@ BUCKET = web.AppKey("bucket", Bucket)
 OUTBOUND = web.AppKey("outbound", Outbound)
 METRICS = web.AppKey("metrics", Metrics)
 HEALTH = web.AppKey("health", Health)
+DOORKEEPER = web.AppKey("doorkeeper", Doorkeeper)  # not there if everyone may come in
+SCOPES: web.AppKey[Mapping[Any, Scope | None]] = web.AppKey("scopes", Mapping)
 POLICIES: web.AppKey[Mapping[Any, str]] = web.AppKey("policies", Mapping)
 
 CLIENT = web.RequestKey("client", str)
 TENANT = web.RequestKey("tenant", str)
+PAYER = web.RequestKey("payer", str)  # whose quotas count: the tenant, or an address of nobody
 CALL_ID = web.RequestKey("call_id", str)
-RATE_HEADERS: web.RequestKey[Mapping[str, str]] = web.RequestKey("rate_headers", Mapping)
+# Name of a limit that counted the call -> its policy and where the payer stands, for the headers.
+LIMITS: web.RequestKey[dict[str, tuple[str, str]]] = web.RequestKey("limits", dict)

@@ -16,6 +16,7 @@ from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.http import keys, problems, ratelimit
 from imgsvc.http.keys import Handler
 from imgsvc.ledger import NOBODY
+from imgsvc.model import Scope
 from imgsvc.settings import Network
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -24,6 +25,7 @@ _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'",
     "Referrer-Policy": "no-referrer",
 }
+_CUSTOMER_BITS = 64  # of an IPv6 address; the rest is the customer's to choose
 _HTTP_ERRORS = {
     404: ErrorCode.NOT_FOUND,
     405: ErrorCode.METHOD_NOT_ALLOWED,
@@ -37,7 +39,11 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
     response.headers.update(_HEADERS)
     if keys.CALL_ID in request:
         response.headers["X-Request-Id"] = request[keys.CALL_ID]
-    response.headers.update(request.get(keys.RATE_HEADERS, {}))
+    if limits := request.get(keys.LIMITS):
+        for header, place in (("RateLimit-Policy", 0), ("RateLimit", 1)):
+            response.headers[header] = ", ".join(
+                f'"{name}";{told[place]}' for name, told in limits.items()
+            )
 
 
 @web.middleware
@@ -45,8 +51,9 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     """One canonical log line, one measurement, and the call's id in all that is logged."""
     given = request.headers.get("X-Request-Id", "")
     request[keys.CALL_ID] = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-    request[keys.CLIENT] = _client(request)
-    request[keys.TENANT] = NOBODY
+    request[keys.CLIENT] = client = _client(request)
+    request[keys.TENANT], request[keys.PAYER] = NOBODY, _payer(client)
+    request[keys.LIMITS] = {}
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(call_id=request[keys.CALL_ID])
     resource = request.match_info.route.resource
@@ -79,8 +86,6 @@ async def refuse(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except ServiceError as error:
-        if isinstance(error, ratelimit.RateLimitedError):
-            request[keys.RATE_HEADERS] = error.headers
         return problems.response(error)
     except web.HTTPException as error:
         if error.status < 400:  # noqa: PLR2004 - a redirect is no refusal
@@ -96,11 +101,27 @@ async def refuse(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 @web.middleware
+async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Find out who calls, and whether they may; what the table of routes leaves open is."""
+    doorkeeper = request.app.get(keys.DOORKEEPER)
+    # An address that is in no table is told to be none, whoever asks.
+    if doorkeeper and request.match_info.http_exception is None:
+        # What should ever be served beside the table is the operator's.
+        scope = request.app[keys.SCOPES].get(request.match_info.handler, Scope.ADMIN)
+        if scope:
+            caller = await doorkeeper.caller(request.headers.getall("Authorization", []))
+            structlog.contextvars.bind_contextvars(tenant=caller.tenant, key=caller.key)
+            caller.must_have(scope)
+            request[keys.TENANT] = request[keys.PAYER] = caller.tenant
+    return await handler(request)
+
+
+@web.middleware
 async def limit(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Uploads and reads are limited separately; operators' calls are not."""
     policy = request.app[keys.POLICIES].get(request.match_info.handler)
     if policy:
-        request[keys.RATE_HEADERS] = await ratelimit.admit(request, policy)
+        await ratelimit.admit(request, policy)
     return await handler(request)
 
 
@@ -119,6 +140,17 @@ def _client(request: web.Request) -> str:
     return address
 
 
+def _payer(client: str) -> str:
+    """Whose quota an address counts against: a network of IPv6 is one customer's."""
+    try:
+        address = ipaddress.ip_address(client)
+    except ValueError:
+        return client
+    if address.version == 4:  # noqa: PLR2004
+        return client
+    return str(ipaddress.ip_network((address, _CUSTOMER_BITS), strict=False))
+
+
 def _is_in(address: str, networks: Iterable[Network]) -> bool:
     try:
         parsed = ipaddress.ip_address(address)
@@ -127,4 +159,4 @@ def _is_in(address: str, networks: Iterable[Network]) -> bool:
     return any(parsed in network for network in networks)
 
 
-MIDDLEWARES = (observe, refuse, limit)
+MIDDLEWARES = (observe, refuse, authenticate, limit)

@@ -12,10 +12,20 @@ from pydantic.json_schema import models_json_schema
 
 import imgsvc
 from imgsvc.http.schemas import Problem
+from imgsvc.model import Scope
 
 if TYPE_CHECKING:
     from imgsvc.http.routes import Route
 
+_SCHEME = "bearer"
+_SECURITY = {
+    _SCHEME: {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API key (isk_...) or a token of the configured issuer, as [auth] mode "
+        "says. Each call names the scope it needs: upload, read or admin.",
+    }
+}
 _REF = "#/components/schemas/{model}"
 _CSV_EXAMPLE = (
     "Serial Number,Product Name,Input Image Urls\n"
@@ -54,7 +64,7 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "paths": paths,
-        "components": {"schemas": components},
+        "components": {"schemas": components, "securitySchemes": _SECURITY},
     }
 
 
@@ -103,7 +113,12 @@ def _operation(
             "description": HTTPStatus(status).phrase,
             "content": content,
         }
-    for status in route.refusals:
+    refusals = list(route.refusals)
+    if isinstance(route.scope, Scope):
+        # Also without: whether a service asks who calls is its operator's choice.
+        operation["security"] = [{_SCHEME: [route.scope]}, {}]
+        refusals += [401, 403]
+    for status in sorted(refusals):
         operation["responses"][str(status)] = {
             "description": HTTPStatus(status).phrase,
             "content": {"application/problem+json": {"schema": by_model[Problem]}},

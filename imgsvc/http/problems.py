@@ -21,6 +21,21 @@ Place = Sequence[str | int]
 M = TypeVar("M", bound=BaseModel)
 
 
+class RefusedError(ServiceError):
+    """A refusal that comes with headers of its own; else as ``ServiceError``."""
+
+    def __init__(
+        self,
+        code: ErrorCode,
+        detail: str | None = None,
+        *,
+        headers: Mapping[str, str],
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(code, detail, retry_after_s=retry_after_s)
+        self.headers = headers
+
+
 def response(error: ServiceError) -> web.Response:
     """The answer that tells a client of a refusal."""
     status = error.code.status
@@ -33,7 +48,7 @@ def response(error: ServiceError) -> web.Response:
     }
     if error.errors is not None:
         body["errors"] = error.errors
-    headers = {}
+    headers = dict(error.headers) if isinstance(error, RefusedError) else {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
     return answers.json(body, status=status, content_type=MEDIA_TYPE, headers=headers)

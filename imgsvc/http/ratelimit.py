@@ -7,7 +7,7 @@ a limiter that is away must not take the service with it. That is said in log an
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from dataclasses import dataclass
 
 from aiohttp import web
 
@@ -15,49 +15,72 @@ from imgsvc import logs
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.http import keys
 
-_PERIOD_S = 60
+MINUTE_S = 60
 _log = logs.get("ratelimit")
 
 
-async def admit(request: web.Request, policy: str) -> Mapping[str, str]:
-    """Let a call in, or raise; returns the headers that tell where the client stands.
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A limit of what a payer may take in a period.
+
+    Attributes:
+        name: as headers show it.
+        limit: how much; 0: without limit.
+        period_s: in so many seconds.
+        code: of the refusal.
+        refusal: its first half sentence, with the limit in it.
+    """
+
+    name: str
+    limit: int
+    period_s: int
+    code: ErrorCode
+    refusal: str
+
+
+async def admit(request: web.Request, name: str) -> None:
+    """Let a call in, or raise.
 
     Args:
         request: the call.
-        policy: ``upload`` or ``read``.
+        name: the limit that counts it, ``upload`` or ``read``.
 
     Raises:
         ServiceError: RATE_LIMITED.
     """
     settings = request.app[keys.SETTINGS].ratelimit
-    if not settings.enabled:
-        return {}
-    limit = settings.uploads_per_minute if policy == "upload" else settings.reads_per_minute
-    client = request[keys.CLIENT]
+    limit = settings.uploads_per_minute if name == "upload" else settings.reads_per_minute
+    refusal = f"More than {limit} calls in {MINUTE_S} s"
+    await take(request, Policy(name, limit, MINUTE_S, ErrorCode.RATE_LIMITED, refusal))
+
+
+async def take(request: web.Request, policy: Policy, cost: int = 1) -> None:
+    """Take from a limit of whoever pays for a call; its headers tell what is left.
+
+    Args:
+        request: the call.
+        policy: the limit.
+        cost: how much; negative gives back.
+
+    Raises:
+        ServiceError: with the policy's code; then nothing was taken.
+    """
+    if not policy.limit or not request.app[keys.SETTINGS].ratelimit.enabled:
+        return
     try:
-        admitted, remaining, reset_s, wait_s = await request.app[keys.MAILBOXES].take_token(
-            f"{policy}:{client}", limit, _PERIOD_S
+        taken = await request.app[keys.MAILBOXES].take_token(
+            f"{policy.name}:{request[keys.PAYER]}", policy.limit, policy.period_s, cost
         )
     except ServiceError as error:
         request.app[keys.METRICS].ratelimit_open.inc()
-        _log.warning("ratelimit.failed_open", policy=policy, reason=error.detail)
-        return {}
-    headers = {
-        "RateLimit-Policy": f'"{policy}";q={limit};w={_PERIOD_S}',
-        "RateLimit": f'"{policy}";r={remaining};t={math.ceil(reset_s)}',
-    }
-    if not admitted:
-        raise RateLimitedError(limit, wait_s, headers)
-    return headers
-
-
-class RateLimitedError(ServiceError):
-    """A client called too often; carries the headers that say so."""
-
-    def __init__(self, limit: int, wait_s: float, headers: Mapping[str, str]) -> None:
-        super().__init__(
-            ErrorCode.RATE_LIMITED,
-            f"More than {limit} calls in {_PERIOD_S} s; try again in {math.ceil(wait_s)} s.",
-            retry_after_s=wait_s,
+        _log.warning("ratelimit.failed_open", policy=policy.name, reason=error.detail)
+        return
+    request[keys.LIMITS][policy.name] = (
+        f"q={policy.limit};w={policy.period_s}",
+        f"r={taken.remaining};t={math.ceil(taken.reset_s)}",
+    )
+    if not taken.admitted:
+        wait_s = max(1, math.ceil(taken.wait_s))
+        raise ServiceError(
+            policy.code, f"{policy.refusal}; try again in {wait_s} s.", retry_after_s=wait_s
         )
-        self.headers = headers

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from imgsvc.http import answers, api, keys, openapi, ops, savings, schemas, webhooks
 from imgsvc.http.keys import Handler
-from imgsvc.model import Receiver
+from imgsvc.model import Receiver, Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,8 @@ class Route:
         query: shape of the query.
         headers: shape of the headers that mean something.
         body: media type -> shape of the body.
-        limit: which rate limit counts it.
+        scope: what a caller must be allowed; ``docs``: as ``[auth] protect_docs`` says; ``open``:
+            nothing. It names the rate limit that counts the call, too, if there is one.
     """
 
     method: Literal["GET", "POST"]
@@ -40,7 +41,10 @@ class Route:
     query: type[BaseModel] | None = None
     headers: type[BaseModel] | None = None
     body: Mapping[str, type[BaseModel] | None] = field(default_factory=dict)
-    limit: Literal["upload", "read"] | None = None
+    scope: Scope | Literal["docs", "open"] = field(kw_only=True)
+
+
+_COUNTED = (Scope.UPLOAD, Scope.READ)
 
 
 async def _openapi(request: web.Request) -> web.Response:  # noqa: ARG001
@@ -62,7 +66,7 @@ ROUTES: tuple[Route, ...] = (
             "text/csv": None,
             "multipart/form-data": schemas.Form,
         },
-        limit="upload",
+        scope=Scope.UPLOAD,
     ),
     Route(
         "GET",
@@ -71,7 +75,7 @@ ROUTES: tuple[Route, ...] = (
         "Where a request stands",
         {200: schemas.Status},
         (404, 429, 503),
-        limit="read",
+        scope=Scope.READ,
     ),
     Route(
         "GET",
@@ -81,7 +85,7 @@ ROUTES: tuple[Route, ...] = (
         {200: schemas.RequestsPage},
         (422, 429, 503),
         query=schemas.RequestsQuery,
-        limit="read",
+        scope=Scope.READ,
     ),
     Route(
         "GET",
@@ -91,7 +95,7 @@ ROUTES: tuple[Route, ...] = (
         {200: schemas.ImagesPage},
         (404, 422, 429, 503),
         query=schemas.ImagesQuery,
-        limit="read",
+        scope=Scope.READ,
     ),
     Route(
         "GET",
@@ -100,7 +104,7 @@ ROUTES: tuple[Route, ...] = (
         "What a request saved, where it came from, how long it took",
         {200: schemas.SavingsReport},
         (404, 429, 503),
-        limit="read",
+        scope=Scope.READ,
     ),
     Route(
         "GET",
@@ -109,7 +113,7 @@ ROUTES: tuple[Route, ...] = (
         "The attempts to deliver a request's webhook",
         {200: schemas.Deliveries},
         (404, 429, 503),
-        limit="read",
+        scope=Scope.READ,
     ),
     Route(
         "POST",
@@ -118,7 +122,7 @@ ROUTES: tuple[Route, ...] = (
         "Send a request's webhook once more, with the same id",
         {202: schemas.Replayed},
         (404, 409, 429, 503),
-        limit="upload",
+        scope=Scope.UPLOAD,
     ),
     Route(
         "POST",
@@ -128,7 +132,7 @@ ROUTES: tuple[Route, ...] = (
         {200: schemas.TestDelivery},
         (400, 408, 413, 415, 422, 429, 503),
         body={"application/json": Receiver},
-        limit="upload",
+        scope=Scope.UPLOAD,
     ),
     Route(
         "GET",
@@ -138,25 +142,49 @@ ROUTES: tuple[Route, ...] = (
         {200: "text/csv"},
         (404, 409, 422, 429, 503),
         query=schemas.DownloadQuery,
-        limit="read",
+        scope=Scope.READ,
     ),
-    Route("GET", "/healthz", ops.healthz, "The process runs", {200: schemas.Health}),
+    Route(
+        "GET",
+        "/healthz",
+        ops.healthz,
+        "The process runs",
+        {200: schemas.Health},
+        scope="open",
+    ),
     Route(
         "GET",
         "/readyz",
         ops.readyz,
         "The service can do its work",
         {200: schemas.Readiness, 503: schemas.Readiness},
+        scope="open",
     ),
-    Route("GET", "/metrics", ops.metrics, "Metrics for Prometheus", {200: "text/plain"}),
-    Route("GET", "/openapi.json", _openapi, "This document", {200: "application/json"}),
-    Route("GET", "/docs", ops.docs, "This document, to read", {200: "text/html"}),
-    Route("GET", "/docs.js", ops.docs_script, "Part of /docs", {200: "text/javascript"}),
-    Route("GET", "/docs.css", ops.docs_style, "Part of /docs", {200: "text/css"}),
+    Route(
+        "GET",
+        "/metrics",
+        ops.metrics,
+        "Metrics for Prometheus",
+        {200: "text/plain"},
+        scope=Scope.ADMIN,
+    ),
+    Route(
+        "GET", "/openapi.json", _openapi, "This document", {200: "application/json"}, scope="docs"
+    ),
+    Route("GET", "/docs", ops.docs, "This document, to read", {200: "text/html"}, scope="docs"),
+    Route(
+        "GET", "/docs.js", ops.docs_script, "Part of /docs", {200: "text/javascript"}, scope="docs"
+    ),
+    Route("GET", "/docs.css", ops.docs_style, "Part of /docs", {200: "text/css"}, scope="docs"),
 )
 
 
 def add(app: web.Application) -> None:
     """Put the whole table on an application."""
-    app[keys.POLICIES] = {route.handler: route.limit for route in ROUTES if route.limit}
+    docs = Scope.ADMIN if app[keys.SETTINGS].auth.protect_docs else None
+    app[keys.SCOPES] = {
+        r.handler: r.scope if isinstance(r.scope, Scope) else docs if r.scope == "docs" else None
+        for r in ROUTES
+    }
+    app[keys.POLICIES] = {r.handler: r.scope for r in ROUTES if r.scope in _COUNTED}
     app.add_routes([web.route(r.method, r.path, r.handler) for r in ROUTES])

@@ -12,7 +12,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import BaseModel
 
 from imgsvc.errors import ErrorCode, ServiceError
-from imgsvc.http import dry_run, keys, problems
+from imgsvc.http import dry_run, keys, problems, quotas
 from imgsvc.http.posted import Posted, examine
 from imgsvc.http.schemas import CsvQuery, UploadHeaders, UploadQuery
 from imgsvc.ledger import Document, NewRequest, Repeat
@@ -45,6 +45,7 @@ async def read(request: web.Request) -> NewRequest:
         posted.webhook,
         call_id=request[keys.CALL_ID],
         tenant=request[keys.TENANT],
+        payer=request[keys.PAYER],
         repeat=_repeat(request, form),
     )
 
@@ -69,7 +70,8 @@ async def try_out(request: web.Request) -> Document:
 
 
 async def _examined(request: web.Request, form: dict[str, bytes]) -> Posted:
-    settings, guard = request.app[keys.SETTINGS].http, request.app[keys.OUTBOUND].guard
+    settings = quotas.of_one_upload(request.app[keys.SETTINGS])
+    guard = request.app[keys.OUTBOUND].guard
     if len(form["file"]) > _LARGE:
         return await asyncio.to_thread(examine, request.content_type, form, settings, guard)
     return examine(request.content_type, form, settings, guard)

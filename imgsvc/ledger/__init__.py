@@ -1,10 +1,11 @@
 """The ledger: MongoDB holds the work, and what became of it.
 
-Three collections. ``requests`` has one document for each request; ``products`` one for each
+Four collections. ``requests`` has one document for each request; ``products`` one for each
 product, with its images embedded and ``open``, how many of them are not terminal, so that one
 conditional update finishes an image exactly once. Products are written first and the request
 last: a request exists when its document does. ``intakes`` has an entry for each upload that is
-being written, and for each ``Idempotency-Key`` while it is remembered.
+being written, and for each ``Idempotency-Key`` while it is remembered. ``api_keys`` is
+apart from these: who may come in.
 
 The counters on a request serve ``/status`` while it runs. They are a cache: the end of a request
 is decided by asking whether any product is still open, and its final numbers are counted anew.
@@ -15,11 +16,13 @@ Motor is used in ``store`` alone, and only through calls that PyMongo's ``AsyncM
 from __future__ import annotations
 
 from imgsvc.ledger.announcements import Announcements
+from imgsvc.ledger.api_keys import USE_NOTED, ApiKeys
 from imgsvc.ledger.images import Images
 from imgsvc.ledger.intake import Intake
 from imgsvc.ledger.records import (
     NOBODY,
     UNFINISHED,
+    ApiKey,
     Completed,
     Delivery,
     Document,
@@ -34,7 +37,7 @@ from imgsvc.ledger.records import (
 )
 
 
-class Ledger(Intake, Images, Announcements):
+class Ledger(Intake, Images, Announcements, ApiKeys):
     """Everything the service remembers.
 
     Every method raises ``ServiceError(UNAVAILABLE)`` while MongoDB is away.
@@ -44,6 +47,8 @@ class Ledger(Intake, Images, Announcements):
 __all__ = [
     "NOBODY",
     "UNFINISHED",
+    "USE_NOTED",
+    "ApiKey",
     "Completed",
     "Delivery",
     "Document",

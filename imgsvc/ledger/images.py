@@ -13,7 +13,7 @@ from pymongo import ASCENDING, UpdateOne
 
 from imgsvc.failpoints import NO_FAILPOINTS, Failpoints
 from imgsvc.group_commit import GroupCommit
-from imgsvc.ledger.records import Completed, Document, Failed, OpenImages, Work
+from imgsvc.ledger.records import NOBODY, Completed, Document, Failed, OpenImages, Work
 from imgsvc.ledger.store import Store, before, product_id, scheduled, the_time, translated
 from imgsvc.model import (
     END,
@@ -98,12 +98,14 @@ class Images(Store):
         with translated():
             found = await self._products.find_one(
                 {"_id": product_id(request_id, product)},
-                {"options": 1, "images": {"$slice": [index, 1]}},
+                {"options": 1, "payer": 1, "images": {"$slice": [index, 1]}},
             )
         image = found["images"][0] if found and found["images"] else None
         if not found or not image or image["status"] != ImageStatus.PENDING:
             return None
-        return Work(url=image["url"], recipe=Recipe(**found["options"]))
+        return Work(
+            url=image["url"], recipe=Recipe(**found["options"]), payer=found.get("payer", NOBODY)
+        )
 
     async def finish(
         self, request_id: str, product: int, index: int, end: Completed | Failed

@@ -50,7 +50,7 @@ class Intake(Journal):
         for start in range(0, len(new.products), _INSERT_BATCH):
             batch = new.products[start : start + _INSERT_BATCH]
             inserts = [
-                InsertOne(_product(new.id, start + i, product, options))
+                InsertOne(_product(new, start + i, product, options))
                 for i, product in enumerate(batch)
             ]
             try:
@@ -72,6 +72,7 @@ class Intake(Journal):
                     "_id": new.id,
                     "callId": new.call_id,
                     "tenant": new.tenant,
+                    "payer": new.payer,
                     "status": RequestStatus.PENDING,
                     "options": new.recipe.model_dump(exclude_none=True),
                     "totalProducts": len(new.products),
@@ -174,29 +175,30 @@ class Intake(Journal):
             ):
                 yield found["images"]
 
-    async def count_in_flight(self) -> int:
-        """Images that accepted requests still wait for."""
+    async def count_in_flight(self, payer: str) -> tuple[int, int]:
+        """Images that accepted requests still wait for: all, and those of one payer."""
         with translated():
             cursor = self._requests.aggregate(
                 [
                     {"$match": {"status": {"$in": sorted(OPEN_REQUEST)}}},
                     {
                         "$group": {
-                            "_id": None,
+                            "_id": {"$eq": ["$payer", payer]},
                             "total": {"$sum": "$totalImages"},
                             "done": {"$sum": "$processedImages"},
                         }
                     },
                 ]
             )
-            found = [row async for row in cursor]
-        return max(0, found[0]["total"] - found[0]["done"]) if found else 0
+            waiting = {row["_id"]: max(0, row["total"] - row["done"]) async for row in cursor}
+        return sum(waiting.values()), waiting.get(True, 0)
 
 
-def _product(request_id: str, number: int, product: NewProduct, options: Document) -> Document:
+def _product(new: NewRequest, number: int, product: NewProduct, options: Document) -> Document:
     return {
-        "_id": product_id(request_id, number),
-        "request": request_id,
+        "_id": product_id(new.id, number),
+        "request": new.id,
+        "payer": new.payer,
         "n": number,
         "serialNumber": product.serial_number,
         "productName": product.product_name,

@@ -10,7 +10,7 @@ from typing import Any
 
 from imgsvc.errors import ErrorCode
 from imgsvc.messages import Times
-from imgsvc.model import OPEN_REQUEST, Recipe, Subscription, WebhookStatus
+from imgsvc.model import OPEN_REQUEST, Recipe, Scope, Subscription, WebhookStatus
 
 Document = dict[str, Any]
 
@@ -45,6 +45,7 @@ class NewRequest:
     webhook: Subscription | None = None
     call_id: str = ""  # of the HTTP call that brought it
     tenant: str = NOBODY  # whose it is
+    payer: str = NOBODY  # whose quotas it counts against: the tenant, or an address of nobody
     repeat: Repeat | None = None
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
@@ -60,6 +61,7 @@ class Work:
 
     url: str
     recipe: Recipe
+    payer: str  # whom its bytes count against
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,20 @@ class FailedWebhook:
     url: str
     attempts: int
     error: str | None  # of the last attempt
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """What is known of an API key."""
+
+    id: str
+    digest: bytes = field(repr=False)
+    tenant: str
+    scopes: frozenset[Scope]
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None  # to the minute
 
 
 def status_object(found: Document) -> Document:

@@ -45,6 +45,7 @@ class Store:
         self._requests = database["requests"]
         self._products = database["products"]
         self._intakes = database["intakes"]
+        self._api_keys = database["api_keys"]
 
     async def prepare(self) -> None:
         """Create the indexes; harmless when they are there."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+import aiohttp
 from aiohttp import web
 
 from imgsvc import mailboxes
@@ -257,6 +258,42 @@ async def images_to_work_on_again(scene: Scene) -> None:
     await scene.dies_at_work()
 
 
+async def a_key_that_is_made(scene: Scene) -> None:
+    """The operator's command dies, and the operator runs it again."""
+    await scene.operator_dies("keys", "create", "acme")
+    assert (await _key(scene)).startswith("isk_")
+
+
+async def a_key_that_is_revoked(scene: Scene) -> None:
+    """The same; a key that is revoked twice is revoked."""
+    key_id = (await _key(scene)).split("_")[1]
+    await scene.operator_dies("keys", "revoke", key_id)
+    assert await _operated(scene, "keys", "revoke", key_id) == ""
+    listed = await _operated(scene, "keys", "list")
+    assert "revoked" in next(line for line in listed.splitlines() if key_id in line)
+
+
+async def a_key_that_is_used(scene: Scene) -> None:
+    """The victim notes that it is; if it cannot, nobody is the worse for it."""
+    key = await _key(scene)
+    victim = await scene.victim_starts(IMGSVC_AUTH__MODE="keys")
+    with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+        await victim.call("GET", "/api/requests", headers={"Authorization": f"Bearer {key}"})
+    await scene.dies(victim)
+
+
+async def _key(scene: Scene) -> str:
+    told = await _operated(scene, "keys", "create", "acme")
+    return next(line for line in told.splitlines() if line.startswith("isk_"))
+
+
+async def _operated(scene: Scene, *command: str) -> str:
+    """Run an operator's command; what it printed."""
+    exit_code, told = await operate(scene.stack.environment, scene.stack.folder, *command)
+    assert exit_code == 0, told
+    return told
+
+
 async def _failed(scene: Scene) -> Posted:
     """A request that has ended because its image was not there."""
     posted = scene.upload([MISSING], cycles=2)
@@ -362,5 +399,8 @@ SCENARIOS: dict[Scenario, tuple[str, ...]] = {
     a_dead_image_replayed_by_an_operator: ("ledger.reopen",),
     a_dead_image_of_a_running_request: ("ledger.reopen_running",),
     a_dead_webhook_replayed_by_an_operator: ("ledger.replay_webhook",),
+    a_key_that_is_made: ("ledger.insert_key",),
+    a_key_that_is_revoked: ("ledger.revoke_key",),
+    a_key_that_is_used: ("ledger.note_use",),
     images_to_work_on_again: ("ledger.recount", "ledger.reopen_image", "ledger.reopened"),
 }

@@ -172,12 +172,39 @@ async def test_a_request_is_started_once_and_stays_listed_until_it_ends(ledger: 
     assert list(await ledger.open_requests(1)) == [old.id]
     await ledger.start(old.id)
     assert (await known(ledger, old.id))["status"] == "PROCESSING"
-    assert await ledger.count_in_flight() == 2
+    assert await ledger.count_in_flight(NOBODY) == (2, 2)
     await ledger.finish(old.id, 0, 0, completed())
     await ledger.start(old.id)
     assert (await known(ledger, old.id))["status"] == "COMPLETED"
     assert await ledger.open_requests(10) == {young.id: "second"}
-    assert await ledger.count_in_flight() == 1
+    assert await ledger.count_in_flight(NOBODY) == (1, 1)
+
+
+async def test_images_in_flight_are_counted_for_each_payer(ledger: Ledger) -> None:
+    assert await ledger.count_in_flight("acme") == (0, 0)
+    first = new_request(2, 1, payer="acme")
+    await ledger.insert(first)
+    await ledger.insert(new_request(5, payer="acme"))
+    await ledger.insert(new_request(4, payer="globex"))
+    assert await ledger.count_in_flight("acme") == (12, 8)
+    assert await ledger.count_in_flight("globex") == (12, 4)
+    assert await ledger.count_in_flight("nobody else") == (12, 0)
+    await ledger.start(first.id)
+    await ledger.finish(first.id, 0, 1, FAILED)
+    assert await ledger.count_in_flight("acme") == (11, 7)
+    found = await ledger.work(first.id, 0, 0)
+    assert found
+    assert found.payer == "acme"
+
+
+async def test_what_was_posted_before_there_were_payers_is_worked_on(
+    ledger: Ledger, started: Callable[..., Awaitable[str]], stored: Any
+) -> None:
+    request_id = await started(1)
+    for collection in (stored.requests, stored.products):
+        await collection.update_many({}, {"$unset": {"payer": ""}})
+    assert await ledger.count_in_flight(NOBODY) == (1, 0)
+    assert await ledger.work(request_id, 0, 0)
 
 
 async def test_paging_through_requests_is_stable_while_new_ones_arrive(ledger: Ledger) -> None:
@@ -753,7 +780,7 @@ async def test_while_mongodb_is_away_all_say_so_soon_and_then_go_on(
         ledger.due_webhooks(10),
         ledger.pending_delivery(request_id),
         ledger.claim_delivery(request_id, 1, 60),
-        ledger.count_in_flight(),
+        ledger.count_in_flight(NOBODY),
         anext(ledger.products(request_id)),
         ledger.check(),
         ledger.prepare(),

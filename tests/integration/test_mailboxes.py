@@ -702,6 +702,47 @@ async def test_tokens_run_out_and_come_back_one_by_one(replica: Callable[..., An
     assert not await admitted(), "one, not all"
 
 
+async def test_what_costs_more_takes_more_and_is_taken_whole_or_not_at_all(
+    replica: Callable[..., Any],
+) -> None:
+    boxes = (await replica()).boxes
+    assert (await boxes.take_token("images:c", 100, 60, 70)).remaining == 30
+    refused = await boxes.take_token("images:c", 100, 60, 31)
+    assert (refused.admitted, refused.remaining) == (False, 30)
+    assert 0 < refused.wait_s <= 0.6  # one in 0.6 s comes back
+    assert (await boxes.take_token("images:c", 100, 60, 30)).admitted
+    for limit in (1, 7, 100, 99_999, 100_000, 10**12):
+        whole = await boxes.take_token(f"whole:{limit}", limit, 60, limit)
+        assert (whole.admitted, whole.remaining) == (True, 0)
+
+
+async def test_what_is_given_back_can_be_taken_again(replica: Callable[..., Any]) -> None:
+    boxes = (await replica()).boxes
+    await boxes.take_token("images:c", 100, 60, 100)
+    assert (await boxes.take_token("images:c", 100, 60, -40)).remaining == 40
+    assert not (await boxes.take_token("images:c", 100, 60, 50)).admitted
+    assert (await boxes.take_token("images:c", 100, 60, 40)).admitted
+    # More than was taken is not given back.
+    assert (await boxes.take_token("images:c", 100, 60, -1000)).remaining == 100
+
+
+async def test_what_is_taken_in_any_case_is_owed(replica: Callable[..., Any]) -> None:
+    boxes = (await replica()).boxes
+    asked = await boxes.take_token("bytes:c", 1000, 2, 0)
+    assert (asked.admitted, asked.remaining) == (True, 1000)
+    assert (await boxes.take_token("bytes:c", 1000, 2, 1000, owed=True)).admitted
+    assert (await boxes.take_token("bytes:c", 1000, 2, 0)).admitted, "all is used, none is owed"
+    assert (await boxes.take_token("bytes:c", 1000, 2, 500, owed=True)).admitted
+    asked = await boxes.take_token("bytes:c", 1000, 2, 0)
+    assert (asked.admitted, asked.remaining) == (False, 0)
+    assert 0.5 < asked.wait_s <= 1
+
+    async def paid() -> bool:
+        return (await boxes.take_token("bytes:c", 1000, 2, 0)).admitted
+
+    await wait_until(paid, "time pays it back", 5)
+
+
 async def test_all_replicas_share_one_limit(replica: Callable[..., Any]) -> None:
     replicas = [await replica(name) for name in "abc"]
     calls = [r.boxes.take_token("reads:c", 7, 60) for r in replicas * 10]

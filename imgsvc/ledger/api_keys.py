@@ -1,0 +1,101 @@
+"""API keys: who may come in, and as whom. Only the digest of a secret is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime, timedelta
+
+from pymongo import ASCENDING
+
+from imgsvc.ledger.records import ApiKey, Document
+from imgsvc.ledger.store import Store, the_time, translated
+from imgsvc.model import Scope
+
+USE_NOTED = timedelta(minutes=1)  # how exact ``last_used_at`` is
+
+
+class ApiKeys(Store):
+    """One document for each key; a revoked one stays, to be listed."""
+
+    async def insert_key(
+        self,
+        key_id: str,
+        digest: bytes,
+        tenant: str,
+        scopes: Collection[Scope],
+        expires_at: datetime | None,
+    ) -> None:
+        """Write a new key.
+
+        Args:
+            key_id: its public part.
+            digest: of its secret.
+            tenant: whose it is.
+            scopes: what it allows.
+            expires_at: from when on it does not let in any more; None: it always does.
+        """
+        with translated():
+            await self._write(
+                "insert_key",
+                self._api_keys.insert_one,
+                {
+                    "_id": key_id,
+                    "digest": digest,
+                    "tenant": tenant,
+                    "scopes": sorted(scopes),
+                    "createdAt": the_time(),
+                    "expiresAt": expires_at,
+                    "revokedAt": None,
+                    "lastUsedAt": None,
+                },
+            )
+
+    async def api_key(self, key_id: str) -> ApiKey | None:
+        """The key of this id, revoked or expired ones too, or None if there never was one."""
+        with translated():
+            found = await self._api_keys.find_one({"_id": key_id})
+        return _api_key(found) if found else None
+
+    async def api_keys(self, tenant: str | None = None) -> list[ApiKey]:
+        """All keys, or a tenant's, oldest first."""
+        with translated():
+            cursor = self._api_keys.find({"tenant": tenant} if tenant else {})
+            return [_api_key(found) async for found in cursor.sort("createdAt", ASCENDING)]
+
+    async def revoke_key(self, key_id: str) -> bool:
+        """Let nobody in with this key any more; False if there is no such key."""
+        with translated():
+            await self._write(
+                "revoke_key",
+                self._api_keys.update_one,
+                {"_id": key_id, "revokedAt": None},
+                {"$set": {"revokedAt": the_time()}},
+            )
+        return await self.api_key(key_id) is not None
+
+    async def note_use(self, key_id: str) -> None:
+        """Remember that a key is in use, unless that was noted within the last minute."""
+        now = the_time()
+        with translated():
+            await self._write(
+                "note_use",
+                self._api_keys.update_one,
+                {
+                    "_id": key_id,
+                    "$or": [{"lastUsedAt": None}, {"lastUsedAt": {"$lt": now - USE_NOTED}}],
+                },
+                {"$set": {"lastUsedAt": now}},
+            )
+
+
+def _api_key(found: Document) -> ApiKey:
+    return ApiKey(
+        id=found["_id"],
+        digest=bytes(found["digest"]),
+        tenant=found["tenant"],
+        scopes=frozenset(map(Scope, found["scopes"])),
+        created_at=found["createdAt"],
+        expires_at=found["expiresAt"],
+        revoked_at=found["revokedAt"],
+        last_used_at=found["lastUsedAt"],
+    )

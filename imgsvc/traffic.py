@@ -1,0 +1,77 @@
+"""How many bytes were fetched for whom, counted in Redis for the limit of a day.
+
+Fetching goes on when the limit is reached, for what was accepted is finished; new uploads are what
+waits. So it need not be exact to the byte, and counts are gathered here and written at most once a
+second for each payer. What a replica that is killed had gathered is not counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+from imgsvc import logs
+from imgsvc.errors import ServiceError
+from imgsvc.mailboxes import Mailboxes
+from imgsvc.metrics import Metrics
+from imgsvc.settings import RateLimit
+
+LIMIT = "bytes"  # what the limit is called in headers and in Redis
+DAY_S = 86_400
+_GATHER_S = 1.0
+_log = logs.get("traffic")
+
+Write = Callable[[bytes], Awaitable[None]]
+
+
+class Traffic:
+    """Counts fetched bytes.
+
+    Args:
+        settings: the limit; nothing is counted without one.
+        mailboxes: the way to Redis.
+        metrics: where it is told that Redis could not be asked.
+    """
+
+    def __init__(self, settings: RateLimit, mailboxes: Mailboxes, metrics: Metrics) -> None:
+        self._limit = settings.bytes_per_day if settings.enabled else 0
+        self._mailboxes = mailboxes
+        self._metrics = metrics
+        self._gathered: Counter[str] = Counter()
+        self._writer: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
+
+    def counted(self, payer: str, write: Write) -> Write:
+        """``write``, with every byte that passes counted for ``payer``."""
+        if not self._limit:
+            return write
+
+        async def count(piece: bytes) -> None:
+            self._gathered[payer] += len(piece)
+            if self._writer is None or self._writer.done():
+                self._writer = asyncio.create_task(self._write_soon())
+            await write(piece)
+
+        return count
+
+    async def _write_soon(self) -> None:
+        while self._gathered:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), _GATHER_S)
+            gathered, self._gathered = self._gathered, Counter()
+            for payer, size in gathered.items():
+                try:
+                    await self._mailboxes.take_token(
+                        f"{LIMIT}:{payer}", self._limit, DAY_S, size, owed=True
+                    )
+                except ServiceError as error:
+                    self._metrics.ratelimit_open.inc()
+                    _log.warning("traffic.not_counted", bytes=size, reason=error.detail)
+
+    async def close(self) -> None:
+        """Write what was gathered."""
+        self._closing.set()
+        if self._writer:
+            await self._writer
