@@ -495,7 +495,8 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 def _flat(image: Image.Image) -> Image.Image:
     """L or RGB, what was transparent on white."""
     if not image.has_transparency_data:
-        return image.convert("L" if image.mode in {"1", "L"} else "RGB")
+        mode = "L" if image.mode in {"1", "L"} else "RGB"
+        return image if image.mode == mode else image.convert(mode)  # which copies even so
     rgba = image.convert("RGBA")
     white = Image.new("RGB", image.size, "white")
     white.paste(rgba, mask=rgba.getchannel("A"))

@@ -72,12 +72,13 @@ _TEM, _SOI, _EOI, _SOS, _APP0, _APP14, _APP15, _COM = 1, 0xD8, 0xD9, 0xDA, 0xE0,
 
 
 @_bounded
-def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, memoryview]]:
     """Marker and body of each segment up to EOI; what follows is another file's business.
 
-    A body begins with its two length bytes; that of SOS includes the entropy-coded data.
+    A body begins with its two length bytes; that of SOS includes the entropy-coded data, which is
+    nearly the whole file: it is not copied.
     """
-    at, fill = 2, 0
+    whole, at, fill = memoryview(data), 2, 0
     while found := _JPEG_MARKER.search(data, at):
         marker, start = data[found.end() - 1], found.end()
         fill += found.start() - at
@@ -95,7 +96,7 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
         if marker == _SOS:
             following = _JPEG_MARKER.search(data, at)
             at = following.start() if following else len(data)
-        yield marker, data[start:at]
+        yield marker, whole[start:at]
     raise DamagedError("the JPEG has no end marker where it could be")
 
 
@@ -105,13 +106,14 @@ def _survey_jpeg(data: bytes) -> Survey:
 
 def _strip_jpeg(data: bytes) -> bytes:
     """Tables, frames and scans as they are, a bare JFIF header, and Adobe's note on colour."""
-    out = [b"\xff\xd8"]
+    out: list[bytes | memoryview] = [b"\xff\xd8"]
     for marker, body in _jpeg_segments(data):
-        if marker == _APP0 and body[2:7] == b"JFIF\0":
+        head = bytes(body[2:14])
+        if marker == _APP0 and head.startswith(b"JFIF\0"):
             # Version, unit and density; then the size of a thumbnail: none (JFIF 1.02).
-            out.append(b"\xff\xe0\x00\x10" + body[2:14].ljust(12, b"\0") + b"\0\0")
-        elif marker == _APP14 and body[2:7] == b"Adobe":
-            out.append(b"\xff\xee\x00\x0e" + body[2:14].ljust(12, b"\0"))
+            out.append(b"\xff\xe0\x00\x10" + head.ljust(12, b"\0") + b"\0\0")
+        elif marker == _APP14 and head.startswith(b"Adobe"):
+            out.append(b"\xff\xee\x00\x0e" + head.ljust(12, b"\0"))
         elif marker != _COM and not _APP0 <= marker <= _APP15:
             out += [b"\xff", bytes([marker]), body]
     return b"".join([*out, b"\xff\xd9"])
