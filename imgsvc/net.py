@@ -55,6 +55,7 @@ class Outbound:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
+            read_bufsize=_CHUNK,
             headers={"User-Agent": net.user_agent},
         )
 

@@ -7,15 +7,15 @@ they are swept.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
-import aiofiles
 import aiofiles.os
 
 from imgsvc import logs
@@ -23,6 +23,7 @@ from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.settings import Spool as SpoolSettings
 
 _LOCK = ".lock"
+_GATHERED_BYTES = 1024 * 1024  # of one file, before they are written
 
 
 class Spool:
@@ -105,25 +106,24 @@ class Spool:
 
     @contextlib.asynccontextmanager
     async def writing(self, file: str) -> AsyncIterator[Callable[[bytes], Awaitable[None]]]:
-        """Write a file piece by piece; it gets its name when it is whole, or is not there."""
+        """Write a file piece by piece; it gets its name when it is whole, or is not there.
+
+        Pieces are gathered: a trip to a thread costs as much as writing a megabyte, and most
+        files are smaller than that.
+        """
         partial = self.path(f"{file}.part")
+        pieces: list[bytes] = []
+
+        async def write(piece: bytes) -> None:
+            pieces.append(piece)
+            self._sizes[file] = self._sizes.get(file, 0) + len(piece)
+            if sum(map(len, pieces)) >= _GATHERED_BYTES:
+                await _append(partial, pieces)
+                pieces.clear()
+
         try:
-            with _full():
-                out = await aiofiles.open(partial, "wb")
-            try:
-
-                async def write(piece: bytes) -> None:
-                    # Told apart from errors of the network, which are OSErrors too.
-                    with _full():
-                        await out.write(piece)
-                    self._sizes[file] = self._sizes.get(file, 0) + len(piece)
-
-                yield write
-            finally:
-                with _full():  # the last pieces leave the buffer here
-                    await out.close()
-            with _full():
-                await aiofiles.os.rename(partial, self.path(file))
+            yield write
+            await _append(partial, pieces, self.path(file))
         except BaseException:
             with contextlib.suppress(OSError):
                 partial.unlink()
@@ -161,11 +161,27 @@ class Spool:
         return self.used_bytes >= self._quota_bytes
 
 
-@contextlib.contextmanager
-def _full() -> Iterator[None]:
+async def _append(partial: Path, pieces: Sequence[bytes], whole: Path | None = None) -> None:
+    """Append to a file, and give it another name if it is whole now.
+
+    Raises:
+        ServiceError: UNAVAILABLE; told apart from errors of the network, which are OSErrors too.
+    """
+    writing = asyncio.ensure_future(_append_in_thread(partial, pieces, whole))
     try:
-        yield
+        await asyncio.shield(writing)
+    except asyncio.CancelledError:
+        await asyncio.wait({writing})  # or the thread could make the file anew after its removal
+        raise
     except OSError as error:
         raise ServiceError(
             ErrorCode.UNAVAILABLE, "The spool cannot be written to.", retry_after_s=5
         ) from error
+
+
+@aiofiles.os.wrap
+def _append_in_thread(partial: Path, pieces: Sequence[bytes], whole: Path | None) -> None:
+    with partial.open("ab") as out:
+        out.writelines(pieces)
+    if whole:
+        partial.rename(whole)

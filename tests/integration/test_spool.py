@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +14,7 @@ import pytest
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.settings import Spool as SpoolSettings
 from imgsvc.spool import Spool
+from tests.support import wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -72,9 +75,11 @@ async def written(spool: Spool, *pieces: bytes) -> str:
     return name
 
 
-async def break_off(spool: Spool, name: str, error: Exception) -> None:
+async def break_off(
+    spool: Spool, name: str, error: Exception, piece: bytes = b"x" * 100_000
+) -> None:
     async with spool.writing(name) as write:
-        await write(b"x" * 100_000)
+        await write(piece)
         raise error
 
 
@@ -94,6 +99,32 @@ async def test_a_file_has_its_name_when_it_is_whole(spool: Spool) -> None:
     assert spool.path(name).read_bytes() == b"one two"
     assert files(spool) == [name]
     assert (spool.files, spool.used_bytes) == (1, 7)
+
+
+async def test_pieces_are_gathered_and_stay_in_order(spool: Spool) -> None:
+    pieces = [bytes([number]) * 300_000 for number in range(9)]
+    name = await written(spool, *pieces)
+    assert spool.path(name).read_bytes() == b"".join(pieces)
+    assert spool.used_bytes == 2_700_000
+
+
+async def test_a_writer_that_is_cancelled_leaves_nothing(spool: Spool) -> None:
+    name = spool.new_name()
+    partial = spool.path(f"{name}.part")
+    os.mkfifo(partial)  # its thread waits for a reader
+    writing = asyncio.create_task(break_off(spool, name, OSError(), b"x" * 2_000_000))
+
+    async def begun() -> bool:
+        return spool.used_bytes > 0
+
+    await wait_until(begun, "the thread has something to write")
+    writing.cancel()
+    reader = await asyncio.to_thread(partial.open, "rb")  # lets the thread go on
+    with reader:
+        await asyncio.to_thread(reader.read)
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    assert files(spool) == []
 
 
 async def test_what_breaks_off_leaves_nothing(spool: Spool) -> None:
