@@ -175,14 +175,18 @@ class Bucket:
 
 def _client(settings: Gcs) -> storage.Client:
     credentials, project = _credentials(settings)
+    session = _session(None if settings.emulator_host else credentials, settings.threads)
     client = storage.Client(
         project=settings.project or project or "imgsvc",
         credentials=credentials,
-        _http=_session(None if settings.emulator_host else credentials, settings.threads),
+        _http=session,
         client_options=ClientOptions(api_endpoint=settings.emulator_host)
         if settings.emulator_host
         else None,
     )
+    # What the environment says of proxies and certificates is looked up once, not for each call.
+    found = session.merge_environment_settings(client.api_endpoint, {}, None, None, None)
+    session.proxies, session.verify, session.trust_env = found["proxies"], found["verify"], False
     if settings.signed_urls and not hasattr(credentials, "sign_bytes"):
         raise SettingsError(
             "gcs.signed_urls = true needs a service account key to sign with: set "

@@ -132,6 +132,24 @@ async def test_an_object_whose_acknowledgement_was_lost_is_adopted(
     assert await served(bucket) == b"picture"
 
 
+async def test_the_proxy_of_the_environment_is_used(
+    make: Callable[..., Bucket],
+    bucket: Bucket,
+    servers: EmbeddedServers,
+    file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with between(servers.gcs.port) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        monkeypatch.delenv("no_proxy", raising=False)
+        behind = make(retry_s=10)
+        proxy.lose_reply_to = b"picture"
+        await stored(behind, file)
+        assert proxy.lost.is_set()
+    assert await served(bucket) == b"picture"
+
+
 async def test_a_large_object_arrives_whole(bucket: Bucket, tmp_path: Path) -> None:
     body = bytes(range(256)) * 40_000  # more than the library sends in one piece
     path = tmp_path / "large"
