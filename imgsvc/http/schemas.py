@@ -6,7 +6,7 @@ import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from imgsvc.model import (
@@ -19,6 +19,17 @@ from imgsvc.model import (
 
 Text = Annotated[str, Field(min_length=1, max_length=500)]
 _KEY = re.compile(r"[!-~]{1,255}")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]")
+
+
+def _written_out(text: str) -> str:
+    """Pydantic would take a number for seconds, or milliseconds if there are many, since 1970."""
+    if not _DATE.match(text):
+        raise ValueError("a time is written like 2026-01-31T12:00:00Z")
+    return text
+
+
+Time = Annotated[AwareDatetime, BeforeValidator(_written_out)]
 Cursor = Annotated[str | None, Field(description="`nextCursor` of the page before.")]
 
 
@@ -303,8 +314,8 @@ class RequestsQuery(_Shape):
     """Which requests."""
 
     status: RequestStatus | None = None
-    created_after: AwareDatetime | None = None
-    created_before: AwareDatetime | None = None
+    created_after: Time | None = None
+    created_before: Time | None = None
     limit: Annotated[int, Field(ge=1)] = 50
     cursor: Cursor = None
 

@@ -193,6 +193,13 @@ async def test_a_wrong_query_names_the_parameter(
     assert (status, problem["errors"][0]["loc"]) == (422, [place])
 
 
+@pytest.mark.parametrize("time", ["0.5", "1767225600", "2026-01-31", "20260131T000000Z"])
+async def test_a_time_is_written_out(service: Service, time: str) -> None:
+    """A bare number would be a time too, of 1970 or of 2026, whichever seems likelier."""
+    status, problem = await service.get("/api/requests", createdAfter=time)
+    assert (status, problem["errors"][0]["loc"]) == (422, ["createdAfter"])
+
+
 async def test_a_wrong_method_is_told_the_right_one(service: Service) -> None:
     async with service.session.delete(f"{service.url}/api/upload") as response:
         assert response.status == 405
