@@ -113,7 +113,8 @@ class Tokens:
             },
         )
         tenant = claims[settings.oauth_tenant_claim]
-        if not isinstance(tenant, str) or not tenant.isprintable() or len(tenant) > _MAX_TENANT:
+        usable = isinstance(tenant, str) and tenant.isprintable() and 0 < len(tenant) <= _MAX_TENANT
+        if not usable:
             raise _refused(f"The token's {settings.oauth_tenant_claim} is not a usable name.")
         granted = claims.get("scope")
         words = granted.split() if isinstance(granted, str) else []

@@ -125,7 +125,7 @@ class Service:
             return await response.read()
 
 
-class _Server:
+class Server:
     """An aiohttp server on a free port of loopback."""
 
     def __init__(self) -> None:
@@ -153,7 +153,7 @@ class _Server:
         await self._runner.cleanup()
 
 
-class Origin(_Server):
+class Origin(Server):
     """Where images come from. Counts what it is asked for."""
 
     def __init__(self) -> None:
@@ -201,7 +201,7 @@ class Received:
     at: float = field(default_factory=time.monotonic)
 
 
-class Receiver(_Server):
+class Receiver(Server):
     """Where webhooks go. Answers 200 unless scripted otherwise."""
 
     def __init__(self) -> None:

@@ -20,6 +20,12 @@ from imgsvc.settings import PLAIN_NAMES, PREFIX, Settings, SettingsError, load, 
 ROOT = Path(__file__).parents[2]
 SECRET = "whsec_" + base64.b64encode(b"0123456789abcdefghijklmnopqrstuv").decode()
 
+ISSUER = {
+    "IMGSVC_AUTH__OAUTH_ISSUER": "https://issuer.example",
+    "IMGSVC_AUTH__OAUTH_AUDIENCE": "https://imgsvc.example",
+    "IMGSVC_AUTH__OAUTH_JWKS_URL": "https://issuer.example/jwks",
+}
+
 # Each run sets what it needs itself.
 many_times = hypothesis_settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50
@@ -216,7 +222,12 @@ def test_settings_do_not_change() -> None:
         ("IMGSVC_FETCH__MAX_REDIRECTS", "21", "20"),
         ("IMGSVC_LOG__LEVEL", "loud", "'debug', 'info', 'warning' or 'error'"),
         ("IMGSVC_LOG__FORMAT", "xml", "'auto', 'json' or 'console'"),
-        ("IMGSVC_AUTH__MODE", "password", "'none'"),
+        ("IMGSVC_AUTH__MODE", "password", "'none', 'keys', 'oauth' or 'keys+oauth'"),
+        ("IMGSVC_AUTH__OAUTH_ALGORITHMS", "HS", "'RS', 'PS', 'ES' or 'EdDSA'"),
+        ("IMGSVC_AUTH__OAUTH_LEEWAY_S", "61", "less than or equal to 60"),
+        ("IMGSVC_AUTH__OAUTH_JWKS_URL", "http://example.com/jwks", "https://"),
+        ("IMGSVC_AUTH__OAUTH_JWKS_URL", "file:///etc/keys", "https://"),
+        ("IMGSVC_RATELIMIT__IMAGES_PER_MINUTE", "-1", "greater than or equal to 0"),
         ("IMGSVC_RATELIMIT__ENABLED", "maybe", "boolean"),
         ("IMGSVC_NET__ALLOW", "10.0.0.0/8", "JSON"),
         ("IMGSVC_NET__ALLOW", '["10.0.0.1/8"]', "network"),
@@ -320,6 +331,21 @@ def test_other_machines_are_let_in_only_if_that_is_said(host: str) -> None:
     assert host in said
     assert "IMGSVC_AUTH__MODE=none" in said
     assert with_env(IMGSVC_HTTP__HOST=host, IMGSVC_AUTH__MODE="none").http.host == host
+
+
+@pytest.mark.parametrize("mode", ["keys", "oauth", "keys+oauth"])
+def test_other_machines_are_let_in_if_they_are_asked_who_they_are(mode: str) -> None:
+    made = with_env(IMGSVC_HTTP__HOST="0.0.0.0", IMGSVC_AUTH__MODE=mode, **ISSUER)
+    assert (made.auth.takes_keys, made.auth.takes_tokens) == ("keys" in mode, "oauth" in mode)
+    assert "IMGSVC_AUTH__MODE=keys" in complaint(IMGSVC_HTTP__HOST="0.0.0.0")
+
+
+@pytest.mark.parametrize("mode", ["oauth", "keys+oauth"])
+@pytest.mark.parametrize("missing", ["ISSUER", "AUDIENCE", "JWKS_URL"])
+def test_tokens_need_to_know_their_issuer(mode: str, missing: str) -> None:
+    said = {name: value for name, value in ISSUER.items() if not name.endswith(missing)}
+    assert f"auth.oauth_{missing.lower()}:" in complaint(IMGSVC_AUTH__MODE=mode, **said)
+    assert with_env(IMGSVC_AUTH__MODE="keys", **said).auth.mode == "keys"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
