@@ -18,6 +18,7 @@ from rich.console import Console
 from imgsvc import app, listen, logs, settings, webhooks
 from imgsvc.actors.supervisor import GaveUpError
 from imgsvc.api_keys import api_keys
+from imgsvc.client import client
 from imgsvc.dead_letters import dead
 from imgsvc.embedded import EmbeddedError, EmbeddedServers, Endpoints
 from imgsvc.errors import ServiceError
@@ -32,6 +33,7 @@ cli = typer.Typer(
     help="Batch image compression: URLs in, smaller images in your bucket out.",
 )
 cli.add_typer(api_keys, name="keys")
+cli.add_typer(client)
 cli.add_typer(dead, name="dead")
 cli.add_typer(failed_webhooks, name="webhooks")
 Config = Annotated[

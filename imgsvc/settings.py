@@ -34,6 +34,7 @@ from pydantic_settings import (
 from pydantic_settings import SettingsError as UnparsableError
 
 PREFIX = "IMGSVC_"
+_NO_SETTINGS = frozenset({"IMGSVC_CONFIG", "IMGSVC_SERVER", "IMGSVC_KEY"})  # two: of the client
 
 PLAIN_NAMES: dict[str, tuple[str, str]] = {
     "PORT": ("http", "port"),
@@ -343,7 +344,7 @@ def load(config: Path | None = None) -> Settings:
         name
         for name in os.environ
         if name.startswith(PREFIX)
-        and name != f"{PREFIX}CONFIG"
+        and name not in _NO_SETTINGS
         and name.removeprefix(PREFIX).partition("__")[0].lower() not in Settings.model_fields
     )
     if unknown:

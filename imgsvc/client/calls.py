@@ -1,0 +1,270 @@
+"""The calls of a service, each repeated while that may help and cannot do harm."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import aiohttp
+import orjson
+from yarl import URL
+
+from imgsvc.client.files import replacing
+from imgsvc.client.sources import Upload
+
+Json = dict[str, Any]
+
+PATIENCE_S = 60.0
+_WAITS_S = (0.2, 0.5, 1.0, 2.0, 5.0)  # between tries; the last is repeated
+_PASSING = frozenset({429, 502, 503, 504})  # of them the middle two come from proxies
+_PAGE = 500
+_CHUNK = 64 * 1024
+_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=120)
+_LOST = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError)
+_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+
+
+class CallError(Exception):
+    """A call that did not work out; its text is for the user.
+
+    Args:
+        text: what happened.
+        status: that was answered, 0 if nothing was.
+        code: of the refusal, empty if it has none.
+        errors: its places.
+    """
+
+    def __init__(
+        self, text: str, *, status: int = 0, code: str = "", errors: Sequence[Json] = ()
+    ) -> None:
+        super().__init__(text)
+        self.status = status
+        self.code = code
+        self.errors = errors
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Which service, and who calls.
+
+    Attributes:
+        url: where its ``/api`` and ``/status`` are.
+        key: API key, if it wants one.
+        implied: whether it is the one that commands take if they are told of none.
+    """
+
+    url: URL
+    key: str | None = field(default=None, repr=False)
+    implied: bool = False
+
+    def at(self, *path: str) -> URL:
+        """The address of a call.
+
+        Raises:
+            CallError: a part cannot be part of an address, as only a wrong id could.
+        """
+        for part in path:
+            if not _ID.fullmatch(part):
+                raise CallError(f"{part!r} is not the id of a request.")
+        return self.url.joinpath(*path)
+
+
+class Calls:
+    """What a client can ask of a service.
+
+    Args:
+        server: which one.
+        told: called with a line for the user when a call has to be repeated.
+        patience_s: for how long a call is repeated.
+    """
+
+    def __init__(
+        self, server: Server, told: Callable[[str], None], patience_s: float = PATIENCE_S
+    ) -> None:
+        self._server = server
+        self._told = told
+        self._patience_s = patience_s
+        headers = {"Authorization": f"Bearer {server.key}"} if server.key else {}
+        self._session = aiohttp.ClientSession(headers=headers, timeout=_TIMEOUT, trust_env=True)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._session.close()
+
+    async def submit(self, upload: Upload, key: str) -> str:
+        """Post products; with the same idempotency key they are accepted once.
+
+        Returns:
+            The id of the request.
+        """
+        answer = await self._json(
+            "POST",
+            self._server.at("api", "upload"),
+            headers={"Idempotency-Key": key},
+            body=upload.body,
+        )
+        return str(answer["requestId"])
+
+    async def status(self, request_id: str) -> Json:
+        """The status object."""
+        return await self._json("GET", self._server.at("status", request_id))
+
+    async def report(self, request_id: str) -> Json:
+        """What was saved."""
+        return await self._json("GET", self._server.at("api", "requests", request_id, "report"))
+
+    async def retry(self, request_id: str, wanted: Json) -> Json:
+        """Have failed images worked on again."""
+        # Repeated after its answer was lost, it could find the failures of the second try.
+        return await self._json(
+            "POST",
+            self._server.at("api", "requests", request_id, "retry"),
+            body=lambda: {"json": wanted},
+            repeatable=False,
+        )
+
+    async def cancel(self, request_id: str) -> Json:
+        """Stop what has not been done."""
+        return await self._json("POST", self._server.at("api", "requests", request_id, "cancel"))
+
+    async def erase(self, request_id: str) -> Json:
+        """Have everything about a request deleted."""
+        return await self._json("DELETE", self._server.at("api", "requests", request_id))
+
+    def images(self, request_id: str, **query: str) -> AsyncIterator[Json]:
+        """All images in input order."""
+        return self._pages(
+            self._server.at("api", "requests", request_id, "images"), "images", query
+        )
+
+    async def requests(self, most: int, **query: str) -> AsyncIterator[Json]:
+        """So many requests, newest first."""
+        query["limit"] = str(min(most, _PAGE))
+        async for found in self._pages(self._server.at("api", "requests"), "requests", query):
+            yield found
+            most -= 1
+            if not most:
+                return
+
+    async def download(self, request_id: str, file: Path, **query: str) -> None:
+        """The report as CSV, into a file that is there in full or not at all."""
+        url = self._server.at("download", request_id).with_query(query)
+
+        async def save(response: aiohttp.ClientResponse) -> None:
+            with replacing(file) as out:
+                async for chunk in response.content.iter_chunked(_CHUNK):
+                    out.write(chunk)
+
+        await self._send("GET", url, save)
+
+    async def _pages(self, url: URL, name: str, query: Mapping[str, str]) -> AsyncIterator[Json]:
+        cursor: dict[str, str] = {}
+        while True:
+            page = await self._json("GET", url.with_query({"limit": str(_PAGE), **query, **cursor}))
+            for entry in page[name]:
+                yield entry
+            if not page["nextCursor"]:
+                return
+            cursor = {"cursor": page["nextCursor"]}
+
+    async def _json(self, method: Literal["GET", "POST", "DELETE"], url: URL, **more: Any) -> Json:
+        found: Json = {}
+
+        async def read(response: aiohttp.ClientResponse) -> None:
+            found.update(_parsed(await response.read()))
+
+        await self._send(method, url, read, **more)
+        return found
+
+    async def _send(
+        self,
+        method: str,
+        url: URL,
+        take: Callable[[aiohttp.ClientResponse], Any],
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: Callable[[], Json] = dict,
+        repeatable: bool = True,
+    ) -> None:
+        """One call, repeated while it fails for reasons that pass.
+
+        Args:
+            method: of HTTP.
+            url: where to.
+            take: reads the answer, anew for each try.
+            headers: more of them.
+            body: makes the arguments for aiohttp that hold the body, anew for each try.
+            repeatable: whether it does no harm if a try worked out whose answer was lost.
+        """
+        deadline = time.monotonic() + self._patience_s
+        tries = 0
+        while True:
+            asked_s = 0.0
+            try:
+                async with self._session.request(
+                    method, url, headers=headers, allow_redirects=False, **body()
+                ) as response:
+                    if response.status < 300:  # noqa: PLR2004 - redirects are not followed
+                        await take(response)
+                        return
+                    problem = _refusal(response, await response.read())
+                    if response.status not in _PASSING:
+                        raise problem
+                    asked_s = _seconds(response.headers.get("Retry-After", ""))
+            except aiohttp.ClientSSLError as error:
+                raise CallError(f"{url.origin()} cannot be trusted: {error}") from error
+            except _LOST as error:
+                problem = CallError(f"{url.origin()} cannot be reached: {error or 'timed out'}")
+                if not (repeatable or isinstance(error, aiohttp.ClientConnectorError)):
+                    raise problem from error
+            wait_s = _WAITS_S[min(tries, len(_WAITS_S) - 1)]
+            wait_s = max(asked_s, wait_s) * random.uniform(1.0, 1.2)  # noqa: S311 - no secret
+            if time.monotonic() + wait_s > deadline:
+                raise problem
+            tries += 1
+            if tries == 1:
+                self._told(f"{problem} Trying again for {self._patience_s:.0f} s.")
+            await asyncio.sleep(wait_s)
+
+
+def _refusal(response: aiohttp.ClientResponse, body: bytes) -> CallError:
+    problem = _parsed(body) if "json" in response.content_type else {}
+    said = problem.get("detail") or f"{response.url.origin()} answered {response.status}."
+    if response.status in (401, 403):
+        said += " Give a key with --key or in IMGSVC_KEY."
+    if location := response.headers.get("Location"):
+        said += f" It redirects to {location}; is that the --server?"
+    return CallError(
+        said,
+        status=response.status,
+        code=problem.get("code", ""),
+        errors=problem.get("errors") or (),
+    )
+
+
+def _parsed(body: bytes) -> Json:
+    try:
+        found = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        found = None
+    if not isinstance(found, dict):
+        raise CallError("What answers there is not imgsvc: its answer is not JSON.")
+    return found
+
+
+def _seconds(retry_after: str) -> float:
+    return float(retry_after) if retry_after.isdecimal() else 0.0

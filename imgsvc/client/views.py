@@ -1,0 +1,185 @@
+"""What the commands print: a request, its images, what it saved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from imgsvc.client import text
+from imgsvc.client.calls import CallError, Json
+
+_MOST = 20  # problems of an upload that are shown
+
+
+def status(console: Console, found: Json) -> None:
+    """One request."""
+    webhook = found["webhook"]
+    share = text.saved(found["bytesIn"], found["bytesOut"])
+    began, changed = _time(found["createdAt"]), _time(found["updatedAt"])
+    failed = found["failedImages"]
+    told = {
+        "Request": found["requestId"],
+        "Status": found["status"],
+        "Products": f"{found['processedProducts']:,} of {found['totalProducts']:,}",
+        "Images": f"{found['processedImages']:,} of {found['totalImages']:,}"
+        + (f", {failed:,} failed" if failed else ""),
+        "Bytes": f"{text.size(found['bytesIn'])} before, {text.size(found['bytesOut'])} after"
+        + (f": {text.percent(share)} saved" if share is not None else ""),
+        "Created": f"{began:%Y-%m-%d %H:%M:%S} UTC",
+        "Changed": f"{text.duration((changed - began).total_seconds() * 1000)} later",
+        "Webhook": f"{webhook['status']}, {text.count(webhook['attempts'], 'attempt')}"
+        if webhook
+        else "none",
+    }
+    for name, value in told.items():
+        console.print(f"{name:<10}{text.plain(value)}", markup=False, soft_wrap=True)
+
+
+def request_line(console: Console, found: Json | None) -> None:
+    """One request of a list; None for the line above all."""
+    if found is None:
+        told = ["Request", "Status", "Images", "Failed", "Before", "Saved", "Created"]
+    else:
+        told = [
+            found["requestId"],
+            found["status"],
+            f"{found['totalImages']:,}",
+            f"{found['failedImages']:,}",
+            text.size(found["bytesIn"]),
+            text.percent(text.saved(found["bytesIn"], found["bytesOut"])),
+            f"{_time(found['createdAt']):%Y-%m-%d %H:%M}",
+        ]
+    line = "{:<36}  {:<10}{:>7} {:>7} {:>9} {:>6}  {}".format(*map(text.plain, told))
+    _line(console, line, found is None)
+
+
+def image_line(console: Console, image: Json | None) -> None:
+    """One image of a list; None for the line above all."""
+    if image is None:
+        told = ["Serial Number", "#", "Status", "Before", "After", "Saved"]
+        where = "Image"
+    else:
+        before, after = image["bytesIn"], image["bytesOut"]
+        share = text.saved(before, after) if before and after else None
+        told = [image["serialNumber"], str(image["index"]), image["status"]]
+        told += [text.size(before), text.size(after), text.percent(share)]
+        error, result = image["error"], image["outputUrl"]
+        where = f"{error['code']} " if error else ""
+        where += image["inputUrl"] + (f" -> {result}" if result else "")
+    serial, *rest = told
+    line = text.cell(serial, 16) + " {:>2} {:<9} {:>9} {:>9} {:>6}  ".format(*rest)
+    _line(console, line + text.plain(where), image is None)
+
+
+def report(console: Console, found: Json) -> None:
+    """What a request saved, where its images came from, how long they took."""
+    images = found["images"]
+    spoken = [f"{images[status]:,} {status}" for status in _STATUSES if images[status]]
+    head = f"{found['status']}: {text.count(images['total'], 'image')}, {', '.join(spoken)}"
+    console.print(Text(head, "bold"))
+    if found["bytesIn"]:
+        before, after = text.size(found["bytesIn"]), text.size(found["bytesOut"])
+        share = text.percent(found["savedShare"])
+        console.print(Text(f"{before} before, {after} after: {share} saved", "bold"))
+    if found["partial"]:
+        console.print("It is not finished; these are the numbers so far.")
+    _table(
+        console,
+        ("Format", "Images", "Before", "After", "Saved"),
+        (
+            (
+                each["format"],
+                f"{each['images']:,}",
+                text.size(each["bytesIn"]),
+                text.size(each["bytesOut"]),
+                text.percent(each["savedShare"]),
+            )
+            for each in found["formats"]
+        ),
+    )
+    shown = {"Before": "bytesIn", "After": "bytesOut", "Saved": "savedShare"}
+    _table(
+        console,
+        ("Per image", "median", "p90", "p99"),
+        (
+            (
+                title,
+                *(
+                    (text.percent if name == "savedShare" else text.size)(v)
+                    for v in spread.values()
+                ),
+            )
+            for title, name in shown.items()
+            if (spread := found["perImage"][name])
+        ),
+    )
+    _table(
+        console,
+        ("Stage", "median", "p95"),
+        (
+            (stage, *map(text.duration, spread.values()))
+            for stage, spread in found["stagesMs"].items()
+            if spread
+        ),
+    )
+    _table(
+        console,
+        ("Slowest origins", "Images", "Failed", "Median", "Longest"),
+        (
+            (
+                each["origin"],
+                f"{each['images']:,}",
+                f"{each['failed']:,}",
+                text.duration(each["medianMs"]),
+                text.duration(each["maxMs"]),
+            )
+            for each in found["slowestOrigins"]
+        ),
+    )
+    _table(
+        console,
+        ("Errors", "Images"),
+        ((each["code"], f"{each['images']:,}") for each in found["errors"]),
+    )
+
+
+_STATUSES = ("completed", "failed", "cancelled", "pending")
+
+
+def problem(console: Console, error: CallError) -> None:
+    """A call that did not work out, with each place that was wrong."""
+    console.print(f"imgsvc: {text.plain(str(error))}", style="red", markup=False, soft_wrap=True)
+    for each in error.errors[:_MOST] if len(error.errors) > 1 else ():
+        place = " ".join(map(str, each["loc"]))
+        console.print(
+            f"  {text.plain(place)}: {text.plain(each['msg'])}", markup=False, soft_wrap=True
+        )
+    if len(error.errors) > _MOST:
+        console.print(f"  and {len(error.errors) - _MOST} more", markup=False)
+
+
+def _line(console: Console, line: str, head: bool) -> None:
+    """A line of a list: cut at the edge of a terminal, in full elsewhere."""
+    shown = text.cell(line, console.width) if console.is_terminal else line
+    console.print(shown.rstrip(), style="dim" if head else None, markup=False, soft_wrap=True)
+
+
+def _table(console: Console, titles: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    first, *others = titles
+    table.add_column(first, min_width=14)
+    for title in others:
+        table.add_column(title, justify="right", min_width=8)
+    for row in rows:
+        table.add_row(*(Text(text.plain(each)) for each in row))
+    if table.row_count:
+        console.print()
+        console.print(table)
+
+
+def _time(iso: str) -> datetime:
+    return datetime.fromisoformat(iso)
