@@ -54,7 +54,7 @@ class ErrorCode(Enum):
     URL_BLOCKED = 422, False, "The address is one this service does not connect to."
     URL_INVALID = 422, False, "The address is not a usable http or https URL."
     DNS_FAILED = 502, True, "The host name could not be resolved."
-    CONNECT_FAILED = 502, True, "No connection to the origin could be made."
+    CONNECT_FAILED = 502, True, "No HTTP connection to the origin could be made."
     FETCH_TIMEOUT = 504, True, "The origin took too long to answer."
     FETCH_STATUS = 502, False, "The origin answered with an error status."
     FETCH_TRUNCATED = 502, True, "The origin ended the transfer before it was complete."

@@ -158,6 +158,8 @@ class Fetch(_Section):
     ahead: Count = 64
     max_bytes: Count = 50 * 1024 * 1024
     silence_s: Positive = 10.0
+    min_bytes_per_s: Count = 2048
+    slow_s: Positive = 5.0
     total_s: Positive = 30.0
     max_redirects: Annotated[int, Field(ge=0, le=20)] = 5
     attempts: Count = 2

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
@@ -213,14 +215,43 @@ async def test_a_transfer_that_breaks_off_is_truncated(
     assert (await refusal(outbound(), url)).code is ErrorCode.FETCH_TRUNCATED
 
 
-async def test_a_connection_closed_without_a_word_is_truncated(outbound: Open) -> None:
-    def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+@pytest.mark.parametrize(
+    "said", [b"", b"SSH-2.0-x\r\n", b"\x15\x03\x01\0\x02", b"HTTP/9.9 ok\r\n\r\n"]
+)
+async def test_what_is_not_http_looks_like_a_closed_port(outbound: Open, said: bytes) -> None:
+    def answer_so(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(said)
         writer.close()
 
-    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+    closed = await refusal(outbound(), f"http://127.0.0.1:{free_port()}/")
+    async with await asyncio.start_server(answer_so, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        error = await refusal(outbound(), f"http://127.0.0.1:{port}/")
-    assert error.code is ErrorCode.FETCH_TRUNCATED
+        for scheme in ("http", "https"):
+            found = await refusal(outbound(), f"{scheme}://127.0.0.1:{port}/")
+            assert (found.code, found.detail) == (closed.code, closed.detail)
+    assert closed.code is ErrorCode.CONNECT_FAILED
+    assert not re.search(r"\d", closed.detail)
+
+
+async def test_what_says_nothing_looks_like_a_filtered_port(outbound: Open) -> None:
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)  # who is beyond the backlog is never answered
+        port = full.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)):
+            client = outbound(net={"connect_s": 0.3}, silence_s=0.3)
+            filtered = await refusal(client, f"http://127.0.0.1:{port}/")
+
+    async def only_listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(1000):
+            pass
+        writer.close()
+
+    async with await asyncio.start_server(only_listen, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        silent = await refusal(client, f"http://127.0.0.1:{port}/")
+    assert (silent.code, silent.detail) == (filtered.code, filtered.detail)
+    assert silent.code is ErrorCode.FETCH_TIMEOUT
 
 
 @pytest.mark.parametrize("pieces", [0, 1])
@@ -253,6 +284,48 @@ async def test_an_endless_drip_is_cut_off(outbound: Open, origin: Origin) -> Non
     assert 0.35 < time.monotonic() - started < 2
 
 
+async def dripping(request: web.Request, *, first: int = 0) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    await response.write(b"x" * first)
+    while True:
+        await response.write(b"x" * 100)
+        await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("first", [0, 1_000_000])
+async def test_who_is_too_slow_for_a_while_is_cut_off(
+    outbound: Open, origin: Origin, first: int
+) -> None:
+    url = origin.add("a", lambda request: dripping(request, first=first))  # 2 kB/s
+    started = time.monotonic()
+    error = await refusal(outbound(min_bytes_per_s=10_000, slow_s=0.4), url)
+    assert error.code is ErrorCode.FETCH_TIMEOUT
+    assert 0.35 < time.monotonic() - started < 2
+
+
+async def test_who_is_just_fast_enough_is_not(outbound: Open, origin: Origin) -> None:
+    async def steadily(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for _ in range(20):
+            await response.write(b"x" * 1000)
+            await asyncio.sleep(0.05)
+        return response
+
+    client = outbound(min_bytes_per_s=5000, slow_s=0.4)
+    assert len(await fetched(client, origin.add("a", steadily))) == 20_000
+
+
+async def test_a_slow_disk_is_not_the_origins_fault(outbound: Open, origin: Origin) -> None:
+    async def write(_: bytes) -> None:
+        await asyncio.sleep(0.3)
+
+    url = origin.add("a", b"x" * 1_000_000)
+    client = outbound(min_bytes_per_s=1_000_000, slow_s=0.2)
+    assert await client.download(url, write) == 1_000_000
+
+
 async def test_redirects_share_one_time_limit(outbound: Open, origin: Origin) -> None:
     async def slowly(_: web.Request) -> web.Response:
         await asyncio.sleep(0.2)
@@ -268,6 +341,17 @@ async def test_a_body_compressed_unasked_is_refused(
 ) -> None:
     url = origin.add("a", answer(200, b"bomb", Content_Encoding=encoding))
     assert (await refusal(outbound(), url)).code is ErrorCode.FETCH_STATUS
+
+
+async def test_an_encoding_behind_another_is_refused_as_well(
+    outbound: Open, origin: Origin
+) -> None:
+    async def twice(_: web.Request) -> web.Response:
+        response = web.Response(body=b"bomb", headers={"Content-Encoding": "identity"})
+        response.headers.add("Content-Encoding", "gzip")
+        return response
+
+    assert (await refusal(outbound(), origin.add("a", twice))).code is ErrorCode.FETCH_STATUS
 
 
 async def test_a_body_called_identity_is_fetched(outbound: Open, origin: Origin) -> None:

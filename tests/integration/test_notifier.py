@@ -233,7 +233,7 @@ async def test_a_connection_that_is_reset_is_a_failure(
     receiver.script = [reset, reset]
     webhook, listed = await announced(service, receiver.url)
     assert webhook == {"status": "FAILED", "attempts": 2}
-    assert listed == [(None, "FETCH_TRUNCATED")] * 2
+    assert listed == [(None, "CONNECT_FAILED")] * 2
 
 
 async def test_nobody_listening_is_a_failure(start_service: Any) -> None:

@@ -19,7 +19,12 @@ from tests.support import Listener, Receiver
 
 CLASSES = pytest.mark.parametrize("trick", REFUSED)
 URL_START = re.compile(r"https?://[^/?#]", re.IGNORECASE)
-NOT_FOLLOWED = {ErrorCode.URL_BLOCKED, ErrorCode.URL_INVALID, ErrorCode.FETCH_STATUS}
+NOT_FOLLOWED = {
+    ErrorCode.URL_BLOCKED,
+    ErrorCode.URL_INVALID,
+    ErrorCode.FETCH_STATUS,
+    ErrorCode.CONNECT_FAILED,  # the header is none
+}
 
 
 async def nowhere(_: bytes) -> None:
