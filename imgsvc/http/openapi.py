@@ -27,10 +27,6 @@ _SECURITY = {
     }
 }
 _REF = "#/components/schemas/{model}"
-_CSV_EXAMPLE = (
-    "Serial Number,Product Name,Input Image Urls\n"
-    '1,Chair,"https://example.com/a.jpg, https://example.com/b.png"\n'
-)
 
 
 def document(routes: Iterable[Route]) -> dict[str, Any]:
@@ -97,9 +93,10 @@ def _operation(
         operation["requestBody"] = {
             "required": True,
             "content": {
-                media: {"schema": by_model[model]}
-                if model
-                else {"schema": {"type": "string"}, "example": _CSV_EXAMPLE}
+                media: {
+                    "schema": by_model[model] if model else {"type": "string"},
+                    "example": route.examples[media],
+                }
                 for media, model in route.body.items()
             },
         }

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from aiohttp import web
 from pydantic import BaseModel
 
-from imgsvc.http import answers, api, keys, openapi, ops, savings, schemas, webhooks
+from imgsvc.http import answers, api, examples, keys, openapi, ops, savings, schemas, webhooks
 from imgsvc.http.keys import Handler
 from imgsvc.model import Receiver, Scope
 
@@ -28,6 +28,7 @@ class Route:
         query: shape of the query.
         headers: shape of the headers that mean something.
         body: media type -> shape of the body.
+        examples: media type -> a body that is accepted; one for each.
         scope: what a caller must be allowed; ``docs``: as ``[auth] protect_docs`` says; ``open``:
             nothing. It names the rate limit that counts the call, too, if there is one.
     """
@@ -41,6 +42,7 @@ class Route:
     query: type[BaseModel] | None = None
     headers: type[BaseModel] | None = None
     body: Mapping[str, type[BaseModel] | None] = field(default_factory=dict)
+    examples: Mapping[str, Any] = field(default_factory=dict)
     scope: Scope | Literal["docs", "open"] = field(kw_only=True)
 
 
@@ -66,6 +68,7 @@ ROUTES: tuple[Route, ...] = (
             "text/csv": None,
             "multipart/form-data": schemas.Form,
         },
+        examples=examples.UPLOAD,
         scope=Scope.UPLOAD,
     ),
     Route(
@@ -132,6 +135,7 @@ ROUTES: tuple[Route, ...] = (
         {200: schemas.TestDelivery},
         (400, 408, 413, 415, 422, 429, 503),
         body={"application/json": Receiver},
+        examples=examples.RECEIVER,
         scope=Scope.UPLOAD,
     ),
     Route(

@@ -33,10 +33,14 @@ const shape = (schema, indent = "", seen = []) => {
   return schema.format ? `${schema.type} (${schema.format})` : schema.type || "any";
 };
 
+const written = (example) =>
+  typeof example === "string" ? example : JSON.stringify(example, null, 2);
+
 const bodies = (title, content) =>
   Object.entries(content || {}).flatMap(([media, { schema, example }]) => [
     make("h3", {}, `${title} `, make("code", {}, media)),
-    make("pre", {}, example || shape(schema)),
+    make("pre", {}, shape(schema)),
+    ...(example === undefined ? [] : [make("pre", {}, "For example:\n" + written(example))]),
   ]);
 
 const parameters = (list) => {
