@@ -1,4 +1,4 @@
-"""Group commit: what arrives while a write is under way goes out together in the next one."""
+"""Group commit: what arrives between two writes goes out together in the next one."""
 
 from __future__ import annotations
 
@@ -11,21 +11,28 @@ R = TypeVar("R")
 
 
 class GroupCommit(Generic[T, R]):
-    """Turns many single writes into few grouped ones, without a timer.
+    """Turns many single writes, or reads, into few grouped ones.
 
-    An idle group writes at once; under load the groups grow by themselves, because a write that
-    is under way lets the next group gather. Nobody is told of success before the write is
-    acknowledged.
+    An idle group writes at once; under load the next group gathers while a write is under way,
+    and until its turn has come. Nobody is told of success before the write is acknowledged.
 
     Args:
         write: writes a group and returns one answer for each item, in order. If it raises,
             everyone in the group gets the error.
         most: items in one group at most.
+        every_s: the least time from the beginning of one write to that of the next.
     """
 
-    def __init__(self, write: Callable[[Sequence[T]], Awaitable[Sequence[R]]], most: int) -> None:
+    def __init__(
+        self,
+        write: Callable[[Sequence[T]], Awaitable[Sequence[R]]],
+        most: int,
+        every_s: float = 0.0,
+    ) -> None:
         self._write = write
         self._most = most
+        self._every_s = every_s
+        self._turn = 0.0
         self._waiting: list[tuple[T, asyncio.Future[R]]] = []
         self._writer: asyncio.Task[None] | None = None
 
@@ -43,7 +50,11 @@ class GroupCommit(Generic[T, R]):
         return await asyncio.shield(future)
 
     async def _write_all(self) -> None:
+        loop = asyncio.get_running_loop()
         while self._waiting:
+            if (early_s := self._turn - loop.time()) > 0:
+                await asyncio.sleep(early_s)
+            self._turn = loop.time() + self._every_s
             group, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
             try:
                 answers = await self._write([item for item, _ in group])

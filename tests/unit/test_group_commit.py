@@ -106,3 +106,15 @@ async def test_the_first_caller_may_go_away_before_anything_is_written(store: St
     first.cancel()
     store.open.set()
     assert await second == 4
+
+
+async def test_groups_gather_until_their_turn(store: Store) -> None:
+    commit = GroupCommit(store.write, 10, every_s=0.05)
+    began = asyncio.get_running_loop().time()
+    assert await commit.submit(1) == 2
+    assert asyncio.get_running_loop().time() - began < 0.05, "a quiet group does not wait"
+    first = submitted(commit, 2)
+    await asyncio.sleep(0.01)
+    assert await asyncio.gather(*first, *submitted(commit, 3)) == [4, 6]
+    assert asyncio.get_running_loop().time() - began >= 0.05
+    assert store.groups == [[1], [2, 3]]
