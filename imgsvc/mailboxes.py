@@ -21,6 +21,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     ClusterDownError,
     MasterDownError,
+    NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
@@ -31,6 +32,7 @@ from redis.exceptions import (
 from imgsvc import logs
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.failpoints import NO_FAILPOINTS, Failpoints
+from imgsvc.group_commit import GroupCommit
 from imgsvc.messages import Compressed, Fetched, ImageJob, WebhookJob
 from imgsvc.settings import Redis as RedisSettings
 
@@ -46,9 +48,11 @@ DEALING = f"{TAG}:dealing"
 
 BLOCK_MS = 2000
 _BATCH = 100
+_MOVE_EVERY_S = 0.02
 
 Job = ImageJob | WebhookJob
 Facts = Fetched | Compressed | None
+_Move = tuple[str, Sequence[str], Sequence[Any]]  # script, keys, arguments
 
 
 def compress_lane(replica: str) -> str:
@@ -168,6 +172,7 @@ class Mailboxes:
         self._settings = settings
         self.replica = replica
         self._lease_ms = int(settings.lease_s * 1000)
+        self._moves = GroupCommit[_Move, Any](self._move_group, _BATCH, _MOVE_EVERY_S)
         self._scripts = {
             name: client.register_script(
                 resources.files("imgsvc.lua").joinpath(f"{name}.lua").read_text("utf-8")
@@ -188,6 +193,24 @@ class Mailboxes:
     async def _run(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         with _translated(), self._failpoints.around(f"redis.{script}"):
             return await self._scripts[script](keys=list(keys), args=list(args))
+
+    async def _move(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        """Run a script about one message; under load several share a trip to Redis."""
+        with _translated(), self._failpoints.around(f"redis.{script}"):
+            answer = await self._moves.submit((script, keys, args))
+            if isinstance(answer, Exception):
+                raise answer
+        return answer
+
+    async def _move_group(self, group: Sequence[_Move]) -> Sequence[Any]:
+        pipeline = self._client.pipeline(transaction=False)
+        for script, keys, args in group:
+            pipeline.evalsha(self._scripts[script].sha, len(keys), *keys, *args)
+        answers = await pipeline.execute(raise_on_error=False)
+        for number, (script, keys, args) in enumerate(group):
+            if isinstance(answers[number], NoScriptError):  # nothing was done; this loads it
+                answers[number] = await self._scripts[script](keys=keys, args=args)
+        return answers
 
     def inbox(self, mailbox: str) -> Inbox:
         """The reading end of a mailbox, over a connection of its own."""
@@ -243,7 +266,7 @@ class Mailboxes:
             facts: what this stage found out, for the next.
             deliveries: how often it was lost so far; unchanged when left out.
         """
-        answer = await self._run(
+        answer = await self._move(
             "hand_off",
             (envelope.mailbox, to, IN_FLIGHT, WAKE),
             (
@@ -263,7 +286,7 @@ class Mailboxes:
     async def settle(self, envelope: Envelope) -> bool:
         """Finish with a message whose work is recorded; False if it was not ours any more."""
         return bool(
-            await self._run(
+            await self._move(
                 "settle",
                 (envelope.mailbox, IN_FLIGHT, WAKE),
                 (GROUP, envelope.entry_id, envelope.key, self._low_water(envelope.mailbox)),
@@ -273,7 +296,7 @@ class Mailboxes:
     async def later(self, envelope: Envelope, job: Job, delay_s: float) -> bool:
         """Put a message aside for ``delay_s`` seconds; False if it was not ours any more."""
         return bool(
-            await self._run(
+            await self._move(
                 "later",
                 (envelope.mailbox, delayed(envelope.mailbox), IN_FLIGHT),
                 (
@@ -290,7 +313,7 @@ class Mailboxes:
     async def bury(self, envelope: Envelope, reason: str) -> bool:
         """Move a message that cannot be done to the dead mailbox; False if it was not ours."""
         return bool(
-            await self._run(
+            await self._move(
                 "bury",
                 (envelope.mailbox, DEAD, IN_FLIGHT),
                 (GROUP, envelope.entry_id, envelope.key, envelope.job, reason),

@@ -12,6 +12,7 @@ from imgsvc.messages import Compressed, Fetched, ImageJob
 
 # An image that kills its worker gets one more chance; the first may have been bad luck.
 _RUNS = 2
+_IN_HAND = 4
 
 
 class Compressor(ImageActor):
@@ -25,8 +26,8 @@ class Compressor(ImageActor):
         return compress_lane(self.parts.mailboxes.replica)
 
     def capacity(self) -> int:
-        """One for each worker process, and one more that is ready when a worker is."""
-        return self.parts.codec.size + 1
+        """Enough for each worker process to be busy while others are looked up or handed on."""
+        return self.parts.codec.size * _IN_HAND
 
     async def handle(self, job: ImageJob, facts: Facts) -> Verdict:
         """Encode one image and pass it to this replica's Uploader.

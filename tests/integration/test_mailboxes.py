@@ -174,6 +174,21 @@ async def test_of_many_movers_at_once_one_succeeds(replica: Callable[..., Any], 
     assert won.count(True) == 1
 
 
+async def test_messages_moved_together_are_moved_each_once(replica: Callable[..., Any]) -> None:
+    here = await replica()
+    envelopes = await here.dealt_to(9)
+    await here.client.script_flush()  # as after a restart of Redis
+    moved = await asyncio.gather(
+        *(
+            here.boxes.hand_off(e, NOTIFY, job, None)
+            for e, job in zip(envelopes, jobs(9), strict=True)
+        ),
+        *(here.boxes.settle(e) for e in envelopes),
+    )
+    assert moved == [True] * 9 + [False] * 9
+    assert await here.client.xlen(NOTIFY) == 9
+
+
 async def test_a_message_carries_job_facts_and_losses_to_the_next_mailbox(
     replica: Callable[..., Any],
 ) -> None:
