@@ -1,4 +1,4 @@
-"""What is found wrong with something posted: all of it counted, the first of it listed."""
+"""What is found wrong with something posted: counted, and the first of it listed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 MOST = 100
 """How many are listed, so that a hostile file cannot make a huge answer."""
+
+_ENOUGH = 100_000
 
 Finding = dict[str, Any]
 
@@ -25,13 +27,18 @@ class Findings:
             self._listed.append({"loc": list(loc), "msg": msg})
 
     @property
+    def enough(self) -> bool:
+        """Whether there are so many that looking on would only cost time."""
+        return self.count >= _ENOUGH
+
+    @property
     def listed(self) -> list[Finding]:
         """The first ``MOST`` that were found, in the order of lines or products."""
         return sorted(self._listed, key=_position)
 
     @property
     def more(self) -> int:
-        """How many are not listed."""
+        """How many more were found."""
         return self.count - len(self._listed)
 
 

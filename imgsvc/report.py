@@ -88,9 +88,8 @@ class Sheet:
     """The products of a file.
 
     Attributes:
-        rows: the first of them, as many as were wanted; those that cannot be told into their
-            columns are left out.
-        count: how many there are.
+        rows: those that were looked at; without those that cannot be told into their columns.
+        count: how many there are, unless so much is wrong that reading ended early.
     """
 
     rows: Sequence[Row]
@@ -135,7 +134,7 @@ def parse(body: bytes, findings: Findings, *, max_rows: int) -> Sheet:
     Args:
         body: the file, already bounded in size.
         findings: gets every problem, with its line and, where known, its column.
-        max_rows: how many rows are kept.
+        max_rows: how many rows are looked at and kept; more are only counted.
     """
     records = _records(_decode(body, findings), findings)
     header_line, names = next(records, (1, []))
@@ -145,7 +144,11 @@ def parse(body: bytes, findings: Findings, *, max_rows: int) -> Sheet:
     if not where.keys() >= {*_REQUIRED}:
         return Sheet(rows, count)
     for line_no, found in records:
+        if findings.enough:
+            break
         count += 1
+        if count > max_rows:
+            continue
         cells = _take_together(found, len(names), where)
         if len(cells) > len(names):
             findings.add(
@@ -160,8 +163,7 @@ def parse(body: bytes, findings: Findings, *, max_rows: int) -> Sheet:
         ):
             if not value:
                 findings.add(_place(line_no, title), "is empty; fill it in or remove the line")
-        if len(rows) < max_rows:
-            rows.append(row)
+        rows.append(row)
     if not count and not findings.count:
         findings.add(_place(header_line), "is the last one; add a line per product")
     return Sheet(rows, count)
@@ -211,6 +213,8 @@ def _decode(body: bytes, findings: Findings) -> str:
         if _NO_TEXT.search(text_line):
             msg = f"is not readable as {encoding}; save the file as CSV UTF-8"
             findings.add(_place(number), msg)
+            if findings.enough:
+                break
     return _NO_TEXT.sub("\ufffd", text)
 
 
@@ -250,6 +254,8 @@ def _locate(line_no: int, names: Sequence[str], findings: Findings) -> dict[str,
     titles = {_fold(title): title for title in (*_REQUIRED, *_PER_IMAGE)}
     where: dict[str, int] = {}
     for index, name in enumerate(names):
+        if findings.enough:
+            break
         title = titles.get(_fold(name))
         if title is None:
             msg = f"is not a known column; rename or remove it. Known: {', '.join(titles.values())}"

@@ -187,7 +187,8 @@ def retry(
         list[str] | None, typer.Option(metavar="CODE", help="Only what failed with it.")
     ] = None,
     product: Annotated[
-        list[int] | None, typer.Option(min=0, metavar="N", help="Only of this product, from 0.")
+        list[str] | None,
+        typer.Option(metavar="SERIAL", help="Only of products with this serial number."),
     ] = None,
     wait: Wait = False,
     out: Out = None,

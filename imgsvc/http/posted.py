@@ -156,6 +156,8 @@ class _Examiner:
         if too_many:
             return  # each URL costs time, and all this will come again
         for loc, product in posted.products:
+            if self._findings.enough:
+                return
             self._check_product([*loc, "inputUrls"], product)
 
     def _check_product(self, place: Place, product: NewProduct) -> None:

@@ -149,7 +149,7 @@ class DryRun(_Shape):
     images: int
     distinct_urls: int
     problems: Annotated[list[Finding], Field(description="The first hundred.")]
-    more_problems: int
+    more_problems: Annotated[int, Field(description="Looking ends at 100,000.")]
     duplicates: Annotated[list[Duplicate], Field(description="The first hundred.")]
     more_duplicates: int
 

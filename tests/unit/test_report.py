@@ -223,9 +223,29 @@ def test_problems_are_all_counted_and_not_all_listed() -> None:
     assert len(locs("x," * 500 + HEADER)) == MOST
 
 
-def test_more_rows_than_wanted_are_counted_but_not_kept() -> None:
-    sheet = report.parse((HEADER + ROW * 3).encode(), Findings(), max_rows=2)
+def test_more_rows_than_wanted_are_only_counted() -> None:
+    findings = Findings()
+    sheet = report.parse((HEADER + ROW * 2 + ",,x\n").encode(), findings, max_rows=2)
     assert ([row.line for row in sheet.rows], sheet.count) == ([2, 3], 3)
+    assert findings.count == 0
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        (HEADER + ",,x\n" * 2_000_000).encode(),
+        HEADER.encode() + b"\xe9\n" * 4_000_000,
+        b"x," * 4_000_000,
+    ],
+    ids=["rows", "encoding", "columns"],
+)
+def test_a_file_that_is_nothing_but_wrong_is_not_read_to_its_end(body: bytes) -> None:
+    begin = time.process_time()
+    findings = Findings()
+    report.parse(body, findings, max_rows=100_000)
+    assert len(findings.listed) == MOST
+    assert 100_000 <= findings.count < 100_010
+    assert time.process_time() - begin < 4
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(lambda t: (HEADER + t).encode()))
