@@ -146,9 +146,11 @@ def _payer(client: str) -> str:
         address = ipaddress.ip_address(client)
     except ValueError:
         return client
-    if address.version == 4:  # noqa: PLR2004
+    if isinstance(address, ipaddress.IPv4Address):
         return client
-    return str(ipaddress.ip_network((address, _CUSTOMER_BITS), strict=False))
+    if address.ipv4_mapped:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((int(address), _CUSTOMER_BITS), strict=False))
 
 
 def _is_in(address: str, networks: Iterable[Network]) -> bool:

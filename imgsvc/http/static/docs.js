@@ -55,12 +55,19 @@ const parameters = (list) => {
   return [make("h3", {}, "Parameters"), make("table", {}, head, ...rows)];
 };
 
+const scopes = (security) =>
+  security
+    ? [make("p", {}, "Needs the scope ", make("code", {}, security[0].bearer[0]),
+        " where callers have to say who they are.")]
+    : [];
+
 const call = (path, method, operation) =>
   make("details", {},
     make("summary", {},
       make("span", { className: `method ${method}` }, method.toUpperCase()),
       make("code", {}, path),
       make("span", {}, operation.summary)),
+    ...scopes(operation.security),
     ...parameters(operation.parameters),
     ...bodies("Body", operation.requestBody?.content),
     ...Object.entries(operation.responses).flatMap(([status, answer]) =>
