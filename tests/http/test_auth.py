@@ -378,7 +378,9 @@ async def test_the_document_says_which_calls_need_which_scope(guarded: Service) 
             assert "security" not in operation
 
 
-async def test_pages_of_other_origins_are_never_let_in(guarded: Service, make_key: MakeKey) -> None:
+async def test_pages_of_other_origins_are_never_let_in_and_every_answer_is_hardened(
+    guarded: Service, make_key: MakeKey
+) -> None:
     key = await make_key("acme")
     asks = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
     for route in ROUTES:
@@ -387,4 +389,7 @@ async def test_pages_of_other_origins_are_never_let_in(guarded: Service, make_ke
             for shown in (None, key):
                 status, headers, _ = await call(guarded, method, path, shown, headers=asks)
                 assert not [name for name in headers if name.startswith("Access-Control")]
+                assert headers["X-Content-Type-Options"] == "nosniff"
+                assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+                assert headers["Referrer-Policy"] == "no-referrer"
                 assert method != "OPTIONS" or status == 405
