@@ -8,7 +8,7 @@ from typing import Any
 MOST = 100
 """How many are listed, so that a hostile file cannot make a huge answer."""
 
-_ENOUGH = 100_000
+_ENOUGH = 10_000
 
 Finding = dict[str, Any]
 

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-import orjson
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
+from pydantic_core import from_json, to_json
 
 from imgsvc import report
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.findings import Findings
 from imgsvc.guard import Guard
 from imgsvc.http import problems
-from imgsvc.http.schemas import Product, Upload
+from imgsvc.http.schemas import Instructions, Product
 from imgsvc.ledger import NewProduct
 from imgsvc.model import Recipe, Subscription
 from imgsvc.settings import Http
 
 Place = list[Any]
+Products = Sequence[tuple[Place, NewProduct]]
 
-M = TypeVar("M", bound=BaseModel)
+_LARGEST = 64 * 1024  # bytes of everything but the products
+_MOST_FIELDS = 20  # of a product
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class Posted:
         code: what that is called.
     """
 
-    products: Sequence[tuple[Place, NewProduct]]
+    products: Products
     count: int
     recipe: Recipe
     webhook: Subscription | None
@@ -72,61 +74,94 @@ class _Examiner:
         self._code = ErrorCode.VALIDATION_FAILED
 
     def posted(self, content_type: str, form: dict[str, bytes]) -> Posted:
-        if content_type == "application/json":
-            found = self._json(form["file"])
-        else:
-            found = self._csv(content_type, form)
-        self._check(found)
-        return found
-
-    def _json(self, body: bytes) -> Posted:
-        try:
-            upload = Upload.model_validate_json(body)
-        except ValidationError as error:
-            self._code = problems.collect(error, self._findings)
-            return self._result(_legible(body), Recipe(), None)
-        webhook = self._webhook(upload.webhook, upload.webhook_url)
-        products = [_new(product) for product in upload.products]
-        return self._result(products, upload.options, webhook)
-
-    def _csv(self, content_type: str, form: dict[str, bytes]) -> Posted:
-        recipe = self._beside(form, "options", Recipe) or Recipe()
-        chosen = self._beside(form, "webhook", Subscription)
-        webhook_url = form.get("webhookUrl", b"").decode(errors="replace") or None
-        webhook = self._webhook(chosen, webhook_url)
-        if content_type == "text/csv" and chosen and (chosen.secret or chosen.headers):
+        is_json = content_type == "application/json"
+        said = self._object(form["file"]) if is_json else self._fields(form)
+        listed = said.pop("products", []) if is_json else []
+        beside = self._instructions(said)
+        webhook = self._webhook(beside.webhook, beside.webhook_url)
+        if content_type == "text/csv" and webhook and (webhook.secret or webhook.headers):
             self._findings.add(
                 ["webhook"],
                 "secret and headers do not belong into an address, which proxies write into "
                 "their logs; send a form or JSON",
             )
+        products, count = self._listed(listed) if is_json else self._sheet(form["file"])
+        found = Posted(products, count, beside.options, webhook, self._findings, self._code)
+        self._check(found)
+        return found
+
+    def _object(self, body: bytes) -> dict[str, Any]:
+        """What JSON holds."""
+        try:
+            said = from_json(body)
+        except ValueError as error:
+            self._code = ErrorCode.INVALID_JSON
+            self._findings.add([], f"Invalid JSON: {error}")
+            return {}
+        if not isinstance(said, dict):
+            self._findings.add([], "The body has to be a JSON object with products.")
+            return {}
+        if not isinstance(said.get("products"), list) or not said["products"]:
+            self._findings.add(["products"], "is missing, empty or not a list of products")
+            return {**said, "products": []}
+        return said
+
+    def _fields(self, form: dict[str, bytes]) -> dict[str, Any]:
+        """What the fields beside a CSV hold: all but one are JSON."""
+        said: dict[str, Any] = {}
+        for name, text in form.items():
+            try:
+                if name == "webhookUrl":
+                    said |= {name: text.decode(errors="replace")} if text else {}
+                elif name != "file":
+                    said[name] = from_json(text)
+            except ValueError as error:
+                self._findings.add([name], f"Invalid JSON: {error}")
+        return said
+
+    def _instructions(self, said: dict[str, Any]) -> Instructions:
+        """Everything but the products."""
+        text = to_json(said)
+        if len(text) > _LARGEST:
+            self._findings.add([], f"The body holds more than {_LARGEST} bytes beside products.")
+            return Instructions()
+        try:
+            return Instructions.model_validate_json(text)
+        except ValidationError as error:
+            problems.collect(error, self._findings)
+            wrong = {each["loc"][0] for each in error.errors() if each["loc"]}
+            right = {name: value for name, value in said.items() if name not in wrong}
+            return self._instructions(right) if len(right) < len(said) else Instructions()
+
+    def _listed(self, listed: list[Any]) -> tuple[Products, int]:
+        """The products of JSON."""
+        # One by one, for a list of all that is wrong with all of them could fill the memory.
+        some = enumerate(listed[: self._settings.max_products])
+        return [self._product(["products", i], each) for i, each in some], len(listed)
+
+    def _product(self, place: Place, said: Any) -> tuple[Place, NewProduct]:
+        if not self._findings.enough:
+            if isinstance(said, dict) and len(said) > _MOST_FIELDS:
+                self._findings.add(place, f"has {len(said)} fields, more than are known")
+            else:
+                try:
+                    product = Product.model_validate(said)
+                except ValidationError as error:
+                    problems.collect(error, self._findings, below=place)
+                else:
+                    return place, _new(product)
+        return place, _blurred(said)
+
+    def _sheet(self, csv: bytes) -> tuple[Products, int]:
+        """The products of a CSV."""
         before = self._findings.count
-        sheet = report.parse(form["file"], self._findings, max_rows=self._settings.max_products)
+        sheet = report.parse(csv, self._findings, max_rows=self._settings.max_products)
         if self._findings.count > before:
             self._code = ErrorCode.INVALID_CSV
-        products: list[tuple[Place, NewProduct]] = [
+        return [
             (["line", row.line], NewProduct(row.serial_number, row.product_name, row.urls))
             for row in sheet.rows
-        ]
-        return Posted(products, sheet.count, recipe, webhook, self._findings, self._code)
-
-    def _result(
-        self, products: Sequence[NewProduct], recipe: Recipe, webhook: Subscription | None
-    ) -> Posted:
-        placed: list[tuple[Place, NewProduct]] = [
-            (["products", i], product) for i, product in enumerate(products)
-        ]
-        return Posted(placed, len(placed), recipe, webhook, self._findings, self._code)
-
-    def _beside(self, form: dict[str, bytes], name: str, shape: type[M]) -> M | None:
-        """A field that holds JSON beside a CSV; None if it is not there or wrong."""
-        if name not in form:
-            return None
-        try:
-            return shape.model_validate_json(form[name])
-        except ValidationError as error:
-            problems.collect(error, self._findings, below=[name])
-            return None
+        ], sheet.count
 
     def _webhook(self, chosen: Subscription | None, url: str | None) -> Subscription | None:
         if chosen and url is not None:
@@ -182,17 +217,8 @@ def _new(product: Product) -> NewProduct:
     return NewProduct(product.serial_number, product.product_name, product.input_urls)
 
 
-def _legible(body: bytes) -> list[NewProduct]:
-    """What can be read of products in JSON that is not quite what it should be."""
-    try:
-        said = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return []
-    products = said.get("products") if isinstance(said, dict) else None
-    return [_blurred(product) for product in products] if isinstance(products, list) else []
-
-
 def _blurred(product: Any) -> NewProduct:
+    """What can be read of a product that is not quite one."""
     fields = product if isinstance(product, dict) else {}
     serial, name = fields.get("serialNumber"), fields.get("productName")
     urls = fields.get("inputUrls")

@@ -6,7 +6,15 @@ import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    FailFast,
+    Field,
+)
 from pydantic.alias_generators import to_camel
 
 from imgsvc.model import (
@@ -48,13 +56,14 @@ class Product(_Strict):
 
     serial_number: Text
     product_name: Text
-    input_urls: Annotated[list[str], Field(min_length=1, description="http or https URLs.")]
+    input_urls: Annotated[
+        list[str], FailFast(), Field(min_length=1, description="http or https URLs.")
+    ]
 
 
-class Upload(_Strict):
-    """What is posted as JSON to /api/upload."""
+class Instructions(_Strict):
+    """What is to be done with the products of an upload."""
 
-    products: Annotated[list[Product], Field(min_length=1)]
     webhook_url: Annotated[
         str | None, Field(description="Told by a signed POST when the request has ended.")
     ] = None
@@ -62,6 +71,12 @@ class Upload(_Strict):
         Subscription | None, Field(description="Instead of webhookUrl, to choose more.")
     ] = None
     options: Recipe = Recipe()
+
+
+class Upload(Instructions):
+    """What is posted as JSON to /api/upload."""
+
+    products: Annotated[list[Product], Field(min_length=1)]
 
 
 def _printable(key: str) -> str:
@@ -149,7 +164,7 @@ class DryRun(_Shape):
     images: int
     distinct_urls: int
     problems: Annotated[list[Finding], Field(description="The first hundred.")]
-    more_problems: Annotated[int, Field(description="Looking ends at 100,000.")]
+    more_problems: Annotated[int, Field(description="Looking ends at 10,000.")]
     duplicates: Annotated[list[Duplicate], Field(description="The first hundred.")]
     more_duplicates: int
 

@@ -244,7 +244,7 @@ def test_a_file_that_is_nothing_but_wrong_is_not_read_to_its_end(body: bytes) ->
     findings = Findings()
     report.parse(body, findings, max_rows=100_000)
     assert len(findings.listed) == MOST
-    assert 100_000 <= findings.count < 100_010
+    assert 10_000 <= findings.count < 10_010
     assert time.process_time() - begin < 4
 
 
