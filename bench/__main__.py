@@ -17,6 +17,7 @@ from bench.lab import Lab
 from bench.photographs import SIZES
 
 _HERE = Path(__file__).parent
+_LENGTHS = [100, 1000, 10_000]
 
 
 async def _measure(names: list[str], lab: Lab) -> list[Figure]:
@@ -51,6 +52,9 @@ def main() -> None:
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; or all")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--size", action="append", choices=SIZES, help="may be repeated; or all")
+    parser.add_argument(
+        "--length", action="append", type=int, help="images of one request in case growth"
+    )
     parser.add_argument("--name", default=f"{datetime.now(UTC):%Y-%m-%d}", help="of the results")
     chosen = parser.parse_args()
     if unknown := set(chosen.cases) - set(CASES):
@@ -59,6 +63,7 @@ def main() -> None:
         cache=_HERE / ".cache",
         sizes=[SIZES[name] for name in chosen.size or SIZES],
         rounds=chosen.rounds,
+        lengths=chosen.length or _LENGTHS,
     )
     figures = asyncio.run(_measure(chosen.cases or list(CASES), lab))
     _write(_HERE / "results" / chosen.name, figures)

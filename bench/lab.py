@@ -18,11 +18,13 @@ class Lab:
         cache: a folder for photographs and peers, kept between runs.
         sizes: photographs to measure with.
         rounds: how often each thing is measured.
+        lengths: images in the requests of case ``growth``.
     """
 
     cache: Path
     sizes: list[Size]
     rounds: int
+    lengths: list[int]
     _batches: dict[str, list[Batch]] = field(default_factory=dict)
 
     async def batches(self, size: Size) -> list[Batch]:
