@@ -35,6 +35,7 @@ from imgsvc.settings import Codec
 
 _KEPT_VARIABLES = frozenset({"PATH", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "VIRTUAL_ENV"})
 _START_ATTEMPTS = 5
+_NICE = 5  # callers wait for the parent process, which also feeds the workers: it goes first
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +269,7 @@ def _prepare(settings: Codec) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_die_with_parent, daemon=True).start()
+    os.nice(_NICE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     memory = settings.memory_bytes
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
