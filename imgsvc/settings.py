@@ -94,7 +94,7 @@ class Redis(_Section):
     db: Annotated[int, Field(ge=0)] = 0
     password: SecretStr | None = None
     tls: bool = False
-    window: Count = 64
+    window: Count = 16
     heartbeat_s: Positive = 20.0
     reconcile_s: Positive = 15.0
     lease_s: Positive = 900.0
@@ -155,7 +155,7 @@ class Fetch(_Section):
     """How images are fetched."""
 
     concurrency: Count = 16
-    ahead: Count = 64
+    ahead: Count = 32
     max_bytes: Count = 50 * 1024 * 1024
     silence_s: Positive = 10.0
     min_bytes_per_s: Count = 2048
