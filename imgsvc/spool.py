@@ -23,7 +23,8 @@ from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.settings import Spool as SpoolSettings
 
 _LOCK = ".lock"
-_GATHERED_BYTES = 1024 * 1024  # of one file, before they are written
+# Of one file, before they are written; an origin may send a byte at a time.
+_GATHERED_BYTES, _GATHERED_PIECES = 1024 * 1024, 256
 
 
 class Spool:
@@ -113,13 +114,16 @@ class Spool:
         """
         partial = self.path(f"{file}.part")
         pieces: list[bytes] = []
+        written = 0
 
         async def write(piece: bytes) -> None:
+            nonlocal written
             pieces.append(piece)
-            self._sizes[file] = self._sizes.get(file, 0) + len(piece)
-            if sum(map(len, pieces)) >= _GATHERED_BYTES:
+            size = self._sizes[file] = self._sizes.get(file, 0) + len(piece)
+            if size - written >= _GATHERED_BYTES or len(pieces) == _GATHERED_PIECES:
                 await _append(partial, pieces)
                 pieces.clear()
+                written = size
 
         try:
             yield write
