@@ -145,6 +145,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         runner = web.AppRunner(
             application(made, health),
             access_log=None,
+            auto_decompress=False,  # bodies that are compressed are refused
             shutdown_timeout=settings.http.shutdown_s,
         )
         await runner.setup()

@@ -16,6 +16,9 @@ from imgsvc.settings import check_webhook_secret
 
 S = TypeVar("S", bound=StrEnum)
 
+LONGEST_TEXT = 500
+"""Characters of a serial number or a product name."""
+
 
 class RequestStatus(StrEnum):
     """Where a whole request stands."""

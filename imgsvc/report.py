@@ -17,7 +17,7 @@ from operator import attrgetter
 from typing import Any, Literal
 
 from imgsvc.findings import Findings
-from imgsvc.model import ImageStatus
+from imgsvc.model import LONGEST_TEXT, ImageStatus
 
 Columns = Literal["basic", "full", "failed"]
 """Which report: the four contract columns, all columns, or what failed, to be posted again."""
@@ -163,6 +163,9 @@ def parse(body: bytes, findings: Findings, *, max_rows: int) -> Sheet:
         ):
             if not value:
                 findings.add(_place(line_no, title), "is empty; fill it in or remove the line")
+            elif isinstance(value, str) and len(value) > LONGEST_TEXT:
+                msg = f"has {len(value)} characters; {LONGEST_TEXT} are the most"
+                findings.add(_place(line_no, title), msg)
         rows.append(row)
     if not count and not findings.count:
         findings.add(_place(header_line), "is the last one; add a line per product")

@@ -6,7 +6,7 @@ import base64
 import binascii
 import contextlib
 from collections.abc import AsyncIterator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -21,6 +21,7 @@ from imgsvc.ledger import Document
 from imgsvc.model import OPEN_REQUEST, ImageStatus, RequestStatus
 
 _LINES = 500  # of a report, written at once
+_END = 1 << 31  # of products and of images in one
 _log = logs.get("http")
 
 
@@ -236,7 +237,9 @@ def _image_cursor(cursor: str | None) -> tuple[int, int]:
     if cursor is None:
         return 0, 0
     product, index = _position(cursor)
-    if not isinstance(product, int) or not isinstance(index, int) or min(product, index) < 0:
+    if not isinstance(product, int) or not isinstance(index, int):
+        raise _bad_cursor()
+    if not 0 <= product < _END or not 0 <= index < _END:
         raise _bad_cursor()
     return product, index
 
@@ -246,6 +249,6 @@ def _request_cursor(cursor: str | None) -> tuple[datetime, str] | None:
         return None
     at, last = _position(cursor)
     try:
-        return datetime.fromisoformat(at), str(last)
-    except (TypeError, ValueError):
+        return datetime.fromisoformat(at).astimezone(UTC), str(last)
+    except (TypeError, ValueError, OverflowError):
         raise _bad_cursor() from None

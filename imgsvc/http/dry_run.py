@@ -10,6 +10,7 @@ from imgsvc.http.posted import Place, Posted
 from imgsvc.ledger import Document
 
 _PLACES = 5  # shown of each duplicate
+_LONGEST = 2048  # characters of a value
 
 
 def view(posted: Posted) -> Document:
@@ -41,7 +42,7 @@ class _Places:
         self._first: dict[str, Place] = {}
         self._again: dict[str, tuple[int, list[Place]]] = {}
         for value, place in values:
-            if not value:
+            if not 0 < len(value) <= _LONGEST:  # what is longer is among the problems
                 continue
             first = self._first.setdefault(value, place)
             if first is not place:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 import structlog
 from aiohttp import web
+from aiohttp.hdrs import METH_ALL
 
 from imgsvc import logs
 from imgsvc.errors import ErrorCode, ServiceError
@@ -65,9 +66,9 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
         status = response.status
     finally:
         seconds = time.monotonic() - started
-        request.app[keys.METRICS].http_seconds.labels(route, request.method, str(status)).observe(
-            seconds
-        )
+        # Clients may make methods up; each would be a series of its own for ever.
+        method = request.method if request.method in METH_ALL else "other"
+        request.app[keys.METRICS].http_seconds.labels(route, method, str(status)).observe(seconds)
         _log.info(
             "http.answered",
             method=request.method,

@@ -92,8 +92,15 @@ class _Examiner:
 
     def _object(self, body: bytes) -> dict[str, Any]:
         """What JSON holds."""
+        if self._holds_too_much(body):
+            self._findings.add(
+                [],
+                f"The body holds far more values than {self._settings.max_products} products and "
+                f"{self._settings.max_images} images need; split it into several uploads.",
+            )
+            return {}
         try:
-            said = from_json(body)
+            said = from_json(body, allow_inf_nan=False)
         except ValueError as error:
             self._code = ErrorCode.INVALID_JSON
             self._findings.add([], f"Invalid JSON: {error}")
@@ -105,6 +112,15 @@ class _Examiner:
             self._findings.add(["products"], "is missing, empty or not a list of products")
             return {**said, "products": []}
         return said
+
+    def _holds_too_much(self, body: bytes) -> bool:
+        """Told without parsing, which millions of small values would make long and large."""
+        products, images = self._settings.max_products, self._settings.max_images
+        # What stands in texts is counted too: it is little beside what is allowed.
+        return (
+            body.count(b"[") + body.count(b"{") > 4 * products + 64
+            or body.count(b",") > 8 * (products + images) + 512
+        )
 
     def _fields(self, form: dict[str, bytes]) -> dict[str, Any]:
         """What the fields beside a CSV hold: all but one are JSON."""
@@ -140,17 +156,20 @@ class _Examiner:
         return [self._product(["products", i], each) for i, each in some], len(listed)
 
     def _product(self, place: Place, said: Any) -> tuple[Place, NewProduct]:
-        if not self._findings.enough:
-            if isinstance(said, dict) and len(said) > _MOST_FIELDS:
-                self._findings.add(place, f"has {len(said)} fields, more than are known")
-            else:
-                try:
-                    product = Product.model_validate(said)
-                except ValidationError as error:
-                    problems.collect(error, self._findings, below=place)
-                else:
-                    return place, _new(product)
-        return place, _blurred(said)
+        fields = said if isinstance(said, dict) else {}
+        urls = fields.get("inputUrls")
+        if isinstance(urls, list) and len(urls) > self._settings.max_urls_per_product:
+            # Refused by their number, whatever they are.
+            said = {**fields, "inputUrls": [""]}
+            fields = {**fields, "inputUrls": [""] * len(urls)}
+        if len(fields) > _MOST_FIELDS:
+            self._findings.add(place, f"has {len(fields)} fields, more than are known")
+        elif not self._findings.enough:
+            try:
+                Product.model_validate(said)
+            except ValidationError as error:
+                problems.collect(error, self._findings, below=place)
+        return place, _legible(fields)
 
     def _sheet(self, csv: bytes) -> tuple[Products, int]:
         """The products of a CSV."""
@@ -213,13 +232,8 @@ class _Examiner:
             self._findings.add(loc, error.detail)
 
 
-def _new(product: Product) -> NewProduct:
-    return NewProduct(product.serial_number, product.product_name, product.input_urls)
-
-
-def _blurred(product: Any) -> NewProduct:
-    """What can be read of a product that is not quite one."""
-    fields = product if isinstance(product, dict) else {}
+def _legible(fields: dict[str, Any]) -> NewProduct:
+    """What can be read of a product: everything, if nothing was found wrong with it."""
     serial, name = fields.get("serialNumber"), fields.get("productName")
     urls = fields.get("inputUrls")
     return NewProduct(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -18,6 +18,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 from imgsvc.model import (
+    LONGEST_TEXT,
     ImageStatus,
     Recipe,
     RequestStatus,
@@ -25,7 +26,7 @@ from imgsvc.model import (
     WebhookStatus,
 )
 
-Text = Annotated[str, Field(min_length=1, max_length=500)]
+Text = Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT)]
 _KEY = re.compile(r"[!-~]{1,255}")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]")
 
@@ -37,7 +38,15 @@ def _written_out(text: str) -> str:
     return text
 
 
-Time = Annotated[AwareDatetime, BeforeValidator(_written_out)]
+def _in_utc(time: datetime) -> datetime:
+    """The same moment; near the first and the last year there is none in UTC."""
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is not within the years 1 to 9999") from None
+
+
+Time = Annotated[AwareDatetime, BeforeValidator(_written_out), AfterValidator(_in_utc)]
 Cursor = Annotated[str | None, Field(description="`nextCursor` of the page before.")]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable
 from typing import TypeVar
 
 from aiohttp import BodyPartReader, web
@@ -20,9 +20,8 @@ from imgsvc.settings import Http
 
 _CHUNK = 64 * 1024
 _FORM_FIELDS = ("file", "webhookUrl", "webhook", "options")
-_LARGE = 256 * 1024  # from here on validating takes long enough to be done beside the loop
-
-_SMALL = 64 * 1024
+_LARGE = 32 * 1024  # from here on validating takes long enough to be done beside the loop
+_SMALL = 64 * 1024  # enough for everything but products
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
@@ -66,7 +65,8 @@ async def try_out(request: web.Request) -> Document:
         ServiceError: BODY_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE or REQUEST_TIMEOUT, or
             VALIDATION_FAILED for a form with other fields than these.
     """
-    return dry_run.view(await _examined(request, await _form(request)))
+    posted = await _examined(request, await _form(request))
+    return await asyncio.to_thread(dry_run.view, posted)
 
 
 async def _examined(request: web.Request, form: dict[str, bytes]) -> Posted:
@@ -99,9 +99,18 @@ async def read_json(shape: type[M], request: web.Request) -> M:
     """
     if request.content_type != "application/json":
         raise ServiceError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, "Send application/json.")
+    _as_it_is(request)
     settings = request.app[keys.SETTINGS].http
-    body = await _in_time(_collect(_pieces(request), _SMALL), settings)
+    body = await _in_time(_body(request, _SMALL), settings)
     return problems.validated(shape, None, json=body)
+
+
+def _as_it_is(request: web.Request) -> None:
+    """Refuse what would have to be inflated first: a small bomb becomes a large body."""
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise ServiceError(
+            ErrorCode.UNSUPPORTED_MEDIA_TYPE, "Send the body as it is, without Content-Encoding."
+        )
 
 
 async def _in_time(reading: Awaitable[T], settings: Http) -> T:
@@ -114,6 +123,7 @@ async def _in_time(reading: Awaitable[T], settings: Http) -> T:
 
 async def _form(request: web.Request) -> dict[str, bytes]:
     """The body as ``file`` with the fields beside it, whatever way they were sent."""
+    _as_it_is(request)
     settings = request.app[keys.SETTINGS].http
     return await _in_time(_received(request, settings.body_limit_bytes), settings)
 
@@ -121,12 +131,12 @@ async def _form(request: web.Request) -> dict[str, bytes]:
 async def _received(request: web.Request, limit: int) -> dict[str, bytes]:
     match request.content_type:
         case "application/json":
-            return {"file": await _collect(_pieces(request), limit)}
+            return {"file": await _body(request, limit)}
         case "text/csv":
             beside = asked(request).model_dump(
                 exclude={"dry_run"}, by_alias=True, exclude_none=True
             )
-            body = await _collect(_pieces(request), limit)
+            body = await _body(request, limit)
             return {"file": body} | {name: text.encode() for name, text in beside.items()}
         case "multipart/form-data":
             return await _multipart(request, limit)
@@ -144,8 +154,7 @@ async def _multipart(request: web.Request, limit: int) -> dict[str, bytes]:
                 )
             if name in form:
                 raise problems.invalid([{"loc": [name], "msg": "is given twice"}])
-            used = sum(map(len, form.values()))
-            form[name] = await _collect(_part(part), limit, used)
+            form[name] = await _collect(_part(part), limit if name == "file" else _SMALL)
     except (ValueError, AssertionError, HttpProcessingError, web.RequestPayloadError):
         raise ServiceError(ErrorCode.BAD_REQUEST, "The form is not well-formed.") from None
     if "file" not in form:
@@ -153,9 +162,8 @@ async def _multipart(request: web.Request, limit: int) -> dict[str, bytes]:
     return form
 
 
-async def _pieces(request: web.Request) -> AsyncIterator[bytes]:
-    async for piece in request.content.iter_chunked(_CHUNK):
-        yield piece
+async def _body(request: web.Request, limit: int) -> bytes:
+    return await _collect(request.content.iter_chunked(_CHUNK), limit)
 
 
 async def _part(part: BodyPartReader) -> AsyncIterator[bytes]:
@@ -163,11 +171,11 @@ async def _part(part: BodyPartReader) -> AsyncIterator[bytes]:
         yield bytes(piece)
 
 
-async def _collect(pieces: AsyncIterator[bytes], limit: int, used: int = 0) -> bytes:
+async def _collect(pieces: AsyncIterable[bytes], limit: int) -> bytes:
     """All pieces, counted: aiohttp's own limit does not see these."""
     body = bytearray()
     async for piece in pieces:
-        if used + len(body) + len(piece) > limit:
+        if len(body) + len(piece) > limit:
             raise ServiceError(
                 ErrorCode.BODY_TOO_LARGE,
                 f"The body is larger than {limit} bytes; split it into several uploads.",

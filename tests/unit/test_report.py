@@ -223,6 +223,13 @@ def test_problems_are_all_counted_and_not_all_listed() -> None:
     assert len(locs("x," * 500 + HEADER)) == MOST
 
 
+def test_texts_are_as_bounded_as_in_json() -> None:
+    rows = (
+        f"1,{'n' * 501},http://a.bc/\n{'s' * 501},Lamp,http://a.bc/\n1,{'n' * 500},http://a.bc/\n"
+    )
+    assert locs(HEADER + rows) == [["line", 2, "Product Name"], ["line", 3, "Serial Number"]]
+
+
 def test_more_rows_than_wanted_are_only_counted() -> None:
     findings = Findings()
     sheet = report.parse((HEADER + ROW * 2 + ",,x\n").encode(), findings, max_rows=2)
