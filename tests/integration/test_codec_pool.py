@@ -348,3 +348,21 @@ async def test_images_that_need_more_than_their_share_wait_and_are_encoded(
         tasks.append(Task(tmp_path / name, tmp_path / f"{name}.out", Recipe()))
     results = await asyncio.gather(*map(tight.encode, tasks))
     assert [result.width for result in results] == [1411, 640]
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="page faults are read from /proc")
+async def test_a_worker_keeps_memory_for_the_next_image(pool: Pools, tmp_path: Path) -> None:
+    workers = await pool(workers=1)
+    large = tmp_path / "large.jpg"
+    Image.radial_gradient("L").convert("RGB").resize((4000, 3000)).save(large, quality=95)
+    task = Task(large, tmp_path / "out", Recipe(quality=50))
+    (worker,) = pids(workers)
+
+    def faults() -> int:  # see proc(5): minflt
+        return int(Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[7])
+
+    for _ in range(3):
+        await workers.encode(task)
+    before = faults()
+    await workers.encode(task)
+    assert faults() - before < 1000, "its pixels alone are 12,000 pages"
