@@ -6,21 +6,31 @@ output: JSON for machines, coloured text for a terminal.
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import re
 import sys
-from typing import Any
+from textwrap import indent
+from typing import Any, TextIO
 
 import orjson
 import structlog
-from structlog.typing import EventDict, Processor, WrappedLogger
+from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
 from imgsvc.settings import Log
 
-# The query of a URL may hold a signature or a token: it never reaches a log. Cut from the finished
-# line, where no list, object or traceback can hide one; there a quote or backslash ends a URL.
-_QUERY = re.compile(r"(https?://[^\s?#\"\\]*)\?[^\s\"\\]*", re.IGNORECASE)
+_OURS = "imgsvc"
+
+# Cut from the finished line, where no list, object or traceback can hide one; there a quote or
+# backslash ends a URL. The query of a URL may hold a signature or a token.
+_SECRETS: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"(https?://[^\s?#\"\\]*)\?[^\s\"\\]*", re.IGNORECASE), r"\1"),
+    (re.compile(r"([a-z][a-z0-9+.-]*://)[^\s/@\"\\]+@", re.IGNORECASE), r"\1***@"),
+    (re.compile(r"(bearer|basic) +[\w.~+/=-]{16,}", re.IGNORECASE), r"\1 ***"),
+    (re.compile(r"(isk_[0-9a-f]+_|whsec_)[\w+/=-]+"), r"\1***"),
+    (re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]*"), "***"),  # a JSON Web Token
+)
 
 
 def configure(log: Log) -> None:
@@ -34,31 +44,39 @@ def configure(log: Log) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
+        _without_prefix,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.stdlib.ExtraAdder(),
     ]
     last: list[Processor] = (
-        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        [_on_one_line, structlog.dev.ConsoleRenderer(exception_formatter=_indented_traceback)]
         if as_text
         else [
             structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(serializer=_to_json),
+            _visible,
         ]
     )
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.PositionalArgumentsFormatter(), *shared],
+            foreign_pre_chain=[
+                structlog.stdlib.PositionalArgumentsFormatter(),
+                *shared,
+                _without_malformed_bytes,
+            ],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 *last,
-                _without_queries,
+                _without_secrets,
             ],
         )
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(log.level.upper())
+    # Libraries tell whole commands at "debug", with everything secret that is in them.
+    root.setLevel(max(logging.INFO, logging.getLevelNamesMapping()[log.level.upper()]))
+    logging.getLogger(_OURS).setLevel(log.level.upper())
     # aiohttp's access log repeats the canonical line that our middleware writes.
     logging.getLogger("aiohttp.access").disabled = True
     structlog.configure(
@@ -75,11 +93,50 @@ def configure(log: Log) -> None:
 
 def get(name: str) -> structlog.stdlib.BoundLogger:
     """The logger of one module or actor, by its ``name``."""
-    return structlog.stdlib.get_logger(name)
+    return structlog.stdlib.get_logger(f"{_OURS}.{name}")
 
 
-def _without_queries(_logger: WrappedLogger, _method: str, line: Any) -> str:
-    return _QUERY.sub(r"\1", str(line))
+def _without_prefix(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    event["logger"] = event["logger"].removeprefix(f"{_OURS}.")
+    return event
+
+
+def _without_malformed_bytes(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """What is no HTTP is no error of ours, and its bytes may be anything, a token too."""
+    error = (event.get("exc_info") or (None, None))[1]
+    if type(error).__module__ != "aiohttp.http_exceptions":
+        return event
+    kept = {name: event[name] for name in event if name not in {"exc_info", "event", "level"}}
+    return {**kept, "event": "http.malformed", "level": "info", "what": type(error).__name__}
+
+
+def _without_secrets(_logger: WrappedLogger, _method: str, line: Any) -> str:
+    text = str(line)
+    for pattern, instead in _SECRETS:
+        text = pattern.sub(instead, text)
+    return text
+
+
+def _visible(_logger: WrappedLogger, _method: str, text: Any) -> str:
+    """The text with what cannot be seen escaped: it could turn a line around, or begin another."""
+    if str(text).isprintable():
+        return str(text)
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in str(text))
+
+
+def _on_one_line(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    for name, value in event.items():
+        if isinstance(value, str):
+            event[name] = _visible(logger, method, value)
+    return event
+
+
+def _indented_traceback(out: TextIO, exc_info: ExcInfo) -> None:
+    """A traceback in which no line of an error's text looks like a line of the log."""
+    plain = io.StringIO()
+    structlog.dev.plain_traceback(plain, exc_info)
+    lines = (_visible(None, "", line) for line in plain.getvalue().splitlines())
+    out.write(indent("\n".join(lines), "  "))
 
 
 def _to_json(event: EventDict, **_: object) -> str:

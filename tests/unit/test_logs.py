@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import structlog
+from aiohttp.http_exceptions import BadStatusLine
 from yarl import URL
 
 from imgsvc import logs
@@ -103,6 +105,17 @@ def test_the_level_holds_for_all() -> None:
     assert [json.loads(line)["event"] for line in out.getvalue().splitlines()] == ["yes"] * 4
 
 
+def test_libraries_tell_no_details_even_where_we_do() -> None:
+    """At this level they tell whole commands: documents with secrets, addresses with tokens."""
+    out = configured(format="json", level="debug")
+    logs.get("details.mine").debug("ours")
+    for name in ("pymongo.command", "urllib3.connectionpool", "details.library"):
+        logging.getLogger(name).debug(SECRET)
+        logging.getLogger(name).info("theirs")
+    told = [json.loads(line)["event"] for line in out.getvalue().splitlines()]
+    assert told == ["ours", *["theirs"] * 3]
+
+
 def test_the_access_log_is_silent(records: Records) -> None:
     logging.getLogger("aiohttp.access").info("GET /")
     assert records() == []
@@ -115,8 +128,8 @@ def test_configuring_again_does_not_repeat_lines(records: Records) -> None:
     assert len(again.getvalue().splitlines()) == 1
 
 
-def crash() -> None:
-    raise ValueError(f"cannot fetch {SIGNED}")
+def crash(text: str = f"cannot fetch {SIGNED}") -> None:
+    raise ValueError(text)
 
 
 def test_an_exception_is_told_with_its_traceback(records: Records) -> None:
@@ -174,6 +187,70 @@ def test_queries_are_cut_off_tracebacks_in_a_terminal(as_text: Callable[[], str]
     text = as_text()
     assert "ValueError: cannot fetch" in text
     assert SECRET not in text
+
+
+SECRETS = {
+    "a password in a URL": ("mongodb+srv://user:s3cr3t@db/?x", "mongodb+srv://***@db/?x"),
+    "a name in a URL": ("https://s3cr3t@example.com/a", "https://***@example.com/a"),
+    "a bearer token": (f"Authorization: Bearer {SECRET * 4}", "Authorization: Bearer ***"),
+    "basic credentials": (f"basic {SECRET * 4}==", "basic ***"),
+    "an API key": (f"isk_0123456789abcdef_{SECRET}-{SECRET}", "isk_0123456789abcdef_***"),
+    "a webhook secret": (f"whsec_{SECRET}+/=", "whsec_***"),
+    "a JSON Web Token": (f"eyJ0{SECRET}.eyJ1{SECRET}.{SECRET}", "***"),
+}
+
+
+@pytest.mark.parametrize(("value", "shown"), SECRETS.values(), ids=SECRETS)
+def test_secrets_are_cut_out(value: str, shown: str) -> None:
+    for format_ in ("json", "console"):
+        out = configured(format=format_)
+        logs.get(f"secrets.{format_}").info("ours", value=[value], text=value)
+        logging.getLogger("library").info("theirs %s", value)
+        assert SECRET not in out.getvalue()
+        assert out.getvalue().count(shown) == 3
+
+
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+# What begins a line, erases one, colours, hides, or turns what follows around.
+SLY = "\n\r\x1b[2K\x1b[31m\x00\x08\x7f\x85\x9b\u2028\u2029\u202e\u2066\u200b\ufeff\U000e0041"
+
+
+@pytest.mark.parametrize("format_", ["json", "console"])
+def test_no_input_forges_a_line(format_: str) -> None:
+    out = configured(format=format_)
+    for value in (f"x{SLY}2026-01-01 [info] forged", [f"x{SLY}forged"], {f"{SLY}": SLY}):
+        logs.get(f"sly.{format_}").info("ours", value=value)
+        logs.get(f"sly.{format_}").info(f"ours {value}")
+        logging.getLogger("library").info("theirs %s", value)
+        logging.getLogger("library").info("theirs", extra={"value": value})
+    lines = COLOUR.sub("", out.getvalue()).split("\n")
+    assert len(lines) == 13
+    assert lines.pop() == ""
+    assert all(line.isprintable() for line in lines)
+    if format_ == "json":
+        assert json.loads(lines[0])["value"] == f"x{SLY}2026-01-01 [info] forged"
+
+
+def test_an_error_forges_no_line_of_its_traceback(as_text: Callable[[], str]) -> None:
+    try:
+        crash(f"x{SLY}\n2026-01-01T00:00:00Z [info     ] forged")
+    except ValueError:
+        logs.get("mine").exception("failed")
+    _, *traceback = COLOUR.sub("", as_text()).split("\n")
+    assert "forged" in traceback[-2]
+    assert all(not line or line.startswith("  ") for line in traceback)
+    assert all(line.isprintable() for line in traceback)
+
+
+def test_what_is_no_http_is_told_without_its_bytes(records: Records) -> None:
+    error = BadStatusLine(f"GET /?token={SECRET}")
+    logging.getLogger("aiohttp.server").error(
+        "Error handling request from %s", "203.0.113.7", exc_info=error
+    )
+    (record,) = records()
+    assert (record["event"], record["level"]) == ("http.malformed", "info")
+    assert record["what"] == "BadStatusLine"
+    assert SECRET not in str(record)
 
 
 def test_what_is_no_query_stays(records: Records) -> None:
