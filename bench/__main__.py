@@ -20,15 +20,26 @@ _HERE = Path(__file__).parent
 _LENGTHS = [100, 1000, 10_000]
 
 
-async def _measure(names: list[str], lab: Lab) -> list[Figure]:
-    found = []
+async def _measure(names: list[str], lab: Lab, folder: Path) -> bool:
+    """Run cases one after the other, writing what is known after each; whether all worked out."""
+    found: list[Figure] = []
+    failed = []
     for name in names:
         print(name, flush=True)
         began = time.monotonic()
-        figures = await CASES[name](lab)
+        try:
+            figures = await CASES[name](lab)
+        except (RuntimeError, TimeoutError, OSError) as error:
+            failed.append(name)
+            print(f"  failed: {error!r}", flush=True)
+            continue
         found += figures
+        _write(folder, found)
         print(table(figures) + f"{time.monotonic() - began:.0f} s\n", flush=True)
-    return found
+    if failed:
+        print(f"Failed: {', '.join(failed)}")
+    print(f"Written to {folder}")
+    return not failed
 
 
 def _write(folder: Path, figures: list[Figure]) -> None:
@@ -43,7 +54,6 @@ def _write(folder: Path, figures: list[Figure]) -> None:
         "utf-8",
     )
     plot.draw(figures, folder / "plot.svg")
-    print(f"Written to {folder}")
 
 
 def main() -> None:
@@ -65,8 +75,9 @@ def main() -> None:
         rounds=chosen.rounds,
         lengths=chosen.length or _LENGTHS,
     )
-    figures = asyncio.run(_measure(chosen.cases or list(CASES), lab))
-    _write(_HERE / "results" / chosen.name, figures)
+    folder = _HERE / "results" / chosen.name
+    worked = asyncio.run(_measure(chosen.cases or list(CASES), lab, folder))
+    raise SystemExit(0 if worked else 1)
 
 
 if __name__ == "__main__":
