@@ -17,7 +17,7 @@ from imgsvc.bucket import Bucket
 from imgsvc.codec_pool import CodecPool
 from imgsvc.errors import ServiceError
 from imgsvc.failpoints import Failpoints
-from imgsvc.http import keys, middleware, ops, routes
+from imgsvc.http import keys, middleware, ops, routes, slow_heads
 from imgsvc.http.auth import Doorkeeper
 from imgsvc.ledger import Ledger
 from imgsvc.metrics import Metrics
@@ -146,20 +146,23 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             application(made, health),
             access_log=None,
             auto_decompress=False,  # bodies that are compressed are refused
+            keepalive_timeout=settings.http.keepalive_s,
             shutdown_timeout=settings.http.shutdown_s,
         )
         await runner.setup()
+        assert runner.server is not None  # noqa: S101 - it is there once the runner is set up
         try:
-            await web.TCPSite(runner, settings.http.host, settings.http.port).start()
-            _log.info(
-                "service.started",
-                replica=made.mailboxes.replica,
-                url=f"http://{settings.http.host}:{settings.http.port}",
-                codec_workers=made.codec.size,
-            )
-            if not settings.webhook.secrets:
-                _log.warning("webhook.unsigned", remedy="set [webhook] secrets")
-            await _work(made, stop, health)
+            async with slow_heads.cut_off(runner.server, settings.http.header_timeout_s):
+                await web.TCPSite(runner, settings.http.host, settings.http.port).start()
+                _log.info(
+                    "service.started",
+                    replica=made.mailboxes.replica,
+                    url=f"http://{settings.http.host}:{settings.http.port}",
+                    codec_workers=made.codec.size,
+                )
+                if not settings.webhook.secrets:
+                    _log.warning("webhook.unsigned", remedy="set [webhook] secrets")
+                await _work(made, stop, health)
         finally:
             health.state = "shutting down"
             await runner.cleanup()

@@ -83,7 +83,9 @@ class Http(_Section):
     page_limit: Count = 1000
     idempotency_ttl_s: Positive = 24 * 3600.0
     trusted_proxies: tuple[Network, ...] = ()
+    header_timeout_s: Positive = 10.0
     body_timeout_s: Positive = 30.0
+    keepalive_s: Positive = 75.0
 
 
 class Redis(_Section):
