@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import functools
 import json
 import urllib.parse
@@ -125,6 +126,50 @@ class Bucket:
         except api_errors.PreconditionFailed:
             blob.reload(timeout=self._settings.timeout_s, retry=self._retry)
         return Stored(int(blob.size), str(blob.crc32c))
+
+    async def names(self, prefix: str, limit: int, after: str = "") -> list[str]:
+        """The names of objects that begin with ``prefix``, in order.
+
+        Args:
+            prefix: what they begin with.
+            limit: how many at most.
+            after: the last one that is known already.
+
+        Raises:
+            ServiceError: UNAVAILABLE.
+        """
+        found: list[str] = await self._run(self._names, prefix, limit, after)
+        return found
+
+    def _names(self, prefix: str, limit: int, after: str) -> list[str]:
+        blobs = self._bucket.list_blobs(
+            prefix=prefix,
+            start_offset=f"{after}\0" if after else None,
+            max_results=limit,
+            fields="items(name),nextPageToken",
+            timeout=self._settings.timeout_s,
+            retry=self._retry,
+        )
+        return [blob.name for blob in blobs]
+
+    async def delete(self, names: Sequence[str]) -> None:
+        """Delete objects; one that is not there is as good as deleted.
+
+        A part of the threads does it, so that uploads go on meanwhile.
+
+        Raises:
+            ServiceError: UNAVAILABLE; then some may be deleted, and some not.
+        """
+        share = max(1, self._settings.threads // 4)
+        with self._failpoints.around("bucket.delete"):
+            await asyncio.gather(
+                *(self._run(self._delete, names[i::share]) for i in range(min(share, len(names))))
+            )
+
+    def _delete(self, names: Sequence[str]) -> None:
+        for name in names:
+            with contextlib.suppress(api_errors.NotFound):
+                self._bucket.delete_blob(name, timeout=self._settings.timeout_s, retry=self._retry)
 
     async def urls(self, names: Sequence[str]) -> list[str]:
         """The addresses at which stored objects can be fetched.

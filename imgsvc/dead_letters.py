@@ -96,5 +96,5 @@ async def _find(mailboxes: Mailboxes, entry: str) -> DeadLetter:
 async def _again(ledger: Ledger, letter: DeadLetter) -> bool:
     if "index" in orjson.loads(letter.job):
         image = ImageJob.model_validate_json(letter.job)
-        return await ledger.ask_to_reopen(image.request_id, [(image.product, image.index)])
+        return await ledger.ask_to_reopen(image.request_id, image.product, image.index)
     return await ledger.replay_webhook(WebhookJob.model_validate_json(letter.job).request_id)

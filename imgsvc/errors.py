@@ -36,6 +36,10 @@ class ErrorCode(Enum):
     NOT_FOUND = 404, False, "There is nothing at this address."
     METHOD_NOT_ALLOWED = 405, False, "This address does not answer that method."
     NOT_FINISHED = 409, True, "The request is not finished yet."
+    NOTHING_TO_RETRY = 409, False, "No failed image of the request matches."
+    ALREADY_FINISHED = 409, False, "The request has finished already."
+    WAS_CANCELLED = 409, False, "The request was cancelled; post what is still wanted anew."
+    GONE = 410, False, "The request was erased."
     WEBHOOK_PENDING = 409, True, "The webhook is being sent already."
     NO_WEBHOOK = 409, False, "The request has no webhook, or one that does not want this event."
     IDEMPOTENCY_CONFLICT = (

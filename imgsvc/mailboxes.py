@@ -45,6 +45,7 @@ IN_FLIGHT = f"{TAG}:in-flight"
 REPLICAS = f"{TAG}:replicas"
 WAKE = f"{TAG}:wake"
 DEALING = f"{TAG}:dealing"
+ERASING = f"{TAG}:erasing"
 
 BLOCK_MS = 2000
 _BATCH = 100
@@ -381,21 +382,26 @@ class Mailboxes:
                 )
             )
 
-    async def lead_dealing(self, ttl_s: float) -> bool:
-        """Become or stay the one dealer; only a saving, for dealing twice is harmless."""
+    async def lead(self, office: str, ttl_s: float) -> bool:
+        """Become or stay the one who deals or erases; only a saving, for twice is harmless.
+
+        Args:
+            office: ``DEALING`` or ``ERASING``.
+            ttl_s: how long the lead lasts unless it is renewed.
+        """
         ttl_ms = int(ttl_s * 1000)
         with _translated():
-            if await self._client.set(DEALING, self.replica, nx=True, px=ttl_ms):
+            if await self._client.set(office, self.replica, nx=True, px=ttl_ms):
                 return True
-            if await self._client.get(DEALING) != self.replica:
+            if await self._client.get(office) != self.replica:
                 return False
-            return bool(await self._client.pexpire(DEALING, ttl_ms))
+            return bool(await self._client.pexpire(office, ttl_ms))
 
-    async def stop_dealing(self) -> None:
-        """Let another replica deal at once."""
+    async def stop_leading(self, office: str) -> None:
+        """Let another replica lead at once."""
         with _translated():
-            if await self._client.get(DEALING) == self.replica:
-                await self._client.delete(DEALING)
+            if await self._client.get(office) == self.replica:
+                await self._client.delete(office)
 
     async def wake_dealer(self) -> None:
         """Tell the dealer, wherever it runs, that there is new work."""

@@ -22,7 +22,13 @@ class _Frozen(BaseModel):
 
 
 class ImageJob(_Frozen):
-    """One image that has work to be done; ``call_id`` names the HTTP call it came with."""
+    """One image that has work to be done.
+
+    Attributes:
+        call_id: names the HTTP call it came with.
+        attempt: at fetching it, from 1.
+        turn: tells work that was asked for again from what a replica still holds of before.
+    """
 
     v: Literal[1] = VERSION
     request_id: str
@@ -30,10 +36,11 @@ class ImageJob(_Frozen):
     product: Annotated[int, Field(ge=0)]
     index: Annotated[int, Field(ge=0)]
     attempt: Annotated[int, Field(ge=1)] = 1
+    turn: Annotated[int, Field(ge=0)] = 0
 
     @property
     def key(self) -> str:
-        """What makes two jobs the same work, whatever their attempt."""
+        """What makes two jobs the same work, whatever their attempt and turn."""
         return f"{self.request_id}/{self.product}-{self.index}"
 
 

@@ -60,13 +60,13 @@ class Event(StrEnum):
 class Scope(StrEnum):
     """What a caller may do; none includes another."""
 
-    UPLOAD = "upload"  # start work
+    UPLOAD = "upload"  # start work, and change what comes of it
     READ = "read"
     ADMIN = "admin"  # see what concerns all tenants
 
 
 OPEN_REQUEST = frozenset({RequestStatus.PENDING, RequestStatus.PROCESSING})
-ENDED_REQUEST = frozenset({RequestStatus.COMPLETED, RequestStatus.PARTIAL, RequestStatus.FAILED})
+ENDED_REQUEST = frozenset(RequestStatus) - OPEN_REQUEST
 
 
 class Step(NamedTuple, Generic[S]):
@@ -76,18 +76,24 @@ class Step(NamedTuple, Generic[S]):
     targets: frozenset[S]
 
 
-# Of a request: the first deal, its end, and a second chance for images that failed.
+# Of a request: the first deal, its end, its end because a client wants it, and a second chance
+# for images that failed.
 START = Step(frozenset({RequestStatus.PENDING}), frozenset({RequestStatus.PROCESSING}))
-END = Step(frozenset({RequestStatus.PROCESSING}), ENDED_REQUEST)
+END = Step(
+    frozenset({RequestStatus.PROCESSING}),
+    frozenset({RequestStatus.COMPLETED, RequestStatus.PARTIAL, RequestStatus.FAILED}),
+)
+CANCEL = Step(OPEN_REQUEST, frozenset({RequestStatus.CANCELLED}))
 REOPEN = Step(
     frozenset({RequestStatus.PROCESSING, RequestStatus.PARTIAL, RequestStatus.FAILED}),
     frozenset({RequestStatus.PROCESSING}),
 )
 
-# Of an image: its end, and a second chance.
+# Of an image: its end, its end with its request's, and a second chance.
 FINISH_IMAGE = Step(
     frozenset({ImageStatus.PENDING}), frozenset({ImageStatus.COMPLETED, ImageStatus.FAILED})
 )
+CANCEL_IMAGE = Step(frozenset({ImageStatus.PENDING}), frozenset({ImageStatus.CANCELLED}))
 REOPEN_IMAGE = Step(frozenset({ImageStatus.FAILED}), frozenset({ImageStatus.PENDING}))
 
 

@@ -216,6 +216,13 @@ class Webhook(_Section):
         return tuple(SecretStr(check_webhook_secret(s.get_secret_value())) for s in value)
 
 
+class Retention(_Section):
+    """How long requests are kept, and how fast they go."""
+
+    days: Annotated[float, Field(ge=0, le=36_500)] = 0
+    erase_per_s: Count = 100
+
+
 class Auth(_Section):
     """Who may come in."""
 
@@ -289,6 +296,7 @@ class Settings(BaseSettings):
     spool: Spool = Spool()
     codec: Codec = Codec()
     webhook: Webhook = Webhook()
+    retention: Retention = Retention()
     auth: Auth = Auth()
     ratelimit: RateLimit = RateLimit()
     log: Log = Log()

@@ -36,23 +36,31 @@ def payload(
     event: str,
     timestamp: datetime,
     data: Mapping[str, Any],
-    links: Mapping[str, str] | None = None,
+    **beside: Any,
 ) -> bytes:
-    """The body of a webhook: JSON with ``type``, ``timestamp``, ``data`` and perhaps ``links``.
+    """The body of a webhook: JSON with ``type``, ``timestamp``, ``data``, and what goes beside.
 
     Args:
         event: one of what :func:`event_type` returns, or ``TEST_EVENT``.
         timestamp: when the event happened, with a time zone; written in UTC with ``Z``.
         data: the request as ``/status`` shows it; so the size does not depend on the request's.
-        links: where the rest is.
+        beside: which of its ends it is (``cycle``), where the rest is (``links``).
 
     Raises:
         ValueError: the timestamp has no time zone.
     """
-    body = {"type": event, "timestamp": _utc(timestamp), "data": data}
-    if links:
-        body["links"] = links
+    body = {"type": event, "timestamp": _utc(timestamp), "data": data, **beside}
     return orjson.dumps(body, option=orjson.OPT_UTC_Z)
+
+
+def message_id(request_id: str, cycle: int) -> str:
+    """The ``webhook-id`` of one end of a request: the same however often it is announced.
+
+    Args:
+        request_id: whose end.
+        cycle: which of its ends, from 1; there are more if failed images were tried again.
+    """
+    return f"msg_{request_id}" if cycle == 1 else f"msg_{request_id}_{cycle}"
 
 
 def links(request_id: str) -> dict[str, str]:

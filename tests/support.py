@@ -72,6 +72,11 @@ class Service:
         async with self.session.post(f"{self.url}{path}", **request) as response:
             return response.status, await response.json(content_type=None)
 
+    async def delete(self, path: str) -> tuple[int, Any]:
+        """Status and JSON of a DELETE."""
+        async with self.session.delete(f"{self.url}{path}") as response:
+            return response.status, await response.json(content_type=None)
+
     async def upload(self, products: Iterable[list[str]], **more: Any) -> str:
         """Post products, given as lists of URLs; returns the request's id."""
         body = {
@@ -117,6 +122,14 @@ class Service:
         async with self.session.get(f"{self.url}/download/{request_id}", params=query) as response:
             assert response.status == 200, await response.text()
             return list(csv.DictReader(io.StringIO(await response.text())))
+
+    async def objects(self, request_id: str) -> list[str]:
+        """The names of all objects of a request in the bucket."""
+        gcs = self.settings.gcs
+        url = f"{gcs.emulator_host}/storage/v1/b/{gcs.bucket}/o"
+        async with self.session.get(url, params={"prefix": f"{request_id}/"}) as response:
+            assert response.status == 200
+            return [item["name"] for item in (await response.json()).get("items", [])]
 
     async def stored(self, url: str) -> bytes:
         """The object behind an output URL."""

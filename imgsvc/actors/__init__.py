@@ -6,6 +6,7 @@
     Uploader    upload:<me>       -> bucket, ledger    the last image of a request -> notify
     Notifier    notify            -> receiver          failed: notify:delayed
     Clock       *:delayed         -> *                 what is due
+    Eraser      ledger            -> bucket, ledger    requests whose time is over, and leftovers
     Reaper      a lost replica's  -> fetch, notify     and this replica's heartbeat
 
 Every actor runs in every replica. ``PIPELINE`` is the whole composition.
@@ -15,6 +16,7 @@ from imgsvc.actors.base import Actor, Parts
 from imgsvc.actors.clock import Clock
 from imgsvc.actors.compressor import Compressor
 from imgsvc.actors.dealer import Dealer
+from imgsvc.actors.eraser import Eraser
 from imgsvc.actors.fetcher import Fetcher
 from imgsvc.actors.notifier import Notifier
 from imgsvc.actors.reaper import Reaper
@@ -28,6 +30,7 @@ PIPELINE: tuple[type[Actor], ...] = (
     Uploader,
     Notifier,
     Clock,
+    Eraser,
     Reaper,
 )
 

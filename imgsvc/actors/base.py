@@ -336,12 +336,13 @@ class ImageActor(MailboxActor[ImageJob]):
         self, job: ImageJob, code: ErrorCode, detail: str, ms: Times | None = None
     ) -> Verdict:
         """Write that an image failed, and pass on what that leads to."""
-        due = await self.parts.ledger.finish(
-            job.request_id, job.product, job.index, Failed(code, detail, ms or {})
+        failed = Failed(code, detail, ms or {})
+        end = await self.parts.ledger.finish(
+            job.request_id, job.product, job.index, failed, job.turn
         )
         self.parts.metrics.images.labels("FAILED", code.name).inc()
         told = {"code": code.name, "detail": detail}
-        return self.ended(job, due=due, event="image.failed", told=told)
+        return self.ended(job, due=end.due, event="image.failed", told=told)
 
     async def give_up(self, job: ImageJob, reason: str) -> None:
         """Record that an image failed for reasons of ours; the reason stays with us."""

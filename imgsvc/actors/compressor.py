@@ -37,7 +37,7 @@ class Compressor(ImageActor):
         """
         if not isinstance(facts, Fetched):
             return self.again(job)
-        work = await self.parts.ledger.work(job.request_id, job.product, job.index)
+        work = await self.parts.ledger.work(job.request_id, job.product, job.index, job.turn)
         spool = self.parts.spool
         if work is None:
             await spool.remove(facts.file)

@@ -1,5 +1,7 @@
 """Dealer: from the ledger to the mailboxes, fairly and never too much at once.
 
+What clients wish of a request, to work on it again or to cancel it, it carries out beforehand.
+
 It is the reconciler too. Putting work that is in flight already does nothing, so the dealer simply
 goes through the open requests again and again: whatever the ledger says is not finished and no
 mailbox knows is dealt once more, be it new or lost.
@@ -14,15 +16,17 @@ from typing import ClassVar
 
 from imgsvc.actors.base import Actor, Parts
 from imgsvc.errors import ServiceError
-from imgsvc.mailboxes import FETCH, NOTIFY
+from imgsvc.mailboxes import DEALING, FETCH, NOTIFY
 from imgsvc.messages import ImageJob, WebhookJob
 
 _PAGE = 100  # products read at once
 _REQUESTS = 1000
 _WEBHOOKS = 500
+_WISHES = 20  # carried out some of in one round
 _LEAD_S = 5.0
 _IDLE_S = 1.0
 _FULL_S = 0.25
+_SOON_S = 0.01
 
 
 class _Hand:
@@ -69,21 +73,33 @@ class Dealer(Actor):
                     away = 0
             if self._leads:
                 with contextlib.suppress(ServiceError):  # then the lead expires by itself
-                    await self.parts.mailboxes.stop_dealing()
+                    await self.parts.mailboxes.stop_leading(DEALING)
         finally:
             await self._bell.close()
 
     async def _deal_once(self) -> float:
         """One round; returns the seconds after which another makes sense if nobody rings."""
-        led, self._leads = self._leads, await self.parts.mailboxes.lead_dealing(_LEAD_S)
+        led, self._leads = self._leads, await self.parts.mailboxes.lead(DEALING, _LEAD_S)
         if not self._leads:
             self._hands.clear()
             return _IDLE_S
         if not led:
             self.log.info("dealer.leads")
+        wishes = await self._carry_out_wishes()
         await self._deal_webhooks()
         await self._look_for_requests()
-        return _FULL_S if await self._deal_images() else _IDLE_S
+        full = await self._deal_images()
+        return _SOON_S if wishes else _FULL_S if full else _IDLE_S
+
+    async def _carry_out_wishes(self) -> bool:
+        """Some of what clients wish of requests; whether more is left."""
+        ledger = self.parts.ledger
+        reopening = await ledger.to_reopen(_WISHES)
+        more = [await ledger.reopen(request_id) for request_id in reopening]
+        for request_id in reopening:
+            self._hands.pop(request_id, None)
+        more += [await ledger.cancel(request_id) for request_id in await ledger.to_cancel(_WISHES)]
+        return any(more)
 
     async def _deal_webhooks(self) -> None:
         due = await self.parts.ledger.due_webhooks(_WEBHOOKS)
@@ -92,9 +108,6 @@ class Dealer(Actor):
 
     async def _look_for_requests(self) -> None:
         found = await self.parts.ledger.open_requests(_REQUESTS)
-        for request_id in await self.parts.ledger.to_reopen(_REQUESTS):
-            await self.parts.ledger.reopen(request_id)
-            self._hands.pop(request_id, None)
         for request_id, call_id in found.items():
             if request_id not in self._hands:
                 # Marked first: if that fails now, the request must not look as if it was.
@@ -142,8 +155,9 @@ class Dealer(Actor):
                 call_id=hand.call_id,
                 product=open_.product,
                 index=index,
+                turn=turn,
             )
             for open_ in page
-            for index in open_.indexes
+            for index, turn in open_.turns.items()
         )
         return bool(hand.jobs)

@@ -41,7 +41,7 @@ class Fetcher(ImageActor):
         Twice is safe because it only reads from the origin and writes a file of its own; the
         file of the loser is removed.
         """
-        work = await self.parts.ledger.work(job.request_id, job.product, job.index)
+        work = await self.parts.ledger.work(job.request_id, job.product, job.index, job.turn)
         if work is None:
             return await self.closed(job)
         spool = self.parts.spool

@@ -93,9 +93,13 @@ class Notifier(MailboxActor[WebhookJob]):
         return await courier.deliver(
             self.parts.outbound,
             delivery.url,
-            message_id=f"msg_{job.request_id}",
+            message_id=webhooks.message_id(job.request_id, delivery.cycle),
             body=webhooks.payload(
-                event, delivery.ended_at, delivery.status, webhooks.links(job.request_id)
+                event,
+                delivery.ended_at,
+                delivery.status,
+                cycle=delivery.cycle,
+                links=webhooks.links(job.request_id),
             ),
             secrets=[delivery.secret] if delivery.secret else self._secrets,
             headers=delivery.headers,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import ClassVar
 
@@ -31,10 +32,15 @@ class Uploader(ImageActor):
         """Store one result and record it; the last image of a request makes its webhook due.
 
         Twice is safe because an object is created only if it is not there, and adopted if it
-        is, and because the ledger keeps the first end of an image that is written.
+        is, and because the ledger keeps the first end of an image that is written. If that is
+        another one, as of an image that was cancelled meanwhile, the object goes again.
         """
         if not isinstance(facts, Compressed):
             return self.again(job)
+        place = (job.request_id, job.product, job.index)
+        if await self.parts.ledger.work(*place, job.turn) is None:
+            await self.parts.spool.remove(facts.file)
+            return await self.closed(job)
         content_type, extension = FILE_TYPES[facts.format]
         bucket, spool = self.parts.bucket, self.parts.spool
         name = f"{job.request_id}/{job.product}-{job.index}.{extension}"
@@ -59,11 +65,15 @@ class Uploader(ImageActor):
             note=facts.note,
             ms={**facts.ms, "upload": round((time.monotonic() - started) * 1000)},
         )
-        due = await self.parts.ledger.finish(job.request_id, job.product, job.index, end)
+        ended = await self.parts.ledger.finish(*place, end, job.turn)
         await spool.remove(facts.file)
+        if ended.unwanted:
+            with contextlib.suppress(ServiceError):  # else the Eraser finds it
+                await bucket.delete([name])
+            return self.ended(job, due=ended.due, event="image.unwanted", told={})
         metrics = self.parts.metrics
         metrics.images.labels("COMPLETED", "").inc()
         metrics.image_bytes.labels("in").inc(facts.bytes_in)
         metrics.image_bytes.labels("out").inc(stored.size_bytes)
         told = {"bytes_in": facts.bytes_in, "bytes_out": stored.size_bytes, "note": facts.note}
-        return self.ended(job, due=due, event="image.uploaded", told=told)
+        return self.ended(job, due=ended.due, event="image.uploaded", told=told)

@@ -21,6 +21,7 @@ UPLOAD: dict[str, Any] = {
         ],
         "webhookUrl": "https://example.com/hook",
         "options": {"format": "webp", "quality": 80},
+        "expiresInDays": 30,
     },
     "text/csv": _CSV,
     "multipart/form-data": {
@@ -28,5 +29,8 @@ UPLOAD: dict[str, Any] = {
         "webhookUrl": "https://example.com/hook",
         "options": '{"format": "webp", "quality": 80}',
     },
+}
+RETRY: dict[str, Any] = {
+    "application/json": {"codes": ["FETCH_STATUS", "FETCH_TIMEOUT"], "products": [0, "SKU-2"]}
 }
 RECEIVER: dict[str, Any] = {"application/json": {"url": "https://example.com/hook"}}

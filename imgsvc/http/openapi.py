@@ -91,7 +91,7 @@ def _operation(
         operation["parameters"] = parameters
     if route.body:
         operation["requestBody"] = {
-            "required": True,
+            "required": not route.body_may_be_missing,
             "content": {
                 media: {
                     "schema": by_model[model] if model else {"type": "string"},

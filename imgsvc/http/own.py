@@ -6,16 +6,24 @@ from aiohttp import web
 
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.http import keys
-from imgsvc.ledger import Document
+from imgsvc.ledger import Document, iso
 
 
 async def status(request: web.Request) -> Document:
     """The status object of the request that the call's path names.
 
     Raises:
-        ServiceError: NOT_FOUND if the caller has no such request, whoever else may have it.
+        ServiceError: NOT_FOUND if the caller has no such request, whoever else may have it; GONE
+            if they had it erased, or its time was over.
     """
-    found = await request.app[keys.LEDGER].status(request.match_info["id"], request[keys.TENANT])
-    if found is None:
-        raise ServiceError(ErrorCode.NOT_FOUND, "There is no request with this id.")
-    return found
+    request_id, tenant = request.match_info["id"], request[keys.TENANT]
+    ledger = request.app[keys.LEDGER]
+    if found := await ledger.status(request_id, tenant):
+        return found
+    if erasure := await ledger.erasure(request_id, tenant):
+        at = erasure.erased_at
+        raise ServiceError(
+            ErrorCode.GONE,
+            f"The request was erased at {iso(at)}." if at else "The request is being erased.",
+        )
+    raise ServiceError(ErrorCode.NOT_FOUND, "There is no request with this id.")

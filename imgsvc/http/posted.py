@@ -35,6 +35,7 @@ class Posted:
         count: how many products there are, read or not.
         recipe: how to treat their images.
         webhook: whom to tell.
+        expires_in_days: when it is to be erased, if the client says so.
         findings: what is wrong.
         code: what that is called.
     """
@@ -43,6 +44,7 @@ class Posted:
     count: int
     recipe: Recipe
     webhook: Subscription | None
+    expires_in_days: float | None
     findings: Findings
     code: ErrorCode
 
@@ -52,23 +54,27 @@ class Posted:
         return sum(len(product.input_urls) for _, product in self.products)
 
 
-def examine(content_type: str, form: dict[str, bytes], settings: Http, guard: Guard) -> Posted:
+def examine(
+    content_type: str, form: dict[str, bytes], settings: Http, keep_days: float, guard: Guard
+) -> Posted:
     """Look at all of it, within the limits of the settings.
 
     Args:
         content_type: what ``file`` is: ``application/json`` with everything in it, else CSV.
         form: ``file`` and the fields beside it.
         settings: limits.
+        keep_days: how long requests are kept at most; 0: for ever.
         guard: knows which URLs can be used.
     """
-    return _Examiner(settings, guard).posted(content_type, form)
+    return _Examiner(settings, keep_days, guard).posted(content_type, form)
 
 
 class _Examiner:
     """Collects what is wrong with one upload."""
 
-    def __init__(self, settings: Http, guard: Guard) -> None:
+    def __init__(self, settings: Http, keep_days: float, guard: Guard) -> None:
         self._settings = settings
+        self._keep_days = keep_days
         self._guard = guard
         self._findings = Findings()
         self._code = ErrorCode.VALIDATION_FAILED
@@ -86,7 +92,15 @@ class _Examiner:
                 "their logs; send a form or JSON",
             )
         products, count = self._listed(listed) if is_json else self._sheet(form["file"])
-        found = Posted(products, count, beside.options, webhook, self._findings, self._code)
+        found = Posted(
+            products,
+            count,
+            beside.options,
+            webhook,
+            beside.expires_in_days,
+            self._findings,
+            self._code,
+        )
         self._check(found)
         return found
 
@@ -195,6 +209,11 @@ class _Examiner:
 
     def _check(self, posted: Posted) -> None:
         settings = self._settings
+        if self._keep_days and (posted.expires_in_days or 0) > self._keep_days:
+            self._findings.add(
+                ["expiresInDays"],
+                f"nothing is kept longer here than {self._keep_days:g} days; say that or less",
+            )
         too_many = False
         for count, most, what in (
             (posted.count, settings.max_products, "products"),

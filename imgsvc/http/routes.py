@@ -9,7 +9,18 @@ from typing import Any, Literal
 from aiohttp import web
 from pydantic import BaseModel
 
-from imgsvc.http import answers, api, examples, keys, openapi, ops, savings, schemas, webhooks
+from imgsvc.http import (
+    answers,
+    api,
+    changes,
+    examples,
+    keys,
+    openapi,
+    ops,
+    savings,
+    schemas,
+    webhooks,
+)
 from imgsvc.http.keys import Handler
 from imgsvc.model import Receiver, Scope
 
@@ -29,11 +40,12 @@ class Route:
         headers: shape of the headers that mean something.
         body: media type -> shape of the body.
         examples: media type -> a body that is accepted; one for each.
+        body_may_be_missing: then it is as if it were ``{}``.
         scope: what a caller must be allowed; ``docs``: as ``[auth] protect_docs`` says; ``open``:
             nothing. It names the rate limit that counts the call, too, if there is one.
     """
 
-    method: Literal["GET", "POST"]
+    method: Literal["GET", "POST", "DELETE"]
     path: str
     handler: Handler
     summary: str
@@ -43,6 +55,7 @@ class Route:
     headers: type[BaseModel] | None = None
     body: Mapping[str, type[BaseModel] | None] = field(default_factory=dict)
     examples: Mapping[str, Any] = field(default_factory=dict)
+    body_may_be_missing: bool = False
     scope: Scope | Literal["docs", "open"] = field(kw_only=True)
 
 
@@ -77,7 +90,7 @@ ROUTES: tuple[Route, ...] = (
         api.status,
         "Where a request stands",
         {200: schemas.Status},
-        (404, 429, 503),
+        (404, 410, 429, 503),
         scope=Scope.READ,
     ),
     Route(
@@ -96,7 +109,7 @@ ROUTES: tuple[Route, ...] = (
         api.images,
         "The images of a request, in input order",
         {200: schemas.ImagesPage},
-        (404, 422, 429, 503),
+        (404, 410, 422, 429, 503),
         query=schemas.ImagesQuery,
         scope=Scope.READ,
     ),
@@ -106,7 +119,7 @@ ROUTES: tuple[Route, ...] = (
         savings.savings,
         "What a request saved, where it came from, how long it took",
         {200: schemas.SavingsReport},
-        (404, 429, 503),
+        (404, 410, 429, 503),
         scope=Scope.READ,
     ),
     Route(
@@ -115,7 +128,7 @@ ROUTES: tuple[Route, ...] = (
         webhooks.deliveries,
         "The attempts to deliver a request's webhook",
         {200: schemas.Deliveries},
-        (404, 429, 503),
+        (404, 410, 429, 503),
         scope=Scope.READ,
     ),
     Route(
@@ -124,7 +137,37 @@ ROUTES: tuple[Route, ...] = (
         webhooks.replay,
         "Send a request's webhook once more, with the same id",
         {202: schemas.Replayed},
-        (404, 409, 429, 503),
+        (404, 409, 410, 429, 503),
+        scope=Scope.UPLOAD,
+    ),
+    Route(
+        "POST",
+        "/api/requests/{id}/retry",
+        changes.retry,
+        "Work on failed images again",
+        {202: schemas.Changed},
+        (400, 404, 408, 409, 410, 413, 415, 422, 429, 503),
+        body={"application/json": schemas.Retry},
+        examples=examples.RETRY,
+        body_may_be_missing=True,
+        scope=Scope.UPLOAD,
+    ),
+    Route(
+        "POST",
+        "/api/requests/{id}/cancel",
+        changes.cancel,
+        "Stop a request",
+        {202: schemas.Changed},
+        (404, 409, 410, 429, 503),
+        scope=Scope.UPLOAD,
+    ),
+    Route(
+        "DELETE",
+        "/api/requests/{id}",
+        changes.erase,
+        "Erase a request, its objects too",
+        {202: schemas.Erased},
+        (404, 429, 503),
         scope=Scope.UPLOAD,
     ),
     Route(
@@ -144,7 +187,7 @@ ROUTES: tuple[Route, ...] = (
         api.download,
         "The report as CSV",
         {200: "text/csv"},
-        (404, 409, 422, 429, 503),
+        (404, 409, 410, 422, 429, 503),
         query=schemas.DownloadQuery,
         scope=Scope.READ,
     ),

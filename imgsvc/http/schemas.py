@@ -27,6 +27,7 @@ from imgsvc.model import (
 )
 
 Text = Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT)]
+Code = Annotated[str, Field(min_length=1, max_length=50)]
 _KEY = re.compile(r"[!-~]{1,255}")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]")
 
@@ -48,6 +49,15 @@ def _in_utc(time: datetime) -> datetime:
 
 Time = Annotated[AwareDatetime, BeforeValidator(_written_out), AfterValidator(_in_utc)]
 Cursor = Annotated[str | None, Field(description="`nextCursor` of the page before.")]
+Days = Annotated[
+    float,
+    Field(
+        gt=0,
+        le=36_500,
+        allow_inf_nan=False,
+        description="After so many the request is erased, its objects too, once it has ended.",
+    ),
+]
 
 
 class _Shape(BaseModel):
@@ -80,6 +90,7 @@ class Instructions(_Strict):
         Subscription | None, Field(description="Instead of webhookUrl, to choose more.")
     ] = None
     options: Recipe = Recipe()
+    expires_in_days: Days | None = None
 
 
 class Upload(Instructions):
@@ -121,6 +132,7 @@ class Form(_Shape):
     webhook_url: str | None = None
     webhook: Annotated[str | None, Field(description="`webhook` as JSON.")] = None
     options: Annotated[str | None, Field(description="`options` as JSON.")] = None
+    expires_in_days: Days | None = None
 
 
 class UploadQuery(_Shape):
@@ -140,6 +152,7 @@ class CsvQuery(UploadQuery):
         str | None, Field(description="`webhook` as JSON, without secret and headers.")
     ] = None
     options: Annotated[str | None, Field(description="`options` as JSON.")] = None
+    expires_in_days: Days | None = None
 
 
 class Accepted(_Shape):
@@ -176,6 +189,37 @@ class DryRun(_Shape):
     more_problems: Annotated[int, Field(description="Looking ends at 10,000.")]
     duplicates: Annotated[list[Duplicate], Field(description="The first hundred.")]
     more_duplicates: int
+
+
+class Retry(_Strict):
+    """Which failed images are to be worked on again; left out, all."""
+
+    codes: Annotated[
+        list[Code] | None,
+        Field(min_length=1, max_length=100, description="Those that failed with one of these."),
+    ] = None
+    products: Annotated[
+        list[Annotated[int, Field(ge=0)] | Text] | None,
+        Field(
+            min_length=1,
+            max_length=100,
+            description="Those of these products: by `product`, or by `serialNumber` as a string.",
+        ),
+    ] = None
+
+
+class Changed(_Shape):
+    """The change is in the ledger; it will be carried out."""
+
+    request_id: str
+    status: RequestStatus
+
+
+class Erased(_Shape):
+    """The request is hidden at once, and erased in the background."""
+
+    request_id: str
+    erased: Annotated[bool, Field(description="Whether that has been done.")]
 
 
 class Webhook(_Shape):

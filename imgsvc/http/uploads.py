@@ -19,7 +19,7 @@ from imgsvc.ledger import Document, NewRequest, Repeat
 from imgsvc.settings import Http
 
 _CHUNK = 64 * 1024
-_FORM_FIELDS = ("file", "webhookUrl", "webhook", "options")
+_FORM_FIELDS = ("file", "webhookUrl", "webhook", "options", "expiresInDays")
 _LARGE = 32 * 1024  # from here on validating takes long enough to be done beside the loop
 _SMALL = 64 * 1024  # enough for everything but products
 
@@ -46,6 +46,7 @@ async def read(request: web.Request) -> NewRequest:
         tenant=request[keys.TENANT],
         payer=request[keys.PAYER],
         repeat=_repeat(request, form),
+        expires_in_days=posted.expires_in_days,
     )
 
 
@@ -70,11 +71,14 @@ async def try_out(request: web.Request) -> Document:
 
 
 async def _examined(request: web.Request, form: dict[str, bytes]) -> Posted:
-    settings = quotas.of_one_upload(request.app[keys.SETTINGS])
+    settings = request.app[keys.SETTINGS]
+    limits, keep_days = quotas.of_one_upload(settings), settings.retention.days
     guard = request.app[keys.OUTBOUND].guard
     if len(form["file"]) > _LARGE:
-        return await asyncio.to_thread(examine, request.content_type, form, settings, guard)
-    return examine(request.content_type, form, settings, guard)
+        return await asyncio.to_thread(
+            examine, request.content_type, form, limits, keep_days, guard
+        )
+    return examine(request.content_type, form, limits, keep_days, guard)
 
 
 def _repeat(request: web.Request, form: dict[str, bytes]) -> Repeat | None:
@@ -137,7 +141,7 @@ async def _received(request: web.Request, limit: int) -> dict[str, bytes]:
                 exclude={"dry_run"}, by_alias=True, exclude_none=True
             )
             body = await _body(request, limit)
-            return {"file": body} | {name: text.encode() for name, text in beside.items()}
+            return {"file": body} | {name: str(said).encode() for name, said in beside.items()}
         case "multipart/form-data":
             return await _multipart(request, limit)
     raise ServiceError(ErrorCode.UNSUPPORTED_MEDIA_TYPE)

@@ -3,9 +3,9 @@
 Four collections. ``requests`` has one document for each request; ``products`` one for each
 product, with its images embedded and ``open``, how many of them are not terminal, so that one
 conditional update finishes an image exactly once. Products are written first and the request
-last: a request exists when its document does. ``intakes`` has an entry for each upload that is
-being written, and for each ``Idempotency-Key`` while it is remembered. ``api_keys`` is
-apart from these: who may come in.
+last: a request exists when its document does. When it is erased a tombstone takes the place of
+that. ``intakes`` has an entry for each upload that is being written, and for each
+``Idempotency-Key`` while it is remembered. ``api_keys`` is apart from these: who may come in.
 
 The counters on a request serve ``/status`` while it runs. They are a cache: the end of a request
 is decided by asking whether any product is still open, and its final numbers are counted anew.
@@ -17,15 +17,18 @@ from __future__ import annotations
 
 from imgsvc.ledger.announcements import Announcements
 from imgsvc.ledger.api_keys import USE_NOTED, ApiKeys
-from imgsvc.ledger.images import Images
+from imgsvc.ledger.erasure import Erasing
 from imgsvc.ledger.intake import Intake
 from imgsvc.ledger.records import (
     NOBODY,
     UNFINISHED,
     ApiKey,
+    Choice,
     Completed,
     Delivery,
     Document,
+    Ended,
+    Erasure,
     Failed,
     FailedWebhook,
     NewProduct,
@@ -34,10 +37,12 @@ from imgsvc.ledger.records import (
     PendingDelivery,
     Repeat,
     Work,
+    iso,
 )
+from imgsvc.ledger.wishes import Wishes
 
 
-class Ledger(Intake, Images, Announcements, ApiKeys):
+class Ledger(Intake, Wishes, Announcements, Erasing, ApiKeys):
     """Everything the service remembers.
 
     Every method raises ``ServiceError(UNAVAILABLE)`` while MongoDB is away.
@@ -49,9 +54,12 @@ __all__ = [
     "UNFINISHED",
     "USE_NOTED",
     "ApiKey",
+    "Choice",
     "Completed",
     "Delivery",
     "Document",
+    "Ended",
+    "Erasure",
     "Failed",
     "FailedWebhook",
     "Ledger",
@@ -61,4 +69,5 @@ __all__ = [
     "PendingDelivery",
     "Repeat",
     "Work",
+    "iso",
 ]

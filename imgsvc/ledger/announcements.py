@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from pymongo import ASCENDING, ReturnDocument
 
@@ -15,11 +15,10 @@ from imgsvc.ledger.records import (
     iso,
     status_object,
 )
-from imgsvc.ledger.store import Store, scheduled, the_time, translated
+from imgsvc.ledger.store import CLOCKS_AGREE, Store, scheduled, the_time, translated
 from imgsvc.model import WebhookStatus
 
 _LOG_LENGTH = 100  # attempts that are remembered
-_CLOCKS_AGREE = timedelta(seconds=5)
 
 
 class Announcements(Store):
@@ -29,7 +28,7 @@ class Announcements(Store):
         """Finished requests whose announcement is due now: id -> id of the call they came with."""
         with translated():
             cursor = self._requests.find(
-                {"webhook.status": WebhookStatus.PENDING, **_due(the_time())},
+                {"webhook.status": WebhookStatus.PENDING, "erasing": None, **_due(the_time())},
                 {"callId": 1},
             )
             # Oldest first: each moves its time when it is attempted or put off, so all get a turn.
@@ -40,13 +39,14 @@ class Announcements(Store):
         """The next attempt to announce a request's end, or None if there is nothing to send."""
         with translated():
             found = await self._requests.find_one(
-                {"_id": request_id, "webhook.status": WebhookStatus.PENDING}, {"webhook": 1}
+                {"_id": request_id, "webhook.status": WebhookStatus.PENDING, "erasing": None},
+                {"webhook": 1},
             )
         if not found:
             return None
         webhook, now = found["webhook"], the_time()
         wait_s = max(0.0, (webhook["nextAt"] - now).total_seconds())
-        if webhook["setAt"] > now + _CLOCKS_AGREE:
+        if webhook["setAt"] > now + CLOCKS_AGREE:
             wait_s = 0.0
         return PendingDelivery(webhook["attempts"] + 1, webhook["url"], wait_s)
 
@@ -102,6 +102,7 @@ class Announcements(Store):
                     "_id": request_id,
                     "webhook.status": WebhookStatus.PENDING,
                     "webhook.attempts": attempt - 1,
+                    "erasing": None,
                     **_due(now),
                 },
                 {
@@ -117,6 +118,7 @@ class Announcements(Store):
             attempt=attempt,
             at=now,
             ended_at=found["finishedAt"],
+            cycle=found["cycle"],
             url=webhook["url"],
             status=status_object(found),
             secret=webhook["secret"],
@@ -281,6 +283,6 @@ def _due(now: datetime) -> Document:
     return {
         "$or": [
             {"webhook.nextAt": {"$lte": now}},
-            {"webhook.setAt": {"$gt": now + _CLOCKS_AGREE}},
+            {"webhook.setAt": {"$gt": now + CLOCKS_AGREE}},
         ]
     }

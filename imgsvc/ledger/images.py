@@ -1,4 +1,4 @@
-"""Dealing images out, and writing what became of each; ending requests, and reopening them."""
+"""Dealing images out, and writing what became of each; ending requests."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ from pymongo import ASCENDING, UpdateOne
 
 from imgsvc.failpoints import NO_FAILPOINTS, Failpoints
 from imgsvc.group_commit import GroupCommit
-from imgsvc.ledger.records import NOBODY, Completed, Document, Failed, OpenImages, Work
+from imgsvc.ledger.records import NOBODY, Completed, Document, Ended, Failed, OpenImages, Work
 from imgsvc.ledger.store import Store, before, product_id, scheduled, the_time, translated
 from imgsvc.model import (
+    CANCEL,
     END,
-    ENDED_REQUEST,
     FINISH_IMAGE,
     OPEN_REQUEST,
-    REOPEN,
-    REOPEN_IMAGE,
     START,
     ImageStatus,
     Recipe,
@@ -37,14 +35,23 @@ _GROUP = 200
 # written this much later was not acknowledged before, and a quiet service does not wait.
 _READ_EVERY_S, _WRITE_EVERY_S = 0.02, 0.05
 
-_Image = tuple[str, int, int]  # request, product, index
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    request_id: str
+    product: int
+    index: int
+    turn: int  # the number of the wish to work on it again; 0: its first
+
+    @property
+    def key(self) -> str:
+        """Of its product's document."""
+        return product_id(self.request_id, self.product)
 
 
 @dataclass(frozen=True, slots=True)
 class _Finish:
-    request_id: str
-    product: int
-    index: int
+    place: _Place
     end: Completed | Failed
 
 
@@ -53,21 +60,17 @@ class Images(Store):
 
     def __init__(self, settings: Mongo, failpoints: Failpoints = NO_FAILPOINTS) -> None:
         super().__init__(settings, failpoints)
-        self._finishes = GroupCommit[_Finish, bool](self._finish_group, _GROUP, _WRITE_EVERY_S)
-        self._lookups = GroupCommit[_Image, Work | None](self._work_group, _GROUP, _READ_EVERY_S)
+        self._finishes = GroupCommit[_Finish, Ended](self._finish_group, _GROUP, _WRITE_EVERY_S)
+        self._lookups = GroupCommit[_Place, Work | None](self._work_group, _GROUP, _READ_EVERY_S)
 
     async def open_requests(self, limit: int) -> dict[str, str]:
-        """Requests that are not finished, oldest first: id -> id of the call they came with."""
+        """Requests with work to be done, oldest first: id -> id of the call they came with."""
         with translated():
-            cursor = self._requests.find({"status": {"$in": sorted(OPEN_REQUEST)}}, {"callId": 1})
+            cursor = self._requests.find(
+                {"status": {"$in": sorted(OPEN_REQUEST)}, "cancelling": None}, {"callId": 1}
+            )
             cursor = cursor.sort("createdAt", ASCENDING).limit(limit)
             return {found["_id"]: found["callId"] async for found in cursor}
-
-    async def to_reopen(self, limit: int) -> list[str]:
-        """Ids of requests with images that are to be worked on again."""
-        with translated():
-            cursor = self._requests.find({"reopen": {"$type": "array"}}, {"_id": 1}).limit(limit)
-            return [found["_id"] async for found in cursor]
 
     async def start(self, request_id: str) -> None:
         """Mark a request as being processed, if it was pending."""
@@ -84,47 +87,51 @@ class Images(Store):
         with translated():
             cursor = self._products.find(
                 {"request": request_id, "open": {"$gt": 0}, "n": {"$gt": after}},
-                {"n": 1, "images.status": 1},
+                {"n": 1, "images.status": 1, "images.turn": 1},
             )
             cursor = cursor.sort("n", ASCENDING).limit(limit)
             return [
                 OpenImages(
                     found["n"],
-                    [
-                        i
+                    {
+                        i: image.get("turn", 0)
                         for i, image in enumerate(found["images"])
                         if image["status"] == ImageStatus.PENDING
-                    ],
+                    },
                 )
                 async for found in cursor
             ]
 
-    async def work(self, request_id: str, product: int, index: int) -> Work | None:
-        """What there is to do for an image, or None if it is not open (any more)."""
-        return await self._lookups.submit((request_id, product, index))
+    async def work(self, request_id: str, product: int, index: int, turn: int = 0) -> Work | None:
+        """What there is to do for an image in this turn, or None if it is not open (any more)."""
+        return await self._lookups.submit(_Place(request_id, product, index, turn))
 
-    async def _work_group(self, group: Sequence[_Image]) -> list[Work | None]:
-        wanted = {product_id(request_id, product) for request_id, product, _ in group}
-        fields = {"options": 1, "payer": 1, "images.url": 1, "images.status": 1}
+    async def _work_group(self, group: Sequence[_Place]) -> list[Work | None]:
         with translated():
-            cursor = self._products.find({"_id": {"$in": sorted(wanted)}}, fields)
-            found = {document["_id"]: document async for document in cursor}
-        return [
-            _work(found.get(product_id(request_id, product)), index)
-            for request_id, product, index in group
-        ]
+            found = await self._products_of(
+                group, "options", "payer", "images.url", "images.status", "images.turn"
+            )
+        return [_work(found.get(place.key), place) for place in group]
+
+    async def _products_of(self, places: Iterable[_Place], *fields: str) -> dict[str, Document]:
+        """These fields of the products of these places, by the products' keys."""
+        keys = sorted({place.key for place in places})
+        cursor = self._products.find({"_id": {"$in": keys}}, dict.fromkeys(fields, 1))
+        return {found["_id"]: found async for found in cursor}
 
     async def finish(
-        self, request_id: str, product: int, index: int, end: Completed | Failed
-    ) -> bool:
-        """Write the end of an image; the first end written stays.
+        self,
+        request_id: str,
+        product: int,
+        index: int,
+        end: Completed | Failed,
+        turn: int = 0,
+    ) -> Ended:
+        """Write the end of an image in this turn; the first end written stays."""
+        place = _Place(request_id, product, index, turn)
+        return await self._finishes.submit(_Finish(place, end))
 
-        Returns:
-            True for one caller if the request is finished with it and its webhook is due.
-        """
-        return await self._finishes.submit(_Finish(request_id, product, index, end))
-
-    async def _finish_group(self, group: Sequence[_Finish]) -> list[bool]:
+    async def _finish_group(self, group: Sequence[_Finish]) -> list[Ended]:
         with translated():
             now = the_time()
             written = await self._write(
@@ -133,7 +140,7 @@ class Images(Store):
                 [_finish_one(item) for item in group],
                 ordered=False,
             )
-            touched = {product_id(item.request_id, item.product) for item in group}
+            touched = {item.place.key for item in group}
             closed = [
                 found
                 async for found in self._products.find(
@@ -160,27 +167,36 @@ class Images(Store):
                     ids = [found["_id"] for found in newly]
                     mine = {"_id": {"$in": ids}, "closed": closer}
                     newly = [found async for found in self._products.find(mine, {"request": 1})]
+            unwanted = [False] * len(group)
             if exact:
                 await self._count(group, Counter(found["request"] for found in newly), now)
             else:
                 # Somebody else had finished one of these: then we cannot tell which of our
                 # increments are right, so the cache is refreshed from the truth.
-                for request_id in sorted({item.request_id for item in group}):
+                for request_id in sorted({item.place.request_id for item in group}):
                     await self._recount(request_id, now)
+                found = await self._products_of(
+                    (item.place for item in group), "images.status", "images.output"
+                )
+                unwanted = [
+                    _is_unwanted(item, _image(found.get(item.place.key), item.place))
+                    for item in group
+                ]
             due: set[str] = set()
             for request_id in sorted({found["request"] for found in closed}):
                 if await self._complete(request_id):
                     due.add(request_id)
         answers = []
-        for item in group:
-            answers.append(item.request_id in due)
-            due.discard(item.request_id)
+        for item, nobodys in zip(group, unwanted, strict=True):
+            request_id = item.place.request_id
+            answers.append(Ended(due=request_id in due, unwanted=nobodys))
+            due.discard(request_id)
         return answers
 
     async def _count(self, group: Sequence[_Finish], products: Counter[str], now: datetime) -> None:
         increments: dict[str, Counter[str]] = {}
         for item in group:
-            counted = increments.setdefault(item.request_id, Counter())
+            counted = increments.setdefault(item.place.request_id, Counter())
             counted["processedImages"] += 1
             if isinstance(item.end, Completed):
                 counted["bytesIn"] += item.end.bytes_in
@@ -246,104 +262,54 @@ class Images(Store):
             return await self._complete(request_id)
 
     async def _complete(self, request_id: str) -> bool:
-        still_open = await self._products.find_one(
-            {"request": request_id, "open": {"$gt": 0}}, {"_id": 1}
-        )
-        if still_open:
+        if await self._has_open(request_id):
             return False
         found = await self._requests.find_one(
-            {"_id": request_id, **before(END), "reopen": None}, {"webhook": 1}
+            {"_id": request_id, **before(CANCEL), "reopen": None},
+            {"webhook": 1, "cancelling": 1, "reopens": 1},
         )
-        if not found:
+        # Asked again, for what was read first may be from before images were opened again: only
+        # what is true since the request was read, and no wish has come since, is its end.
+        if not found or await self._has_open(request_id):
             return False
         totals = await self._totals(request_id)
-        status = outcome(totals["processedImages"], totals["failedImages"])
         now = the_time()
+        unchanged = {key: found.get(key) for key in ("cancelling", "reopens")}
+        if found.get("cancelling"):
+            step, status = CANCEL, RequestStatus.CANCELLED
+            swept: Document = {"sweepFrom": now}
+        else:
+            step, status = END, outcome(totals["processedImages"], totals["failedImages"])
+            swept = {}
         announced = _announced(found["webhook"], status, now)
-        change = {**totals, "status": status, "updatedAt": now, "finishedAt": now, **announced}
+        change = {**totals, "status": status, "updatedAt": now, "finishedAt": now}
         written = await self._write(
             "complete",
             self._requests.update_one,
-            {"_id": request_id, **before(END), "reopen": None},
-            {"$set": change},
+            {"_id": request_id, **before(step), "reopen": None, **unchanged},
+            {"$set": {**change, **announced, **swept}, "$unset": {"cancelling": ""}},
         )
         return bool(written.matched_count and announced)
 
-    async def ask_to_reopen(self, request_id: str, images: Sequence[tuple[int, int]]) -> bool:
-        """Have failed images worked on again.
-
-        Only the intent is written, in one step: while it stands the request cannot end, and the
-        dealer carries it out, again if need be.
-
-        Args:
-            request_id: whose images.
-            images: product and index of each.
-
-        Returns:
-            False if there is no such request, or it is in no state for this.
-        """
-        wanted: Document = {"_id": request_id, "reopen": None}
-        intent: Document = {"reopen": [list(image) for image in images], "updatedAt": the_time()}
-        again: Document = {**intent, "status": RequestStatus.PROCESSING, "finishedAt": None}
-        # With a webhook, its end will be announced anew.
-        announced: Document = {**again, "webhook.status": None, "webhook.attempts": 0}
-        ended = {"status": {"$in": sorted(REOPEN.sources & ENDED_REQUEST)}}
-        with translated():
-            for webhook, change in (({"$ne": None}, announced), (None, again)):
-                written = await self._write(
-                    "reopen",
-                    self._requests.update_one,
-                    {**wanted, **ended, "webhook": webhook},
-                    {"$set": change, "$inc": {"cycle": 1}},
-                )
-                if written.matched_count:
-                    return True
-            written = await self._write(
-                "reopen_running",
-                self._requests.update_one,
-                {**wanted, **before(REOPEN)},
-                {"$set": intent},
-            )
-        return bool(written.matched_count)
-
-    async def reopen(self, request_id: str) -> None:
-        """Carry out the intent to work on failed images again, if there is one."""
-        with translated():
-            found = await self._requests.find_one({"_id": request_id}, {"reopen": 1})
-            if not found or not found["reopen"]:
-                return
-            for product, index in found["reopen"]:
-                at = f"images.{index}"
-                await self._write(
-                    "reopen_image",
-                    self._products.update_one,
-                    {
-                        "_id": product_id(request_id, product),
-                        **before(REOPEN_IMAGE, f"{at}.status"),
-                    },
-                    {
-                        "$set": {f"{at}.status": ImageStatus.PENDING, "closed": False},
-                        "$unset": {f"{at}.error": ""},
-                        "$inc": {"open": 1},
-                    },
-                )
-            await self._recount(request_id, the_time())
-            await self._write(
-                "reopened",
-                self._requests.update_one,
-                {"_id": request_id},
-                {"$set": {"reopen": None}},
-            )
+    async def _has_open(self, request_id: str) -> bool:
+        return bool(
+            await self._products.find_one({"request": request_id, "open": {"$gt": 0}}, {"_id": 1})
+        )
 
 
-def _work(product: Document | None, index: int) -> Work | None:
-    if not product or index >= len(product["images"]):
+def _work(product: Document | None, place: _Place) -> Work | None:
+    image = _image(product, place)
+    if not product or not image or image["status"] != ImageStatus.PENDING:
         return None
-    image = product["images"][index]
-    if image["status"] != ImageStatus.PENDING:
+    if image.get("turn", 0) != place.turn:
         return None
     recipe = Recipe(**product["options"])
     return Work(url=image["url"], recipe=recipe, payer=product.get("payer", NOBODY))
+
+
+def _image(product: Document | None, place: _Place) -> Document | None:
+    images = product["images"] if product else []
+    return images[place.index] if place.index < len(images) else None
 
 
 def _announced(webhook: Document | None, status: RequestStatus, now: datetime) -> Document:
@@ -353,8 +319,20 @@ def _announced(webhook: Document | None, status: RequestStatus, now: datetime) -
     return {"webhook.status": WebhookStatus.PENDING, **scheduled(now, 0)}
 
 
+def _is_unwanted(item: _Finish, image: Document | None) -> bool:
+    """Whether the object of an end that was not written can never be an image's.
+
+    An image that failed may be worked on again, and then adopt it.
+    """
+    if not isinstance(item.end, Completed):
+        return False
+    if image is None or image["status"] == ImageStatus.CANCELLED:
+        return True
+    return bool(image["status"] == ImageStatus.COMPLETED and image["output"] != item.end.output)
+
+
 def _finish_one(item: _Finish) -> UpdateOne:
-    at = f"images.{item.index}"
+    at = f"images.{item.place.index}"
     if isinstance(item.end, Completed):
         end = item.end
         change: Iterable[tuple[str, Any]] = (
@@ -377,8 +355,9 @@ def _finish_one(item: _Finish) -> UpdateOne:
         )
     return UpdateOne(
         {
-            "_id": product_id(item.request_id, item.product),
+            "_id": item.place.key,
             **before(FINISH_IMAGE, f"{at}.status"),
+            f"{at}.turn": item.place.turn or None,
         },
         {"$set": {f"{at}.{key}": value for key, value in change}, "$inc": {"open": -1}},
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from pymongo import ASCENDING, DESCENDING, InsertOne
 from pymongo.errors import BulkWriteError, DuplicateKeyError
@@ -17,6 +17,7 @@ from imgsvc.model import OPEN_REQUEST, ImageStatus, RequestStatus, Subscription
 
 _INSERT_BATCH = 1000
 _DUPLICATE_KEY = 11000
+_EVER = datetime.fromtimestamp(0, UTC)
 
 
 class Intake(Journal):
@@ -87,6 +88,7 @@ class Intake(Journal):
                     "cycle": 1,
                     "reopen": None,
                     "webhook": _new_webhook(new.webhook),
+                    **_expiry(new, now),
                 },
             )
 
@@ -103,7 +105,9 @@ class Intake(Journal):
     async def status(self, request_id: str, tenant: str) -> Document | None:
         """The status object of a tenant's request, or None if they have no such request."""
         with translated():
-            found = await self._requests.find_one({"_id": request_id, "tenant": tenant})
+            found = await self._requests.find_one(
+                {"_id": request_id, "tenant": tenant, "erasing": None, "erasedAt": None}
+            )
         return status_object(found) if found else None
 
     async def requests(
@@ -126,7 +130,8 @@ class Intake(Journal):
             before: creation time and id of the last one seen.
             limit: how many at most.
         """
-        clauses: list[Document] = [{"tenant": tenant}]
+        # A tombstone has no time of creation: with this clause none is looked at.
+        clauses: list[Document] = [{"tenant": tenant, "erasing": None, "createdAt": {"$gt": _EVER}}]
         if status:
             clauses.append({"status": status})
         if created_after:
@@ -135,9 +140,9 @@ class Intake(Journal):
             clauses.append({"createdAt": {"$lt": created_before}})
         if before:
             at, last = before
-            clauses.append(
-                {"$or": [{"createdAt": {"$lt": at}}, {"createdAt": at, "_id": {"$lt": last}}]}
-            )
+            # The first alone would do, but no bound of an index can be made of it.
+            ties = {"$or": [{"createdAt": {"$lt": at}}, {"createdAt": at, "_id": {"$lt": last}}]}
+            clauses += [ties, {"createdAt": {"$lte": at}}]
         with translated():
             cursor = self._requests.find({"$and": clauses})
             cursor = cursor.sort([("createdAt", DESCENDING), ("_id", DESCENDING)]).limit(limit)
@@ -207,6 +212,12 @@ def _product(new: NewRequest, number: int, product: NewProduct, options: Documen
         "closed": False,
         "images": [{"url": url, "status": ImageStatus.PENDING} for url in product.input_urls],
     }
+
+
+def _expiry(new: NewRequest, now: datetime) -> Document:
+    """When a request is to be erased, if its client said so."""
+    days = new.expires_in_days
+    return {} if days is None else {"expiresAt": now + timedelta(days=days)}
 
 
 def _new_webhook(wanted: Subscription | None) -> Document | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -47,6 +47,7 @@ class NewRequest:
     tenant: str = NOBODY  # whose it is
     payer: str = NOBODY  # whose quotas it counts against: the tenant, or an address of nobody
     repeat: Repeat | None = None
+    expires_in_days: float | None = None  # None: when the service's own time is over
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
     @property
@@ -89,11 +90,36 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Ended:
+    """What came of writing the end of an image."""
+
+    due: bool  # for one caller: the request is finished with it, and its webhook is due
+    unwanted: bool  # the image ended otherwise for good: the object is nobody's
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which failed images are to be worked on again; what is None chooses all."""
+
+    codes: Sequence[str] | None = None  # they failed with one of these
+    products: Sequence[int | str] | None = None  # by number, or by serial number
+    images: Sequence[tuple[int, int]] | None = None  # product and index of each
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """The end of a request's data."""
+
+    asked_at: datetime
+    erased_at: datetime | None  # None: under way
+
+
+@dataclass(frozen=True, slots=True)
 class OpenImages:
     """One product that has images to be worked on."""
 
     product: int
-    indexes: Sequence[int]
+    turns: Mapping[int, int]  # index of each -> the turn in which it is worked on
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +138,7 @@ class Delivery:
     attempt: int
     at: datetime
     ended_at: datetime
+    cycle: int  # of the request: which of its ends, from 1
     url: str
     status: Document
     secret: str | None = field(repr=False)

@@ -17,6 +17,8 @@ from imgsvc.ledger.records import Document
 from imgsvc.model import Step, WebhookStatus
 from imgsvc.settings import Mongo
 
+CLOCKS_AGREE = timedelta(seconds=5)  # those of replicas; more than that, one of them is wrong
+
 
 class Store:
     """The collections.
@@ -56,9 +58,12 @@ class Store:
             )
             await self._intakes.create_index([("checkAt", ASCENDING)])
             await self._requests.create_index([("status", ASCENDING), ("createdAt", ASCENDING)])
-            await self._requests.create_index([("reopen", ASCENDING)], sparse=True)
+            for key in ("reopen.n", "cancelling", "erasing", "expiresAt", "sweepFrom"):
+                await self._requests.create_index([(key, ASCENDING)], sparse=True)
+            newest = [("createdAt", DESCENDING), ("_id", DESCENDING)]
+            await self._requests.create_index([("tenant", ASCENDING), *newest])
             await self._requests.create_index(
-                [("tenant", ASCENDING), ("createdAt", DESCENDING), ("_id", DESCENDING)]
+                [("tenant", ASCENDING), ("status", ASCENDING), *newest]
             )
             await self._requests.create_index(
                 [("webhook.nextAt", ASCENDING)],

@@ -57,8 +57,9 @@ async def check(
     violations = [
         f"I1 {one.tag}: accepted as {one.accepted}, which does not exist"
         for one in posted
-        if one.accepted and one.accepted not in requests
+        if one.accepted and one.accepted not in requests and not one.erased
     ]
+    violations += [line async for line in _judge_erased(stack, posted)]
     found_by_tag: Counter[str] = Counter()
     expected: dict[str, tuple[JSON, bytes]] = {}  # object -> its image, its source
     for request_id, status in requests.items():
@@ -80,19 +81,20 @@ async def check(
         for tag, times in found_by_tag.items()
         if times > 1 and by_tag[tag].keyed
     ]
-    violations += [line async for line in _judge_objects(stack, expected, requests)]
     violations += await _rest(stack, within_s)
+    violations += [line async for line in _judge_objects(stack, expected, requests)]
     for replica in stack.replicas:
         if replica.at_work:
             violations += await _judge_replica(replica, health_s)
     stack.settled.update(requests)
+    stack.settled.update(one.accepted for one in posted if one.accepted)
     return violations
 
 
 async def _ended(stack: Stack, posted: Sequence[Posted], within_s: float) -> dict[str, JSON]:
     """All requests that were not checked before, when they have ended or time is up."""
     deadline = time.monotonic() + within_s
-    wanted = {one.accepted for one in posted if one.accepted}
+    wanted = {one.accepted for one in posted if one.accepted and not one.erased}
     while True:
         found = await _requests(stack)
         open_ = [s for s in found.values() if s["status"] not in TERMINAL or _untold(s)]
@@ -103,6 +105,16 @@ async def _ended(stack: Stack, posted: Sequence[Posted], within_s: float) -> dic
 
 def _untold(status: JSON) -> bool:
     return bool(status["webhook"]) and status["webhook"]["status"] == "PENDING"
+
+
+async def _judge_erased(stack: Stack, posted: Sequence[Posted]) -> AsyncIterator[str]:
+    """I1 of requests that their client had erased: it cannot see them any more."""
+    replica = next(one for one in stack.replicas if one.at_work)
+    for one in posted:
+        if one.erased:
+            status, answer = await replica.call("GET", f"/status/{one.accepted}", within_s=20)
+            if status != 410:
+                yield f"I1 {one.tag} ({one.accepted}): erased, but {status} {answer}"
 
 
 async def _requests(stack: Stack) -> dict[str, JSON]:
@@ -138,11 +150,18 @@ async def _get(stack: Stack, path: str, **request: Any) -> JSON:
 def _judge_images(one: Posted, status: JSON, images: list[JSON]) -> Iterator[str]:
     """I1, and I2 as far as the counters tell."""
     where = f"{one.tag} ({status['requestId']})"
+    cancelled = one.cancelled and status["requestId"] == one.accepted
     failed = sum(image["status"] == "FAILED" for image in images)
     done = sum(image["status"] == "COMPLETED" for image in images)
-    if not len(images) == one.images == done + failed:
-        yield f"I1 {where}: {one.images} images posted, {done} completed, {failed} failed"
+    dropped = sum(image["status"] == "CANCELLED" for image in images)
+    if not len(images) == one.images == done + failed + dropped or (dropped and not cancelled):
+        yield (
+            f"I1 {where}: {one.images} images posted, {done} completed, {failed} failed, "
+            f"{dropped} cancelled"
+        )
     outcome = "COMPLETED" if not failed else "PARTIAL" if done else "FAILED"
+    if cancelled:
+        outcome = "CANCELLED"
     truth = {
         "status": outcome,
         "totalImages": one.images,
@@ -157,8 +176,14 @@ def _judge_images(one: Posted, status: JSON, images: list[JSON]) -> Iterator[str
         yield f"I1 {where}: status says {told}, its images {truth}"
     for image in images:
         error = image["error"]["code"] if image["error"] else None
-        expected = one.products[image["product"]][image["index"]].error
-        if error != expected and error not in one.failures:
+        expected = {one.products[image["product"]][image["index"]].error}
+        if image["status"] == "CANCELLED":
+            expected = {None}
+        elif status["requestId"] != one.accepted:
+            # The same upload, whose answer was lost: it is not the one that was retried.
+            mended = (image["product"], image["index"]) in one.mended
+            expected |= {"FETCH_STATUS"} if mended else set()
+        if error not in expected | one.failures:
             place = f"{image['product']}-{image['index']}"
             yield f"I1 {where} {place}: {image['status']} {error}, not {expected}"
 
@@ -174,8 +199,10 @@ def _judge_webhook(one: Posted, status: JSON, deliveries: list[JSON]) -> Iterato
     recorded = [each for each in deliveries if each["error"] is None]
     if len(here) > ATTEMPTS * one.cycles:
         yield f"I4 {where}: {len(here)} attempts in {one.cycles} cycles"
-    if {each.message_id for each in here} > {f"msg_{request_id}"}:
-        yield f"I4 {where}: several ids"
+    first = f"msg_{request_id}"
+    ids = {first} | {f"{first}_{cycle}" for cycle in range(2, one.cycles + 1)}
+    if strange := {each.message_id for each in here} - ids:
+        yield f"I4 {where}: unknown ids {strange}"
     if not all(each.genuine for each in here):
         yield f"I4 {where}: a signature that is not valid"
     if told["status"] == "PENDING":
@@ -186,14 +213,20 @@ def _judge_webhook(one: Posted, status: JSON, deliveries: list[JSON]) -> Iterato
         yield f"I4 {where}: given up after {told['attempts']} attempts"
     if len(recorded) > one.cycles:
         yield f"I2 {where}: delivered {len(recorded)} times by the record"
-    yield from _judge_told(one, where, status, here)
+    yield from _judge_told(where, status, here)
 
 
-def _judge_told(one: Posted, where: str, status: JSON, here: list[Told]) -> Iterator[str]:
-    """A receiver must never hear of two different ends of one request."""
+def _judge_told(where: str, status: JSON, here: list[Told]) -> Iterator[str]:
+    """A receiver must never hear of two different ends under one id, and of the last in the end."""
     keys = ("status", "processedImages", "failedImages", "bytesOut")
-    ends = {tuple(each.data[key] for key in keys) for each in here}
-    if one.cycles == 1 and ends - {tuple(status[key] for key in keys)}:
+    ends: dict[str, set[tuple[Any, ...]]] = {}
+    for each in here:
+        ends.setdefault(each.message_id, set()).add(tuple(each.data[key] for key in keys))
+    for message_id, told in ends.items():
+        if len(told) > 1:
+            yield f"I2 {where}: {message_id} announced {told}"
+    last = tuple(status[key] for key in keys)
+    if status["webhook"]["status"] == "DELIVERED" and last not in set().union(*ends.values()):
         yield f"I2 {where}: announced as {ends}, ended as {status}"
 
 
@@ -275,7 +308,9 @@ async def _left(stack: Stack) -> AsyncIterator[str]:
     if (registered := set(await stack.redis.zrange(mailboxes.REPLICAS, 0, -1))) != live:
         yield f"I5 registered are {registered}, alive {live}"
     if orphans := await stack.orphans():
-        yield f"I5 products of uploads that were not accepted: {orphans}"
+        yield f"I5 products of uploads that were not accepted, or erased: {orphans}"
+    if unswept := await stack.unswept():
+        yield f"I5 requests to be erased, or swept up after: {unswept}"
     for replica in live:
         folder = stack.spool / replica
         if files := [path.name for path in folder.iterdir() if path.name != ".lock"]:

@@ -1,23 +1,32 @@
-"""Clients: they post requests as long as there is room, and repeat what nobody answered."""
+"""Clients: they post requests as long as there is room, and repeat what nobody answered.
+
+Now and then they change their mind: they cancel, erase, or put right what failed and retry it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import aiohttp
 
+from tests.chaos import wishes
 from tests.chaos.album import MISSING, TEXT, Picture, cut_short, picture
 from tests.chaos.fleet import Fleet
 from tests.chaos.stack import Stack
 from tests.chaos.world import Posted, Witness
 
+Wish = Callable[[], Awaitable[list[str]]]
+
 _BAD = 0.08
 _TOLD = 0.6
 _SAFE = 0.5  # of the uploads carry a key, so that repeating one is safe
+_WISHES = 0.3
+_WISH_S = 4.0  # at most, from being accepted to a change of mind
 
 
 class Load:
@@ -43,6 +52,7 @@ class Load:
         self._calls: set[asyncio.Task[None]] = set()
         self.posted: list[Posted] = []
         self.violations: list[str] = []
+        self.wishes = 0  # that were granted or refused
 
     @property
     def images(self) -> int:
@@ -78,6 +88,28 @@ class Load:
         return picture(next(self._numbers))
 
     async def _until_accepted(self, posted: Posted) -> None:
+        rng = random.Random(self._rng.random())
+        await self._accepted(posted)
+        if rng.random() < _WISHES:
+            await asyncio.sleep(rng.uniform(0, _WISH_S))
+            for wish in rng.choice(self._plans(posted, rng)):
+                self.wishes += 1
+                self.violations += await wish()
+
+    def _plans(self, posted: Posted, rng: random.Random) -> list[list[Wish]]:
+        """What clients may do about a request, step by step."""
+        anyone = self._fleet.anyone
+        mended = picture(next(self._numbers))
+        codes = rng.choice([None, ["FETCH_STATUS"]])
+        cancel = functools.partial(wishes.cancel, anyone, posted)
+        erase = functools.partial(wishes.erase, anyone, posted)
+        retry = functools.partial(wishes.retry, anyone, posted, mended, codes)
+        plans: list[list[Wish]] = [[cancel], [erase], [cancel, erase]]
+        if any(one.data is None for product in posted.products for one in product):
+            plans = [[retry], [retry, cancel], [retry, erase]]
+        return plans
+
+    async def _accepted(self, posted: Posted) -> None:
         while not posted.accepted:
             if replica := self._fleet.anyone():
                 with contextlib.suppress(aiohttp.ClientError, TimeoutError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import aiohttp
 from aiohttp import web
@@ -11,9 +12,10 @@ from aiohttp import web
 from imgsvc import mailboxes
 from imgsvc.messages import ImageJob, WebhookJob
 from imgsvc.settings import Redis
+from tests.chaos import wishes
 from tests.chaos.album import MISSING, picture
 from tests.chaos.proxy import BucketFault, LedgerFault
-from tests.chaos.replicas import operate
+from tests.chaos.replicas import Replica, operate
 from tests.chaos.scene import Scene
 from tests.chaos.stack import post
 from tests.chaos.world import Gate, Posted
@@ -258,6 +260,92 @@ async def images_to_work_on_again(scene: Scene) -> None:
     await scene.dies_at_work()
 
 
+async def a_client_that_retries(scene: Scene) -> None:
+    """It puts right what was missing and has it done again, by the victim."""
+    posted = await _failed(scene)
+    _mend(posted)
+    await _retried_by_the_victim(scene, posted)
+
+
+async def a_client_that_retries_much(scene: Scene) -> None:
+    """More products than are opened at once; they fail again."""
+    posted = scene.upload(*[[MISSING] for _ in range(201)], cycles=2)
+    assert await post(scene.bystander, posted)
+    await scene.finished(posted)
+    await _retried_by_the_victim(scene, posted)
+
+
+async def _retried_by_the_victim(scene: Scene, posted: Posted) -> None:
+    await scene.bystander_pauses()
+    victim = await scene.victim_starts()
+    await _call(victim, "POST", f"/api/requests/{posted.accepted}/retry", json={})
+    await scene.dies(victim)
+    await scene.bystander_goes_on()
+    scene.wrong += await wishes.ask_to_retry(lambda: scene.bystander, posted, {}, asked=True)
+
+
+async def a_client_that_cancels(scene: Scene) -> None:
+    """While one image is there and another is being fetched, by the victim."""
+    posted = scene.upload([picture(21)], [picture(22)])
+    gate = scene.hold(posted, 1, 0)
+    await scene.bystander_pauses()
+    victim = await scene.victim_starts()
+    await post(victim, posted)
+    await gate.reached.wait()
+    await _call(victim, "POST", f"/api/requests/{posted.accepted}/cancel")
+    await scene.dies(victim)
+    gate.open()
+    await scene.bystander_goes_on()
+    scene.wrong += await wishes.cancel(lambda: scene.bystander, posted)
+
+
+async def a_client_that_cancels_what_is_being_stored(scene: Scene) -> None:
+    """The object is there when the image has been cancelled; the victim takes it back."""
+    posted = scene.upload([picture(23)])
+    gcs = scene.stack.gcs
+    gcs.harm_once(BucketFault.STALL)
+    await scene.bystander_pauses()
+    victim = await scene.victim_starts()
+    await post(victim, posted)
+    await gcs.stalled.wait()
+    scene.wrong += await wishes.cancel(lambda: victim, posted)
+    assert posted.cancelled
+    gcs.heal()
+    await scene.dies(victim)
+    await scene.bystander_goes_on()
+
+
+async def a_client_that_erases(scene: Scene) -> None:
+    """What the bystander has done is to be erased by the victim."""
+    posted = scene.upload([picture(24)], [picture(25), MISSING])
+    assert await post(scene.bystander, posted)
+    await scene.finished(posted)
+    await scene.bystander_pauses()
+    victim = await scene.victim_starts()
+    await _call(victim, "DELETE", f"/api/requests/{posted.accepted}")
+    await scene.dies(victim)
+    await scene.bystander_goes_on()
+    scene.wrong += await wishes.erase(lambda: scene.bystander, posted)
+
+
+async def a_request_whose_time_is_over(scene: Scene) -> None:
+    """The victim has done it and finds that it is to be erased."""
+    posted = scene.upload([picture(26)], more={"expiresInDays": 1e-9}, erased=True)
+    await scene.dies_at_work(posted)
+
+    async def gone() -> bool:
+        status, _ = await scene.bystander.call("GET", f"/status/{posted.accepted}")
+        return status == 410
+
+    await wait_until(gone, "its time is over")
+
+
+async def _call(replica: Replica, method: str, path: str, **request: Any) -> None:
+    """Make a call that may not be answered."""
+    with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+        await replica.call(method, path, **request)
+
+
 async def a_key_that_is_made(scene: Scene) -> None:
     """The operator's command dies, and the operator runs it again."""
     await scene.operator_dies("keys", "create", "acme")
@@ -397,10 +485,27 @@ SCENARIOS: dict[Scenario, tuple[str, ...]] = {
     a_webhook_nobody_survives: ("ledger.abandon_webhook", "redis.bury"),
     a_last_attempt_that_is_cut_off: ("ledger.exhaust_delivery",),
     a_dead_image_replayed_by_an_operator: ("ledger.reopen",),
-    a_dead_image_of_a_running_request: ("ledger.reopen_running",),
+    a_dead_image_of_a_running_request: ("ledger.reopen",),
     a_dead_webhook_replayed_by_an_operator: ("ledger.replay_webhook",),
     a_key_that_is_made: ("ledger.insert_key",),
     a_key_that_is_revoked: ("ledger.revoke_key",),
     a_key_that_is_used: ("ledger.note_use",),
-    images_to_work_on_again: ("ledger.recount", "ledger.reopen_image", "ledger.reopened"),
+    images_to_work_on_again: ("ledger.recount", "ledger.reopen_images", "ledger.reopened"),
+    a_client_that_retries: ("ledger.reopen", "ledger.reopen_images", "ledger.complete"),
+    a_client_that_retries_much: ("ledger.reopened_some",),
+    a_client_that_cancels: (
+        "ledger.ask_to_cancel",
+        "ledger.cancel_images",
+        "ledger.complete",
+        "ledger.swept",
+    ),
+    a_client_that_cancels_what_is_being_stored: ("bucket.delete",),
+    a_client_that_erases: (
+        "bucket.delete",
+        "ledger.ask_to_erase",
+        "ledger.erase_products",
+        "ledger.erase_request",
+        "ledger.swept",
+    ),
+    a_request_whose_time_is_over: ("ledger.expire",),
 }

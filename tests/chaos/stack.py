@@ -71,6 +71,7 @@ class Stack:
             socket_timeout=5,
         )
         self._mongo: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(endpoints.mongo_uri)
+        self._database = self._mongo[name]
         self.environment = {
             **inherited(),
             "REDIS_PORT": str(endpoints.redis_port),
@@ -80,6 +81,8 @@ class Stack:
             "MONGO_URI": ledger.uri,
             "IMGSVC_MONGO__DATABASE": self.bucket,
             "IMGSVC_MONGO__INTAKE_S": "2",
+            "IMGSVC_GCS__TIMEOUT_S": "3",  # so soon after a cancellation its objects are swept
+            "IMGSVC_GCS__RETRY_S": "3",
             "STORAGE_EMULATOR_HOST": gcs.url,
             "GCP_BUCKET_NAME": self.bucket,
             "IMGSVC_SPOOL__DIR": str(self.spool),
@@ -118,10 +121,15 @@ class Stack:
         return posted
 
     async def orphans(self) -> list[str]:
-        """Ids of requests that do not exist but have products."""
-        database = self._mongo[self.bucket]
-        accepted = set(await database["requests"].distinct("_id"))
-        return sorted(set(await database["products"].distinct("request")) - accepted)
+        """Ids of requests that do not exist, or not any more, but have products."""
+        there = {"erasedAt": {"$exists": False}}
+        accepted = set(await self._database["requests"].distinct("_id", there))
+        return sorted(set(await self._database["products"].distinct("request")) - accepted)
+
+    async def unswept(self) -> list[str]:
+        """Ids of requests that are to be erased, or to be swept up after."""
+        wanted = {"$or": [{"erasing": {"$exists": True}}, {"sweepFrom": {"$exists": True}}]}
+        return sorted(await self._database["requests"].distinct("_id", wanted))
 
     async def stop(self) -> None:
         """End all replicas."""

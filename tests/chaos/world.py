@@ -27,7 +27,12 @@ class Posted:
         webhook: the receiver, if the client wants to be told.
         failures: codes that a good picture may fail with here besides.
         keyed: whether the client sends its tag as ``Idempotency-Key``.
-        cycles: how often the request may end: once, and once more for each replay.
+        cycles: how often the request may be announced: once for each end, and for each replay.
+        more: what the body says besides.
+        again: pictures that were asked for again.
+        mended: places of pictures that were missing at first.
+        cancelled: whether the client was told so.
+        erased: whether the client was told that it will be.
     """
 
     tag: str
@@ -37,7 +42,12 @@ class Posted:
     failures: frozenset[str] = frozenset()
     keyed: bool = False
     cycles: int = 1
+    more: dict[str, Any] = field(default_factory=dict)
+    again: set[str] = field(default_factory=set)
+    mended: set[tuple[int, int]] = field(default_factory=set)
     accepted: str | None = None
+    cancelled: bool = False
+    erased: bool = False
 
     @property
     def images(self) -> int:
@@ -57,7 +67,8 @@ class Posted:
             }
             for number, pictures in enumerate(self.products)
         ]
-        return {"products": products, **({"webhookUrl": self.webhook.url} if self.webhook else {})}
+        told = {"webhookUrl": self.webhook.url} if self.webhook else {}
+        return {"products": products, **told, **self.more}
 
     @property
     def call(self) -> dict[str, Any]:
@@ -68,6 +79,17 @@ class Posted:
     def name(self, product: int, index: int) -> str:
         """Of a picture at the origin."""
         return f"{self.tag}/{product}-{index}.jpg"
+
+    def mend(self, with_: Picture) -> None:
+        """Put a picture wherever one is missing; all that failed may be asked for again."""
+        for number, pictures in enumerate(self.products):
+            for index, one in enumerate(pictures):
+                if one.error:
+                    self.again.add(self.name(number, index))
+                if one.data is None:
+                    pictures[index] = with_
+                    self.mended.add((number, index))
+        self.lay_out()
 
     def lay_out(self) -> None:
         """Put the pictures where their addresses say."""

@@ -278,7 +278,7 @@ async def test_open_images_are_paged_and_leave_out_what_ended(ledger: Ledger) ->
 
     async def page(after: int) -> list[tuple[int, list[int]]]:
         found = await ledger.open_images(new.id, after, 2)
-        return [(f.product, list(f.indexes)) for f in found]
+        return [(f.product, list(f.turns)) for f in found]
 
     assert await page(-1) == [(0, [0, 1]), (2, [0, 2])]
     assert await page(2) == [(3, [0])]
@@ -304,11 +304,11 @@ async def test_the_last_image_ends_the_request(
     ledger: Ledger, started: Callable[..., Awaitable[str]]
 ) -> None:
     request_id = await started(2, 1)
-    assert not await ledger.finish(request_id, 0, 0, completed(bytes_out=4))
+    assert not (await ledger.finish(request_id, 0, 0, completed(bytes_out=4))).due
     halfway = await known(ledger, request_id)
     assert (halfway["processedImages"], halfway["processedProducts"]) == (1, 0)
-    assert not await ledger.finish(request_id, 1, 0, FAILED)
-    assert await ledger.finish(request_id, 0, 1, completed(bytes_out=5))
+    assert not (await ledger.finish(request_id, 1, 0, FAILED)).due
+    assert (await ledger.finish(request_id, 0, 1, completed(bytes_out=5))).due
     status = await known(ledger, request_id)
     assert status["status"] == "PARTIAL"
     assert (status["processedImages"], status["failedImages"]) == (3, 1)
@@ -373,10 +373,10 @@ async def test_fifty_images_at_once_are_counted_exactly_and_complete_once(
     ledger: Ledger, started: Callable[..., Awaitable[str]]
 ) -> None:
     request_id = await started(*[5] * 10)
-    due = await asyncio.gather(
+    ends = await asyncio.gather(
         *(ledger.finish(request_id, n // 5, n % 5, completed(bytes_out=n)) for n in range(50))
     )
-    assert due.count(True) == 1
+    assert [end.due for end in ends].count(True) == 1
     status = await known(ledger, request_id)
     assert (status["status"], status["processedImages"], status["processedProducts"]) == (
         "COMPLETED",
@@ -391,13 +391,14 @@ async def test_one_image_ended_fifty_times_at_once_ends_once(
 ) -> None:
     request_id = await started(1, 1)
     ends = [completed(output=f"{n}.jpg") if n % 2 else FAILED for n in range(50)]
-    assert not any(await asyncio.gather(*(ledger.finish(request_id, 0, 0, e) for e in ends)))
+    answers = await asyncio.gather(*(ledger.finish(request_id, 0, 0, e) for e in ends))
+    assert not any(answer.due for answer in answers)
     (first, _) = await products(ledger, request_id)
     assert first["open"] == 0
     status = await known(ledger, request_id)
     assert (status["processedImages"], status["processedProducts"]) == (1, 1)
     assert status["failedImages"] == (first["images"][0]["status"] == "FAILED")
-    assert (await ledger.finish(request_id, 1, 0, completed())) is True
+    assert (await ledger.finish(request_id, 1, 0, completed())).due
 
 
 async def test_a_duplicate_does_not_spoil_its_neighbours_numbers(
@@ -424,8 +425,8 @@ async def test_several_replicas_complete_a_request_once_with_exact_numbers(
     replicas = [ledger, connect(), connect()]
     ids = [await started(3, 3) for _ in range(10)]
     ends = [(r, p, i, replicas[i]) for r in ids for p in (0, 1) for i in range(3)]
-    due = await asyncio.gather(*(by.finish(r, p, i, completed()) for r, p, i, by in ends))
-    assert due.count(True) == len(ids)
+    answers = await asyncio.gather(*(by.finish(r, p, i, completed()) for r, p, i, by in ends))
+    assert [answer.due for answer in answers].count(True) == len(ids)
     for request_id in ids:
         status = await known(ledger, request_id)
         assert (status["processedImages"], status["processedProducts"]) == (6, 2)
@@ -467,9 +468,9 @@ async def test_a_replica_that_counts_late_does_not_count_twice(
     proxy.hold = b"processedImages"  # the image has ended, the request does not know yet
     finishing = asyncio.create_task(slow.finish(request_id, 0, 0, completed()))
     await proxy.held.wait()
-    assert await ledger.finish(request_id, 1, 0, completed())
+    assert (await ledger.finish(request_id, 1, 0, completed())).due
     proxy.release()
-    assert not await finishing
+    assert not (await finishing).due
     status = await known(ledger, request_id)
     assert (status["processedImages"], status["processedProducts"]) == (2, 2)
     assert (status["status"], status["bytesIn"]) == ("COMPLETED", 20)
@@ -502,7 +503,7 @@ async def test_a_crash_between_image_and_request_is_noticed_and_mended(
 
 
 async def test_a_repeat_after_a_crash_ends_the_request(ledger: Ledger, crashed: str) -> None:
-    assert await ledger.finish(crashed, 0, 0, completed())
+    assert (await ledger.finish(crashed, 0, 0, completed())).due
     status = await known(ledger, crashed)
     assert (status["status"], status["processedImages"]) == ("FAILED", 1), "the first end stays"
 
@@ -520,7 +521,7 @@ async def test_a_request_without_a_webhook_ends_with_nothing_due(
     ledger: Ledger, started: Callable[..., Awaitable[str]]
 ) -> None:
     request_id = await started(1, webhook=None)
-    assert not await ledger.finish(request_id, 0, 0, completed())
+    assert not (await ledger.finish(request_id, 0, 0, completed())).due
     status = await known(ledger, request_id)
     assert (status["status"], status["webhook"]) == ("COMPLETED", None)
     assert await ledger.due_webhooks(10) == {}
@@ -555,8 +556,8 @@ async def test_an_end_that_nobody_wants_to_hear_of_is_not_announced(
     only_bad_news = Subscription(url=HOOK, events=(Event.PARTIAL, Event.FAILED))
     well, badly = [await started(1, webhook=only_bad_news) for _ in range(2)]
     assert (await known(ledger, well))["webhook"] == {"status": "PENDING", "attempts": 0}
-    assert not await ledger.finish(well, 0, 0, completed())
-    assert await ledger.finish(badly, 0, 0, FAILED)
+    assert not (await ledger.finish(well, 0, 0, completed())).due
+    assert (await ledger.finish(badly, 0, 0, FAILED)).due
     assert list(await ledger.due_webhooks(10)) == [badly]
     assert (await known(ledger, well))["webhook"] is None
     assert not await ledger.replay_webhook(well)
@@ -707,9 +708,9 @@ async def test_a_success_from_before_images_were_tried_again_does_not_count_for_
     request_id = await started(1)
     await ledger.finish(request_id, 0, 0, FAILED)
     old = await claim(ledger, request_id, 1)
-    assert await ledger.ask_to_reopen(request_id, [(0, 0)])
+    assert await ledger.ask_to_reopen(request_id, 0, 0)
     await ledger.reopen(request_id)
-    assert await ledger.finish(request_id, 0, 0, completed())
+    assert (await ledger.finish(request_id, 0, 0, completed())).due
     await record(ledger, request_id, old, None, None)
     assert (await known(ledger, request_id))["webhook"] == {"status": "PENDING", "attempts": 0}
 
@@ -794,7 +795,7 @@ async def test_while_mongodb_is_away_all_say_so_soon_and_then_go_on(
     await ledger.check()
     assert await ledger.status(unborn.id, NOBODY) is None
     assert await stored.products.count_documents({"request": unborn.id}) == 0
-    assert [o.indexes for o in await ledger.open_images(request_id, -1, 10)] == [[0, 1]]
+    assert [list(o.turns) for o in await ledger.open_images(request_id, -1, 10)] == [[0, 1]]
     await asyncio.gather(
         ledger.finish(request_id, 0, 0, completed()), ledger.finish(request_id, 0, 1, completed())
     )

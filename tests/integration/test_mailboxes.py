@@ -15,6 +15,7 @@ from imgsvc.embedded import EmbeddedServers
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.mailboxes import (
     DEAD,
+    DEALING,
     FETCH,
     IN_FLIGHT,
     NOTIFY,
@@ -299,13 +300,13 @@ async def test_new_work_wakes_the_dealer(replica: Callable[..., Any]) -> None:
 async def test_one_dealer_leads_until_it_stops_or_falls_silent(replica: Callable[..., Any]) -> None:
     replicas = [await replica(name) for name in "abc"]
     a, b, c = (r.boxes for r in replicas)
-    assert await asyncio.gather(*(x.lead_dealing(60) for x in (a, b, c))) == [True, False, False]
-    assert await a.lead_dealing(60), "and stays the leader"
-    await b.stop_dealing()
-    assert not await b.lead_dealing(60), "only the leader can resign"
-    await a.stop_dealing()
-    assert await b.lead_dealing(0.05)
-    await wait_until(lambda: c.lead_dealing(60), "a silent leader is replaced", 5)
+    assert await asyncio.gather(*(x.lead(DEALING, 60) for x in (a, b, c))) == [True, False, False]
+    assert await a.lead(DEALING, 60), "and stays the leader"
+    await b.stop_leading(DEALING)
+    assert not await b.lead(DEALING, 60), "only the leader can resign"
+    await a.stop_leading(DEALING)
+    assert await b.lead(DEALING, 0.05)
+    await wait_until(lambda: c.lead(DEALING, 60), "a silent leader is replaced", 5)
 
 
 # Later.

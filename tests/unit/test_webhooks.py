@@ -68,7 +68,7 @@ def test_the_body_to_the_letter() -> None:
 
 
 def test_the_body_says_where_the_rest_is() -> None:
-    body = orjson.loads(payload("request.completed", AT, {}, links("r1")))
+    body = orjson.loads(payload("request.completed", AT, {}, links=links("r1")))
     assert list(body) == ["type", "timestamp", "data", "links"]
     assert body["links"] == {
         "status": "/status/r1",

@@ -1,0 +1,116 @@
+"""Eraser: takes out of bucket and ledger what nobody wants any more.
+
+Requests go that a client erased or whose time is over. Of these, and of cancelled ones, objects may
+be left: a replica that was storing one when the request ended may have been lost before it could
+take it back. So their objects are looked through once more when nobody can still be at it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import ClassVar
+
+from imgsvc.actors.base import Actor, Parts
+from imgsvc.errors import ServiceError
+from imgsvc.mailboxes import ERASING
+
+_AT_ONCE = 10  # requests in turn
+_BATCH = 100  # objects or products of each
+_LEAD_S = 15.0
+_IDLE_S = 1.0
+
+
+class Eraser(Actor):
+    """Erases in the background, some of each request in turn, and never too fast."""
+
+    name: ClassVar[str] = "eraser"
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        gcs, self._rate = parts.settings.gcs, parts.settings.retention.erase_per_s
+        self._keep_days = parts.settings.retention.days
+        self._upload_s = gcs.retry_s + gcs.timeout_s  # so long may storing an object take
+        self._seen: dict[str, str] = {}  # request -> the last object that was looked at
+
+    async def run(self) -> None:
+        """Erase until stopped."""
+        away = 0
+        while not self.stopping.is_set():
+            try:
+                if not await self._erase_once():
+                    await self.pause(_IDLE_S)
+            except ServiceError as error:
+                away += 1
+                await self.wait_out(error, away)
+            else:
+                away = 0
+        with contextlib.suppress(ServiceError):  # then the lead expires by itself
+            await self.parts.mailboxes.stop_leading(ERASING)
+
+    async def _erase_once(self) -> bool:
+        """One round; whether there was something to do."""
+        if not await self.parts.mailboxes.lead(ERASING, _LEAD_S):
+            self._seen.clear()
+            return False
+        ledger = self.parts.ledger
+        erasing = await ledger.to_erase(_AT_ONCE)
+        if len(erasing) < _AT_ONCE:
+            for request_id in await ledger.expire(self._keep_days, _AT_ONCE - len(erasing)):
+                self.log.info("request.expired", request_id=request_id)
+                erasing.append(request_id)
+        nobody_since = datetime.now(UTC) - timedelta(seconds=self._upload_s)
+        sweeping = await ledger.to_sweep(nobody_since, _AT_ONCE)
+        done = [await self._take(each, self._erase_some) for each in erasing]
+        for each, erased in sweeping.items():
+            done.append(await self._take(each, self._sweep_erased if erased else self._sweep_some))
+        return any(done)
+
+    async def _take(self, request_id: str, step: Callable[[str], Awaitable[None]]) -> bool:
+        """Take a step unless told to stop; whether it worked."""
+        if self.stopping.is_set():
+            return False
+        try:
+            await step(request_id)
+        except ServiceError as error:
+            # Such as an object that the bucket's owner has put a hold on: the others go on.
+            self.log.warning("request.not_erased", request_id=request_id, reason=str(error))
+            return False
+        return True
+
+    async def _erase_some(self, request_id: str) -> None:
+        """Products first: what has none gets no new object."""
+        gone = await self.parts.ledger.erase_products(request_id, _BATCH)
+        if not gone:
+            names = await self.parts.bucket.names(f"{request_id}/", _BATCH)
+            await self.parts.bucket.delete(names)
+            gone = len(names)
+            if gone < _BATCH:
+                await self.parts.ledger.erase_request(request_id)
+                self.log.info("request.erased", request_id=request_id)
+        await self._slow_down(gone)
+
+    async def _sweep_erased(self, request_id: str) -> None:
+        """Of an erased request, products too: whoever repeats its upload may be late with them."""
+        if late := await self.parts.ledger.erase_products(request_id, _BATCH):
+            await self._slow_down(late)
+        else:
+            await self._sweep_some(request_id)
+
+    async def _sweep_some(self, request_id: str) -> None:
+        ledger = self.parts.ledger
+        seen = self._seen.pop(request_id, "")
+        names = await self.parts.bucket.names(f"{request_id}/", _BATCH, after=seen)
+        unwanted = await ledger.unwanted(request_id, names)
+        await self.parts.bucket.delete(unwanted)
+        if unwanted:
+            self.log.warning("bucket.orphans", request_id=request_id, objects=unwanted)
+        if len(names) < _BATCH:
+            await ledger.swept(request_id)
+        else:
+            self._seen[request_id] = names[-1]
+        await self._slow_down(len(unwanted))
+
+    async def _slow_down(self, erased: int) -> None:
+        await self.pause(erased / self._rate)

@@ -1,0 +1,81 @@
+"""The calls that change a request: retry what failed, cancel, erase."""
+
+from __future__ import annotations
+
+import contextlib
+
+from aiohttp import web
+
+from imgsvc import logs
+from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.http import answers, keys, own, quotas, uploads
+from imgsvc.http.schemas import Retry
+from imgsvc.ledger import Choice
+from imgsvc.model import OPEN_REQUEST, RequestStatus
+
+_log = logs.get("http")
+
+
+async def retry(request: web.Request) -> web.Response:
+    """Have failed images worked on again; the request will end once more."""
+    wanted = await uploads.read_json(Retry, request) if request.can_read_body else Retry()
+    found = await own.status(request)
+    request_id, status = found["requestId"], found["status"]
+    choice = Choice(codes=wanted.codes, products=wanted.products)
+    ledger = request.app[keys.LEDGER]
+    if status == RequestStatus.CANCELLED:
+        raise ServiceError(ErrorCode.WAS_CANCELLED)
+    if status not in OPEN_REQUEST:
+        images = await ledger.count_failed(request_id, choice)
+        if not images:
+            raise ServiceError(ErrorCode.NOTHING_TO_RETRY)
+        async with quotas.charged(request, images):
+            if not await ledger.ask_to_retry(request_id, choice):
+                raise ServiceError(ErrorCode.NOT_FINISHED, retry_after_s=5)
+        return await _accepted(request, "request.retried", RequestStatus.PROCESSING)
+    raise ServiceError(ErrorCode.NOT_FINISHED, retry_after_s=5)
+
+
+async def cancel(request: web.Request) -> web.Response:
+    """Stop what has not been done; a second time it changes nothing."""
+    request_id = (await own.status(request))["requestId"]
+    ledger = request.app[keys.LEDGER]
+    await ledger.ask_to_cancel(request_id)
+    await ledger.cancel(request_id)  # a small request at once; the dealer does the rest
+    status = (await own.status(request))["status"]
+    if status not in {*OPEN_REQUEST, RequestStatus.CANCELLED}:
+        raise ServiceError(ErrorCode.ALREADY_FINISHED)
+    return await _accepted(request, "request.cancelled", status)
+
+
+async def erase(request: web.Request) -> web.Response:
+    """Have a request erased; a second time it tells how far that is."""
+    request_id, tenant = request.match_info["id"], request[keys.TENANT]
+    ledger = request.app[keys.LEDGER]
+    if not await ledger.erasure(request_id, tenant):
+        await own.status(request)
+        await ledger.ask_to_erase(request_id)
+        await ledger.cancel(request_id)
+        _log.info("request.erasing", request_id=request_id)
+        await _wake_dealer(request)
+    erasure = await ledger.erasure(request_id, tenant)
+    return answers.json(
+        {"requestId": request_id, "erased": bool(erasure and erasure.erased_at)}, status=202
+    )
+
+
+async def _accepted(request: web.Request, event: str, status: str) -> web.Response:
+    request_id = request.match_info["id"]
+    _log.info(event, request_id=request_id)
+    await _wake_dealer(request)
+    return answers.json(
+        {"requestId": request_id, "status": status},
+        status=202,
+        headers={"Location": f"/status/{request_id}"},
+    )
+
+
+async def _wake_dealer(request: web.Request) -> None:
+    # Only a hint: the dealer looks for itself, also while Redis is away.
+    with contextlib.suppress(ServiceError):
+        await request.app[keys.MAILBOXES].wake_dealer()

@@ -1,0 +1,249 @@
+"""What clients and operators want of a request that is there: work on it again, or stop.
+
+A wish is one conditional update of the request. While it stands the request cannot end as if
+nobody had wished, and the dealer carries it out: some products at a time, and again if need be.
+
+Carrying out is safe however late it comes. A wish to work on images again has a number, which
+each product it concerns remembers, so that it is opened once for each wish. Images are cancelled
+only after such a wish was carried out to its end, and nothing opens them again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import asdict
+
+from pymongo import ASCENDING, UpdateOne
+
+from imgsvc.ledger.images import Images
+from imgsvc.ledger.records import Choice, Document
+from imgsvc.ledger.store import before, the_time, translated
+from imgsvc.model import (
+    CANCEL,
+    CANCEL_IMAGE,
+    ENDED_REQUEST,
+    OPEN_REQUEST,
+    REOPEN,
+    REOPEN_IMAGE,
+    ImageStatus,
+    RequestStatus,
+)
+
+_PRODUCTS = 200  # changed at once
+
+
+class Wishes(Images):
+    """Wishes, and how they are carried out."""
+
+    async def count_failed(self, request_id: str, choice: Choice) -> int:
+        """How many failed images of this choice a request has."""
+        failed: Document = {"images.status": ImageStatus.FAILED}
+        if choice.codes is not None:
+            failed["images.error.code"] = {"$in": choice.codes}
+        steps: list[Document] = [
+            {"$match": _chosen(request_id, asdict(choice))},
+            {"$unwind": "$images"},
+            {"$match": failed},
+            {"$group": {"_id": None, "images": {"$sum": 1}}},
+        ]
+        with translated():
+            counted = [found["images"] async for found in self._products.aggregate(steps)]
+        return sum(counted)
+
+    async def ask_to_retry(self, request_id: str, choice: Choice) -> bool:
+        """Have failed images of an ended request worked on again; its end will be announced anew.
+
+        Returns:
+            False if there is no such request, or it is in no state for this.
+        """
+        return await self._ask_to_reopen(request_id, choice, REOPEN.sources & ENDED_REQUEST)
+
+    async def ask_to_reopen(self, request_id: str, product: int, index: int) -> bool:
+        """Have one failed image worked on again, also while others of its request still are.
+
+        Returns:
+            False if there is no such request, or it is in no state for this.
+        """
+        choice = Choice(images=[(product, index)])
+        return await self._ask_to_reopen(request_id, choice, REOPEN.sources)
+
+    async def _ask_to_reopen(
+        self, request_id: str, choice: Choice, sources: Collection[RequestStatus]
+    ) -> bool:
+        free: Document = {"reopen": None, "cancelling": None, "erasing": None}
+        with translated():
+            found = await self._requests.find_one(
+                {"_id": request_id, "status": {"$in": sorted(sources)}, **free}
+            )
+            if not found:
+                return False
+            number = found.get("reopens", 0) + 1
+            change: Document = {
+                "reopen": {"n": number, "after": -1, **asdict(choice)},
+                "reopens": number,
+                "updatedAt": the_time(),
+            }
+            if found["status"] in ENDED_REQUEST:
+                change |= {
+                    "status": RequestStatus.PROCESSING,
+                    "finishedAt": None,
+                    "cycle": found["cycle"] + 1,
+                }
+                if found["webhook"]:
+                    change |= {"webhook.status": None, "webhook.attempts": 0}
+            written = await self._write(
+                "reopen",
+                self._requests.update_one,
+                {
+                    "_id": request_id,
+                    "status": found["status"],
+                    "reopens": found.get("reopens"),
+                    **free,
+                },
+                {"$set": change},
+            )
+        return bool(written.matched_count)
+
+    async def to_reopen(self, limit: int) -> list[str]:
+        """Ids of requests with images that are to be worked on again."""
+        with translated():
+            cursor = self._requests.find({"reopen.n": {"$gt": 0}}, {"_id": 1}).limit(limit)
+            return [found["_id"] async for found in cursor]
+
+    async def reopen(self, request_id: str) -> bool:
+        """Carry out some of the wish to work on failed images again, if there is one.
+
+        Returns:
+            Whether more of it is left.
+        """
+        with translated():
+            found = await self._requests.find_one({"_id": request_id}, {"reopen": 1})
+            wish = found["reopen"] if found else None
+            if not wish:
+                return False
+            mine = {"_id": request_id, "reopen.n": wish["n"]}
+            fresh = {"n": {"$gt": wish["after"]}, **_not_yet(wish)}
+            cursor = self._products.find(
+                {"$and": [_chosen(request_id, wish), fresh]},
+                {"n": 1, "images.status": 1, "images.error.code": 1},
+            )
+            page = [each async for each in cursor.sort("n", ASCENDING).limit(_PRODUCTS)]
+            if page:
+                await self._write(
+                    "reopen_images",
+                    self._products.bulk_write,
+                    [_reopen_product(product, wish) for product in page],
+                    ordered=False,
+                )
+            if len(page) == _PRODUCTS:
+                step = {"reopen.after": page[-1]["n"]}
+                await self._write("reopened_some", self._requests.update_one, mine, {"$set": step})
+                return True
+            await self._recount(request_id, the_time())
+            await self._write(
+                "reopened", self._requests.update_one, mine, {"$set": {"reopen": None}}
+            )
+        return False
+
+    async def ask_to_cancel(self, request_id: str) -> None:
+        """Have a request end as soon as it can; nothing happens if it is ended or asked already."""
+        now = the_time()
+        with translated():
+            await self._write(
+                "ask_to_cancel",
+                self._requests.update_one,
+                {"_id": request_id, **before(CANCEL), "cancelling": None},
+                {"$set": {"cancelling": now, "updatedAt": now}},
+            )
+
+    async def to_cancel(self, limit: int) -> list[str]:
+        """Ids of requests that are to end."""
+        with translated():
+            cursor = self._requests.find(
+                {"cancelling": {"$exists": True}, "status": {"$in": sorted(OPEN_REQUEST)}},
+                {"_id": 1},
+            )
+            return [found["_id"] async for found in cursor.limit(limit)]
+
+    async def cancel(self, request_id: str) -> bool:
+        """Carry out some of the wish that a request ends, if there is one.
+
+        Returns:
+            Whether more of it is left.
+        """
+        with translated():
+            found = await self._requests.find_one(
+                {"_id": request_id, **before(CANCEL), "cancelling": {"$ne": None}}, {"reopen": 1}
+            )
+            if not found:
+                return False
+            if found["reopen"]:
+                return True  # first that: who is behind with it would open images again
+            cursor = self._products.find({"request": request_id, "open": {"$gt": 0}}, {"_id": 1})
+            ids = [each["_id"] async for each in cursor.limit(_PRODUCTS)]
+            if ids:
+                await self._write(
+                    "cancel_images",
+                    self._products.update_many,
+                    {"_id": {"$in": ids}},
+                    {
+                        "$set": {
+                            "images.$[open].status": ImageStatus.CANCELLED,
+                            "open": 0,
+                            "closed": True,
+                        }
+                    },
+                    array_filters=[before(CANCEL_IMAGE, "open.status")],
+                )
+            if len(ids) == _PRODUCTS:
+                return True
+            await self._complete(request_id)
+        return False
+
+
+def _chosen(request_id: str, choice: Document) -> Document:
+    """Products with failed images of this choice; those named one by one, whatever they are."""
+    if choice["images"] is not None:
+        named = sorted({product for product, _ in choice["images"]})
+        return {"request": request_id, "n": {"$in": named}}
+    failed: Document = {"status": ImageStatus.FAILED}
+    if choice["codes"] is not None:
+        failed["error.code"] = {"$in": choice["codes"]}
+    wanted: Document = {"request": request_id, "images": {"$elemMatch": failed}}
+    if choice["products"] is not None:
+        numbers = [name for name in choice["products"] if isinstance(name, int)]
+        serials = [name for name in choice["products"] if isinstance(name, str)]
+        wanted["$or"] = [{"n": {"$in": numbers}}, {"serialNumber": {"$in": serials}}]
+    return wanted
+
+
+def _not_yet(wish: Document) -> Document:
+    """The condition that a product was not opened for this wish, or a later one."""
+    return {"reopened": {"$not": {"$gte": wish["n"]}}}
+
+
+def _reopen_product(product: Document, wish: Document) -> UpdateOne:
+    """Opens what failed and is wanted; remembers the wish in any case."""
+    codes, named = wish["codes"], wish["images"]
+    indexes = [
+        i
+        for i, image in enumerate(product["images"])
+        if image["status"] == ImageStatus.FAILED
+        and (codes is None or image["error"]["code"] in codes)
+        and (named is None or [product["n"], i] in named)
+    ]
+    wanted: Document = {"_id": product["_id"], **_not_yet(wish)}
+    change: Document = {"reopened": wish["n"]}
+    for i in indexes:
+        wanted |= before(REOPEN_IMAGE, f"images.{i}.status")
+        change |= {f"images.{i}.status": ImageStatus.PENDING, f"images.{i}.turn": wish["n"]}
+    if not indexes:
+        return UpdateOne(wanted, {"$set": change})
+    return UpdateOne(
+        wanted,
+        {
+            "$set": {**change, "closed": False},
+            "$unset": {f"images.{i}.{field}": "" for i in indexes for field in ("error", "ms")},
+            "$inc": {"open": len(indexes)},
+        },
+    )
