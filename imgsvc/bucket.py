@@ -171,6 +171,37 @@ class Bucket:
             with contextlib.suppress(api_errors.NotFound):
                 self._bucket.delete_blob(name, timeout=self._settings.timeout_s, retry=self._retry)
 
+    async def copy(self, source: str, name: str) -> Stored | None:
+        """Have the bucket copy an object; one that has the new name already is adopted as it is.
+
+        Args:
+            source: the name of the object to copy.
+            name: of the copy.
+
+        Returns:
+            The copy; None if there is no such source.
+
+        Raises:
+            ServiceError: UNAVAILABLE or STORAGE_REJECTED.
+        """
+        with self._failpoints.around("bucket.copy"):
+            stored: Stored | None = await self._run(self._copy, source, name)
+        return stored
+
+    def _copy(self, source: str, name: str) -> Stored | None:
+        limits: Any = {"timeout": self._settings.timeout_s, "retry": self._retry}
+        try:
+            # The emulator does not look at the condition, and replaces what is there.
+            blob = self._bucket.copy_blob(
+                self._bucket.blob(source), self._bucket, name, if_generation_match=0, **limits
+            )
+        except api_errors.PreconditionFailed:
+            blob = self._bucket.blob(name)
+            blob.reload(**limits)
+        except api_errors.NotFound:
+            return None
+        return Stored(int(blob.size), str(blob.crc32c))
+
     async def urls(self, names: Sequence[str]) -> list[str]:
         """The addresses at which stored objects can be fetched.
 

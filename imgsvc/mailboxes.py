@@ -33,7 +33,7 @@ from imgsvc import logs
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.failpoints import NO_FAILPOINTS, Failpoints
 from imgsvc.group_commit import GroupCommit
-from imgsvc.messages import Compressed, Fetched, ImageJob, WebhookJob
+from imgsvc.messages import Compressed, Fetched, ImageJob, Reused, WebhookJob
 from imgsvc.settings import Redis as RedisSettings
 
 GROUP = "imgsvc"
@@ -52,7 +52,7 @@ _BATCH = 100
 _MOVE_EVERY_S = 0.02
 
 Job = ImageJob | WebhookJob
-Facts = Fetched | Compressed | None
+Facts = Fetched | Compressed | Reused | None
 _Move = tuple[str, Sequence[str], Sequence[Any]]  # script, keys, arguments
 
 
@@ -446,7 +446,7 @@ class Mailboxes:
                 entries = await self._client.xrange(lane)
             for _, fields in cast("list[tuple[str, dict[str, str]]]", entries):
                 if facts := fields.get("x"):
-                    files.add(orjson.loads(facts)["file"])
+                    files |= {file for key, file in orjson.loads(facts).items() if key == "file"}
         return files
 
     async def dead_letters(self, limit: int, entry_id: str | None = None) -> list[DeadLetter]:

@@ -6,6 +6,7 @@ about and what the stage before has found out.
 
 from __future__ import annotations
 
+import operator
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -28,6 +29,7 @@ class ImageJob(_Frozen):
         call_id: names the HTTP call it came with.
         attempt: at fetching it, from 1.
         turn: tells work that was asked for again from what a replica still holds of before.
+        copied: other images of the request share its end.
     """
 
     v: Literal[1] = VERSION
@@ -37,6 +39,7 @@ class ImageJob(_Frozen):
     index: Annotated[int, Field(ge=0)]
     attempt: Annotated[int, Field(ge=1)] = 1
     turn: Annotated[int, Field(ge=0)] = 0
+    copied: Annotated[bool, Field(exclude_if=operator.not_)] = False
 
     @property
     def key(self) -> str:
@@ -57,11 +60,33 @@ class WebhookJob(_Frozen):
         return f"{self.request_id}/webhook"
 
 
+class Validators(_Frozen):
+    """What an origin says of a file, so that it can be asked later whether it is still so."""
+
+    etag: str | None = None
+    modified: str | None = None
+
+
+class Source(_Frozen):
+    """What a file at an origin was like when it was fetched.
+
+    Attributes:
+        key: under which it is remembered.
+        sha256: of all of it, in hex.
+        validators: by which its origin knows it again.
+    """
+
+    key: str
+    sha256: str
+    validators: Validators
+
+
 class Fetched(_Frozen):
     """What the Fetcher found out: the source lies in the spool."""
 
     file: str
     bytes_in: int
+    source: Source | None = None
     ms: Times
 
 
@@ -69,6 +94,21 @@ class Compressed(_Frozen):
     """What the Compressor found out: the result lies in the spool."""
 
     file: str
+    bytes_in: int
+    bytes_out: int
+    format: str
+    width: int
+    height: int
+    note: str
+    source: Source | None = None
+    ms: Times
+
+
+class Reused(_Frozen):
+    """What the Fetcher found out: the source is as it was when this object was made of it."""
+
+    source: Source
+    output: str
     bytes_in: int
     bytes_out: int
     format: str

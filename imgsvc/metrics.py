@@ -39,6 +39,13 @@ class Metrics:
         self.image_bytes = Counter(
             "imgsvc_image_bytes", "Bytes of completed images.", ["direction"], registry=r
         )
+        self.images_saved = Counter(
+            "imgsvc_images_saved",
+            "Completed images that took no work of their own: shared within their request, or "
+            "reused from an earlier one.",
+            ["how"],
+            registry=r,
+        )
         self.requests = Counter(
             "imgsvc_requests", "Requests that reached their end.", ["status"], registry=r
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -16,12 +17,16 @@ from imgsvc.backoff import parse_retry_after
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.failpoints import NO_FAILPOINTS, Failpoints
 from imgsvc.guard import BlockedError, Guard, Resolver
+from imgsvc.messages import Validators
 from imgsvc.settings import Fetch, Net
 
 KEEP_ALIVE_S = 2.0
 """After this an idle connection is closed; the library may take as long again to notice."""
 
 _CHUNK = 256 * 1024
+_FETCH_HEADERS = {"Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"}
+_VALIDATORS = ("ETag", "Last-Modified")
+_VALIDATOR = re.compile(r"[ -~]{1,200}")
 # Statuses that speak of the moment rather than of the file.
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -58,6 +63,14 @@ use; what it raises instead is passed on to who asked for the download."""
 
 def _unannounced(_: URL) -> AbstractAsyncContextManager[bool]:
     return contextlib.nullcontext(enter_result=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Downloaded:
+    """A file that was fetched."""
+
+    bytes: int
+    validators: Validators
 
 
 class Outbound:
@@ -99,22 +112,26 @@ class Outbound:
         text: str,
         write: Callable[[bytes], Awaitable[None]],
         visit: Visit = _unannounced,
-    ) -> int:
+        known: Validators | None = None,
+    ) -> Downloaded | None:
         """Fetch a file, in pieces.
 
         Args:
             text: the URL.
             write: called with each piece.
             visit: entered with each origin for as long as it is connected to.
+            known: what the origin said of the file that we have; if it is still so, nothing is
+                fetched.
 
         Returns:
-            The number of bytes.
+            What was fetched; None if it is as known.
 
         Raises:
             ServiceError: with the code of an image that cannot be fetched.
         """
+        conditions = _conditions(known)
         deadline = asyncio.get_running_loop().time() + self._fetch.total_s
-        step: URL | int = self.guard.parse(text)
+        step: URL | Downloaded | None = self.guard.parse(text)
         hops = 0
         while isinstance(step, URL):
             origin = step.origin()
@@ -124,7 +141,7 @@ class Outbound:
                         while isinstance(step, URL) and step.origin() == origin:
                             if hops > self._fetch.max_redirects:
                                 raise ServiceError(ErrorCode.TOO_MANY_REDIRECTS)
-                            step = await self._hop(step, write, closing=closing)
+                            step = await self._hop(step, write, conditions, closing=closing)
                             hops += 1
         return step
 
@@ -158,10 +175,15 @@ class Outbound:
         return bytes(body)
 
     async def _hop(
-        self, url: URL, write: Callable[[bytes], Awaitable[None]], *, closing: bool
-    ) -> URL | int:
-        """One answer: the size of the file, or where to ask for it, checked as the first was."""
-        headers = {"Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"}
+        self,
+        url: URL,
+        write: Callable[[bytes], Awaitable[None]],
+        conditions: Mapping[str, str],
+        *,
+        closing: bool,
+    ) -> URL | Downloaded | None:
+        """One answer: the file, None if it is as known, or where to ask, checked as the first was."""
+        headers = {**_FETCH_HEADERS, **conditions}
         async with self._session.get(
             url,
             allow_redirects=False,
@@ -171,8 +193,12 @@ class Outbound:
             headers=headers | ({"Connection": "close"} if closing else {}),
         ) as response:
             location = response.headers.get("Location")
+            if conditions and response.status == 304:  # noqa: PLR2004 - not modified
+                return None
             if response.status not in _REDIRECTS or location is None:
-                return await self._read(response, write, self._fetch.max_bytes)
+                size = await self._read(response, write, self._fetch.max_bytes)
+                etag, modified = (_validator(response, name) for name in _VALIDATORS)
+                return Downloaded(size, Validators(etag=etag, modified=modified))
         try:
             target = str(url.join(URL(location)))
         except ValueError:
@@ -293,6 +319,17 @@ _CODES: tuple[tuple[type[Exception], ErrorCode], ...] = (
     (aiohttp.InvalidURL, ErrorCode.URL_INVALID),
     (Exception, ErrorCode.CONNECT_FAILED),
 )
+
+
+def _conditions(known: Validators | None) -> dict[str, str]:
+    """The headers that ask for the file only if it has changed (RFC 9110, section 13.1)."""
+    told = {"If-None-Match": known.etag, "If-Modified-Since": known.modified} if known else {}
+    return {name: value for name, value in told.items() if value}
+
+
+def _validator(response: aiohttp.ClientResponse, name: str) -> str | None:
+    value = response.headers.get(name, "")
+    return value if _VALIDATOR.fullmatch(value) else None
 
 
 def _retry_after_s(response: aiohttp.ClientResponse) -> float | None:

@@ -198,6 +198,13 @@ class Codec(_Section):
         return os.cpu_count() or 1
 
 
+class Dedupe(_Section):
+    """Doing the same work once."""
+
+    enabled: bool = True
+    ttl_s: Annotated[float, Field(ge=0)] = 24 * 3600.0
+
+
 class Webhook(_Section):
     """How the end of a request is announced."""
 
@@ -295,6 +302,7 @@ class Settings(BaseSettings):
     fetch: Fetch = Fetch()
     spool: Spool = Spool()
     codec: Codec = Codec()
+    dedupe: Dedupe = Dedupe()
     webhook: Webhook = Webhook()
     retention: Retention = Retention()
     auth: Auth = Auth()

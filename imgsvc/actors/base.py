@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Generic, TypeVar
 
+import orjson
 import structlog
 from pydantic import ValidationError
 
@@ -20,7 +21,7 @@ from imgsvc.codec_pool import CodecPool
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.ledger import Failed, Ledger
 from imgsvc.mailboxes import BLOCK_MS, FETCH, NOTIFY, Envelope, Facts, Job, Mailboxes
-from imgsvc.messages import Compressed, Fetched, ImageJob, Times, WebhookJob
+from imgsvc.messages import Compressed, Fetched, ImageJob, Reused, Times, WebhookJob
 from imgsvc.metrics import Metrics
 from imgsvc.net import Outbound
 from imgsvc.settings import Settings
@@ -307,7 +308,7 @@ class MailboxActor(Actor, Generic[J]):
                     ours = False
                 else:
                     continue
-            if isinstance(verdict, HandOff) and verdict.facts:
+            if isinstance(verdict, HandOff) and isinstance(verdict.facts, Fetched | Compressed):
                 if ours:
                     self.parts.spool.let_go(verdict.facts.file)
                 else:
@@ -338,9 +339,9 @@ class ImageActor(MailboxActor[ImageJob]):
         """Write that an image failed, and pass on what that leads to."""
         failed = Failed(code, detail, ms or {})
         end = await self.parts.ledger.finish(
-            job.request_id, job.product, job.index, failed, job.turn
+            job.request_id, job.product, job.index, failed, job.turn, copied=job.copied
         )
-        self.parts.metrics.images.labels("FAILED", code.name).inc()
+        self.parts.metrics.images.labels("FAILED", code.name).inc(1 + end.copies)
         told = {"code": code.name, "detail": detail}
         return self.ended(job, due=end.due, event="image.failed", told=told)
 
@@ -372,8 +373,9 @@ class ImageActor(MailboxActor[ImageJob]):
 def _facts(envelope: Envelope) -> Facts:
     if not envelope.facts:
         return None
-    kind = Compressed if "bytes_out" in envelope.facts else Fetched
-    return kind.model_validate_json(envelope.facts)
+    told = orjson.loads(envelope.facts)
+    kind = Reused if "output" in told else Compressed if "bytes_out" in told else Fetched
+    return kind.model_validate(told)
 
 
 def _image(job: Job) -> dict[str, str]:

@@ -68,10 +68,11 @@ class Compressor(ImageActor):
             width=result.width,
             height=result.height,
             note=result.note,
+            source=facts.source,
             ms={**facts.ms, "compress": result.ms},
         )
         lane = upload_lane(self.parts.mailboxes.replica)
-        told = compressed.model_dump(exclude={"file", "ms"})
+        told = compressed.model_dump(exclude={"file", "ms", "source"})
         return HandOff(lane, job, compressed, event="image.compressed", told=told)
 
     async def _encode(self, task: Task) -> Result:

@@ -142,6 +142,9 @@ class Dealer(Actor):
                 return False
             hand.restart()
         page = await self.parts.ledger.open_images(hand.request_id, hand.product, _PAGE)
+        while page and not any(open_.turns for open_ in page):  # all wait for another image's end
+            after = page[-1].product
+            page = await self.parts.ledger.open_images(hand.request_id, after, _PAGE)
         if not page:
             if hand.product < 0 and await self.parts.ledger.complete(hand.request_id):
                 # Its last image was finished by someone who died before closing the request.
@@ -156,6 +159,7 @@ class Dealer(Actor):
                 product=open_.product,
                 index=index,
                 turn=turn,
+                copied=index in open_.copied,
             )
             for open_ in page
             for index, turn in open_.turns.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import time
 from typing import ClassVar
@@ -9,8 +10,9 @@ from typing import ClassVar
 from imgsvc import backoff
 from imgsvc.actors.base import HandOff, ImageActor, Later, Parts, Verdict
 from imgsvc.errors import ErrorCode, ServiceError
-from imgsvc.mailboxes import FETCH, Facts, compress_lane
-from imgsvc.messages import Fetched, ImageJob, Times
+from imgsvc.ledger import Completed, Remembered, source_key
+from imgsvc.mailboxes import FETCH, Facts, compress_lane, upload_lane
+from imgsvc.messages import Fetched, ImageJob, Reused, Source, Times
 
 _FIRST_WAIT_S = 1.0
 
@@ -23,6 +25,8 @@ class Fetcher(ImageActor):
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
         parts.spool.on_freed = self.room_changed
+        dedupe = parts.settings.dedupe
+        self._ttl_s = dedupe.ttl_s if dedupe.enabled else 0.0
 
     def mailbox(self) -> str:
         """Shared: any replica may fetch."""
@@ -44,13 +48,27 @@ class Fetcher(ImageActor):
         work = await self.parts.ledger.work(job.request_id, job.product, job.index, job.turn)
         if work is None:
             return await self.closed(job)
+        if work.shared:
+            return await self._share(job, work.shared)
+        key = source_key(work.tenant, work.url, work.recipe) if self._ttl_s else None
+        known = await self.parts.ledger.recall(key, self._ttl_s) if key else None
         spool = self.parts.spool
         file = spool.new_name()
+        digest = hashlib.sha256()
         started = time.monotonic()
         try:
             async with spool.writing(file) as write:
                 counted = self.parts.traffic.counted(work.payer, write)
-                size = await self.parts.outbound.download(work.url, counted)
+
+                async def digested(piece: bytes) -> None:
+                    digest.update(piece)
+                    await counted(piece)
+
+                downloaded = await self.parts.outbound.download(
+                    work.url,
+                    digested if key else counted,
+                    known=known.source.validators if known else None,
+                )
         except ServiceError as error:
             await spool.remove(file)
             if error.code is ErrorCode.UNAVAILABLE:
@@ -59,9 +77,42 @@ class Fetcher(ImageActor):
         except BaseException:
             await spool.remove(file)
             raise
+        source = None
+        if downloaded and key:
+            source = Source(key=key, sha256=digest.hexdigest(), validators=downloaded.validators)
+        if known and (not source or source.sha256 == known.source.sha256):
+            await spool.remove(file)
+            return self._reuse(job, known, source or known.source, _since(started))
+        assert downloaded  # noqa: S101 - only what is known can be unchanged
+        size = downloaded.bytes
         lane = compress_lane(self.parts.mailboxes.replica)
-        fetched = Fetched(file=file, bytes_in=size, ms=_since(started))
+        fetched = Fetched(file=file, bytes_in=size, source=source, ms=_since(started))
         return HandOff(lane, job, fetched, event="image.fetched", told={"bytes_in": size})
+
+    async def _share(self, job: ImageJob, end: Completed) -> Verdict:
+        """Give an image the end of another one with the same address."""
+        place = (job.request_id, job.product, job.index)
+        ended = await self.parts.ledger.finish(*place, end, job.turn)
+        self.parts.metrics.images.labels("COMPLETED", "").inc()
+        self.parts.metrics.images_saved.labels("shared").inc()
+        return self.ended(job, due=ended.due, event="image.shared", told={})
+
+    def _reuse(self, job: ImageJob, known: Remembered, source: Source, ms: Times) -> Verdict:
+        """Have the result copied that the same source had before."""
+        end = known.end
+        reused = Reused(
+            source=source,
+            output=end.output,
+            bytes_in=end.bytes_in,
+            bytes_out=end.bytes_out,
+            format=end.format,
+            width=end.width,
+            height=end.height,
+            note=end.note,
+            ms=ms,
+        )
+        lane = upload_lane(self.parts.mailboxes.replica)
+        return HandOff(lane, job, reused, event="image.unchanged")
 
     async def _failed(self, job: ImageJob, error: ServiceError, ms: Times) -> Verdict:
         waits = backoff.exponential(self.parts.settings.fetch.attempts, _FIRST_WAIT_S)

@@ -77,6 +77,7 @@ class Reaper(Actor):
         if now >= self._sweep_journal_at:
             if removed := await self.parts.ledger.sweep():
                 self.log.warning("intake.removed", uploads=removed)
+            await self.parts.ledger.forget_sources(self.parts.settings.dedupe.ttl_s)
             self._sweep_journal_at = now + self.parts.ledger.sweep_every_s
 
     async def _measure(self) -> None:

@@ -7,10 +7,11 @@ import time
 from typing import ClassVar
 
 from imgsvc.actors.base import ImageActor, Verdict
+from imgsvc.bucket import Stored
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.ledger import Completed
 from imgsvc.mailboxes import Facts, upload_lane
-from imgsvc.messages import Compressed, ImageJob
+from imgsvc.messages import Compressed, ImageJob, Reused
 from imgsvc.model import FILE_TYPES
 
 
@@ -35,24 +36,23 @@ class Uploader(ImageActor):
         is, and because the ledger keeps the first end of an image that is written. If that is
         another one, as of an image that was cancelled meanwhile, the object goes again.
         """
-        if not isinstance(facts, Compressed):
+        if not isinstance(facts, Compressed | Reused):
             return self.again(job)
         place = (job.request_id, job.product, job.index)
         if await self.parts.ledger.work(*place, job.turn) is None:
-            await self.parts.spool.remove(facts.file)
+            await self._drop(facts)
             return await self.closed(job)
-        content_type, extension = FILE_TYPES[facts.format]
-        bucket, spool = self.parts.bucket, self.parts.spool
+        _, extension = FILE_TYPES[facts.format]
         name = f"{job.request_id}/{job.product}-{job.index}.{extension}"
         started = time.monotonic()
         try:
-            stored = await bucket.create(name, spool.path(facts.file), content_type, facts.note)
+            stored = await self._store(name, facts)
         except FileNotFoundError:
             return self.again(job)
         except ServiceError as error:
             if error.code is ErrorCode.UNAVAILABLE:
                 raise
-            await spool.remove(facts.file)
+            await self._drop(facts)
             return await self.fail(job, error.code, error.detail, facts.ms)
         end = Completed(
             output=name,
@@ -64,16 +64,44 @@ class Uploader(ImageActor):
             height=facts.height,
             note=facts.note,
             ms={**facts.ms, "upload": round((time.monotonic() - started) * 1000)},
+            saved="reused" if isinstance(facts, Reused) else None,
         )
-        ended = await self.parts.ledger.finish(*place, end, job.turn)
-        await spool.remove(facts.file)
+        ended = await self.parts.ledger.finish(*place, end, job.turn, copied=job.copied)
+        await self._drop(facts)
         if ended.unwanted:
             with contextlib.suppress(ServiceError):  # else the Eraser finds it
-                await bucket.delete([name])
+                await self.parts.bucket.delete([name])
             return self.ended(job, due=ended.due, event="image.unwanted", told={})
         metrics = self.parts.metrics
-        metrics.images.labels("COMPLETED", "").inc()
+        metrics.images.labels("COMPLETED", "").inc(1 + ended.copies)
+        metrics.images_saved.labels("shared").inc(ended.copies)
+        if end.saved:
+            metrics.images_saved.labels(end.saved).inc()
         metrics.image_bytes.labels("in").inc(facts.bytes_in)
         metrics.image_bytes.labels("out").inc(stored.size_bytes)
+        if facts.source:
+            with contextlib.suppress(ServiceError):  # only a memory
+                await self.parts.ledger.remember(facts.source, end)
         told = {"bytes_in": facts.bytes_in, "bytes_out": stored.size_bytes, "note": facts.note}
         return self.ended(job, due=ended.due, event="image.uploaded", told=told)
+
+    async def _store(self, name: str, facts: Compressed | Reused) -> Stored:
+        """Make the object.
+
+        Raises:
+            FileNotFoundError: what it is to be made of is gone.
+            ServiceError: UNAVAILABLE or STORAGE_REJECTED.
+        """
+        if isinstance(facts, Compressed):
+            content_type, _ = FILE_TYPES[facts.format]
+            path = self.parts.spool.path(facts.file)
+            return await self.parts.bucket.create(name, path, content_type, facts.note)
+        stored = await self.parts.bucket.copy(facts.output, name)
+        if stored is None:
+            await self.parts.ledger.forget_source(facts.source.key)
+            raise FileNotFoundError(facts.output)
+        return stored
+
+    async def _drop(self, facts: Compressed | Reused) -> None:
+        if isinstance(facts, Compressed):
+            await self.parts.spool.remove(facts.file)

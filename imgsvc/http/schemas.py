@@ -241,6 +241,12 @@ class Status(_Shape):
     total_images: int
     bytes_in: int
     bytes_out: int
+    shared_images: Annotated[
+        int, Field(description="Got the result of another image with the same address.")
+    ]
+    reused_images: Annotated[
+        int, Field(description="Got an earlier request's result: their source was unchanged.")
+    ]
     created_at: datetime
     updated_at: datetime
     webhook: Webhook | None

@@ -47,6 +47,7 @@ async def read(request: web.Request) -> NewRequest:
         payer=request[keys.PAYER],
         repeat=_repeat(request, form),
         expires_in_days=posted.expires_in_days,
+        share=request.app[keys.SETTINGS].dedupe.enabled,
     )
 
 

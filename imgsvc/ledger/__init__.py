@@ -39,10 +39,11 @@ from imgsvc.ledger.records import (
     Work,
     iso,
 )
+from imgsvc.ledger.sources import Remembered, Sources, source_key
 from imgsvc.ledger.wishes import Wishes
 
 
-class Ledger(Intake, Wishes, Announcements, Erasing, ApiKeys):
+class Ledger(Intake, Wishes, Announcements, Erasing, Sources, ApiKeys):
     """Everything the service remembers.
 
     Every method raises ``ServiceError(UNAVAILABLE)`` while MongoDB is away.
@@ -67,7 +68,9 @@ __all__ = [
     "NewRequest",
     "OpenImages",
     "PendingDelivery",
+    "Remembered",
     "Repeat",
     "Work",
     "iso",
+    "source_key",
 ]

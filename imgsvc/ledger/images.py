@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +13,7 @@ from pymongo import ASCENDING, UpdateOne
 
 from imgsvc.failpoints import NO_FAILPOINTS, Failpoints
 from imgsvc.group_commit import GroupCommit
+from imgsvc.ledger.copies import Spot
 from imgsvc.ledger.records import NOBODY, Completed, Document, Ended, Failed, OpenImages, Work
 from imgsvc.ledger.store import Store, before, product_id, scheduled, the_time, translated
 from imgsvc.model import (
@@ -31,6 +32,15 @@ from imgsvc.settings import Mongo
 from imgsvc.webhooks import event_type
 
 _GROUP = 200
+_WORK = (
+    "options",
+    "tenant",
+    "payer",
+    "images.url",
+    "images.status",
+    "images.turn",
+    "images.of",
+)
 # A command costs MongoDB and us more than what is in it: under load these go together. What is
 # written this much later was not acknowledged before, and a quiet service does not wait.
 _READ_EVERY_S, _WRITE_EVERY_S = 0.02, 0.05
@@ -53,6 +63,8 @@ class _Place:
 class _Finish:
     place: _Place
     end: Completed | Failed
+    copied: bool = False
+    of: Spot | None = None  # the image that it is a copy of
 
 
 class Images(Store):
@@ -87,20 +99,38 @@ class Images(Store):
         with translated():
             cursor = self._products.find(
                 {"request": request_id, "open": {"$gt": 0}, "n": {"$gt": after}},
-                {"n": 1, "images.status": 1, "images.turn": 1},
+                dict.fromkeys(
+                    ("n", "images.status", "images.turn", "images.of", "images.copied"), 1
+                ),
             )
-            cursor = cursor.sort("n", ASCENDING).limit(limit)
-            return [
-                OpenImages(
-                    found["n"],
-                    {
-                        i: image.get("turn", 0)
-                        for i, image in enumerate(found["images"])
-                        if image["status"] == ImageStatus.PENDING
-                    },
-                )
-                async for found in cursor
-            ]
+            page = [found async for found in cursor.sort("n", ASCENDING).limit(limit)]
+            waiting = await self._open_originals(request_id, page)
+        return [
+            OpenImages(
+                found["n"],
+                {
+                    i: image.get("turn", 0)
+                    for i, image in enumerate(found["images"])
+                    if image["status"] == ImageStatus.PENDING and image.get("of") not in waiting
+                },
+                {i for i, image in enumerate(found["images"]) if image.get("copied")},
+            )
+            for found in page
+        ]
+
+    async def _open_originals(self, request_id: str, page: Iterable[Document]) -> set[str]:
+        """Which of the images are open that open ones on this page are copies of."""
+        wanted = {
+            image["of"]: _place(request_id, Spot.read(image["of"]))
+            for found in page
+            for image in found["images"]
+            if image["status"] == ImageStatus.PENDING and "of" in image
+        }
+        if not wanted:
+            return set()
+        found = await self._products_of(wanted.values(), "images.status")
+        originals = {of: _image(found.get(place.key), place) for of, place in wanted.items()}
+        return {of for of, image in originals.items() if image and _is_pending(image)}
 
     async def work(self, request_id: str, product: int, index: int, turn: int = 0) -> Work | None:
         """What there is to do for an image in this turn, or None if it is not open (any more)."""
@@ -108,10 +138,18 @@ class Images(Store):
 
     async def _work_group(self, group: Sequence[_Place]) -> list[Work | None]:
         with translated():
-            found = await self._products_of(
-                group, "options", "payer", "images.url", "images.status", "images.turn"
-            )
-        return [_work(found.get(place.key), place) for place in group]
+            found = await self._products_of(group, *_WORK)
+            images = {place: _image(found.get(place.key), place) for place in group}
+            wanted = {
+                place: _place(place.request_id, Spot.read(image["of"]))
+                for place, image in images.items()
+                if image and "of" in image
+            }
+            others = await self._products_of(wanted.values(), "images") if wanted else {}
+        originals = {
+            place: _image(others.get(original.key), original) for place, original in wanted.items()
+        }
+        return [_work(found.get(place.key), place, originals.get(place)) for place in group]
 
     async def _products_of(self, places: Iterable[_Place], *fields: str) -> dict[str, Document]:
         """These fields of the products of these places, by the products' keys."""
@@ -126,10 +164,21 @@ class Images(Store):
         index: int,
         end: Completed | Failed,
         turn: int = 0,
+        *,
+        copied: bool = False,
     ) -> Ended:
-        """Write the end of an image in this turn; the first end written stays."""
+        """Write the end of an image in this turn; the first end written stays.
+
+        Args:
+            request_id: of its request.
+            product: of its product.
+            index: within the product.
+            end: what became of it.
+            turn: in which it was worked on.
+            copied: whether it has copies, which then end as it does.
+        """
         place = _Place(request_id, product, index, turn)
-        return await self._finishes.submit(_Finish(place, end))
+        return await self._finishes.submit(_Finish(place, end, copied))
 
     async def _finish_group(self, group: Sequence[_Finish]) -> list[Ended]:
         with translated():
@@ -140,7 +189,9 @@ class Images(Store):
                 [_finish_one(item) for item in group],
                 ordered=False,
             )
-            touched = {item.place.key for item in group}
+            copies, copied = await self._finish_copies([item for item in group if item.copied])
+            ended = [*group, *copies]
+            touched = {item.place.key for item in ended}
             closed = [
                 found
                 async for found in self._products.find(
@@ -148,7 +199,7 @@ class Images(Store):
                 )
             ]
             newly = [found for found in closed if not found["closed"]]
-            exact = written.matched_count == len(group)
+            exact = written.matched_count + copied == len(ended)
             if newly:
                 closer = uuid.uuid4().hex
                 marked = await self._write(
@@ -169,7 +220,7 @@ class Images(Store):
                     newly = [found async for found in self._products.find(mine, {"request": 1})]
             unwanted = [False] * len(group)
             if exact:
-                await self._count(group, Counter(found["request"] for found in newly), now)
+                await self._count(ended, Counter(found["request"] for found in newly), now)
             else:
                 # Somebody else had finished one of these: then we cannot tell which of our
                 # increments are right, so the cache is refreshed from the truth.
@@ -189,9 +240,34 @@ class Images(Store):
         answers = []
         for item, nobodys in zip(group, unwanted, strict=True):
             request_id = item.place.request_id
-            answers.append(Ended(due=request_id in due, unwanted=nobodys))
+            shared = sum(_is_copy_of(copy, item) for copy in copies) if item.copied else 0
+            answers.append(Ended(due=request_id in due, unwanted=nobodys, copies=shared))
             due.discard(request_id)
         return answers
+
+    async def _finish_copies(self, originals: Sequence[_Finish]) -> tuple[list[_Finish], int]:
+        """End the copies of images that have ended; which were tried, and how many it were.
+
+        Only an end that stands is shared: an image that was cancelled meanwhile loses its object.
+        """
+        if not originals:
+            return [], 0
+        fields = ("images.status", "images.turn", "images.output", "images.copies")
+        found = await self._products_of((item.place for item in originals), *fields)
+        copies = []
+        for item in originals:
+            image = _image(found.get(item.place.key), item.place)
+            if image and _stands(item, image):
+                copies += [_copy(item, Spot.read(spot)) for spot in image.get("copies", [])]
+        if not copies:
+            return [], 0
+        written = await self._write(
+            "finish_copies",
+            self._products.bulk_write,
+            [_finish_one(copy) for copy in copies],
+            ordered=False,
+        )
+        return copies, written.matched_count
 
     async def _count(self, group: Sequence[_Finish], products: Counter[str], now: datetime) -> None:
         increments: dict[str, Counter[str]] = {}
@@ -201,6 +277,8 @@ class Images(Store):
             if isinstance(item.end, Completed):
                 counted["bytesIn"] += item.end.bytes_in
                 counted["bytesOut"] += item.end.bytes_out
+                if item.end.saved:
+                    counted[f"{item.end.saved}Images"] += 1
             else:
                 counted["failedImages"] += 1
         for request_id, number in products.items():
@@ -232,6 +310,8 @@ class Images(Store):
                         "images": {"$sum": 1},
                         "bytesIn": {"$sum": "$images.bytesIn"},
                         "bytesOut": {"$sum": "$images.bytesOut"},
+                        "shared": {"$sum": "$images.shared"},
+                        "reused": {"$sum": "$images.reused"},
                     }
                 },
             ]
@@ -246,6 +326,8 @@ class Images(Store):
             "failedImages": rows.get(ImageStatus.FAILED, {}).get("images", 0),
             "bytesIn": sum(row["bytesIn"] for row in rows.values()),
             "bytesOut": sum(row["bytesOut"] for row in rows.values()),
+            "sharedImages": sum(row["shared"] for row in rows.values()),
+            "reusedImages": sum(row["reused"] for row in rows.values()),
         }
 
     async def _recount(self, request_id: str, now: datetime) -> None:
@@ -297,14 +379,68 @@ class Images(Store):
         )
 
 
-def _work(product: Document | None, place: _Place) -> Work | None:
+def _work(product: Document | None, place: _Place, original: Document | None) -> Work | None:
     image = _image(product, place)
-    if not product or not image or image["status"] != ImageStatus.PENDING:
+    if not product or not image or not _is_pending(image):
         return None
-    if image.get("turn", 0) != place.turn:
+    if image.get("turn", 0) != place.turn or (original and _is_pending(original)):
         return None
-    recipe = Recipe(**product["options"])
-    return Work(url=image["url"], recipe=recipe, payer=product.get("payer", NOBODY))
+    return Work(
+        url=image["url"],
+        recipe=Recipe(**product["options"]),
+        payer=product.get("payer", NOBODY),
+        tenant=product.get("tenant", NOBODY),
+        shared=_shared(original),
+    )
+
+
+def _place(request_id: str, spot: Spot) -> _Place:
+    return _Place(request_id, spot.product, spot.index, 0)
+
+
+def _is_pending(image: Document) -> bool:
+    return bool(image["status"] == ImageStatus.PENDING)
+
+
+def _stands(item: _Finish, image: Document) -> bool:
+    """Whether this is the end that is written."""
+    if image.get("turn", 0) != item.place.turn:
+        return False
+    if isinstance(item.end, Failed):
+        return bool(image["status"] == ImageStatus.FAILED)
+    return bool(image["status"] == ImageStatus.COMPLETED and image["output"] == item.end.output)
+
+
+def _copy(item: _Finish, spot: Spot) -> _Finish:
+    """The end of a copy of this image."""
+    end = replace(item.end, ms={})
+    return _Finish(
+        replace(item.place, product=spot.product, index=spot.index),
+        replace(end, saved="shared") if isinstance(end, Completed) else end,
+        of=Spot(item.place.product, item.place.index),
+    )
+
+
+def _is_copy_of(copy: _Finish, item: _Finish) -> bool:
+    same_request = copy.place.request_id == item.place.request_id
+    return same_request and copy.of == Spot(item.place.product, item.place.index)
+
+
+def _shared(original: Document | None) -> Completed | None:
+    """The end to share of an image that has one; a failed one has none."""
+    if not original or original["status"] != ImageStatus.COMPLETED:
+        return None
+    return Completed(
+        output=original["output"],
+        checksum=original["checksum"],
+        bytes_in=original["bytesIn"],
+        bytes_out=original["bytesOut"],
+        format=original["format"],
+        width=original["width"],
+        height=original["height"],
+        note=original["note"],
+        saved="shared",
+    )
 
 
 def _image(product: Document | None, place: _Place) -> Document | None:
@@ -346,6 +482,7 @@ def _finish_one(item: _Finish) -> UpdateOne:
             ("height", end.height),
             ("note", end.note),
             ("ms", end.ms),
+            *([(end.saved, 1)] if end.saved else []),
         )
     else:
         change = (
@@ -358,6 +495,7 @@ def _finish_one(item: _Finish) -> UpdateOne:
             "_id": item.place.key,
             **before(FINISH_IMAGE, f"{at}.status"),
             f"{at}.turn": item.place.turn or None,
+            **({f"{at}.of": str(item.of)} if item.of else {}),
         },
         {"$set": {f"{at}.{key}": value for key, value in change}, "$inc": {"open": -1}},
     )

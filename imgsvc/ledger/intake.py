@@ -10,6 +10,7 @@ from pymongo import ASCENDING, DESCENDING, InsertOne
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from imgsvc.errors import ServiceError
+from imgsvc.ledger.copies import Copies
 from imgsvc.ledger.journal import Journal
 from imgsvc.ledger.records import Document, NewProduct, NewRequest, status_object
 from imgsvc.ledger.store import product_id, the_time, translated
@@ -48,10 +49,11 @@ class Intake(Journal):
 
     async def _insert_products(self, new: NewRequest) -> None:
         options = new.recipe.model_dump(exclude_none=True)
+        copies = Copies(new.products if new.share else [])
         for start in range(0, len(new.products), _INSERT_BATCH):
             batch = new.products[start : start + _INSERT_BATCH]
             inserts = [
-                InsertOne(_product(new, start + i, product, options))
+                InsertOne(_product(new, start + i, product, options, copies))
                 for i, product in enumerate(batch)
             ]
             try:
@@ -83,6 +85,8 @@ class Intake(Journal):
                     "failedImages": 0,
                     "bytesIn": 0,
                     "bytesOut": 0,
+                    "sharedImages": 0,
+                    "reusedImages": 0,
                     "createdAt": now,
                     "updatedAt": now,
                     "cycle": 1,
@@ -199,10 +203,13 @@ class Intake(Journal):
         return sum(waiting.values()), waiting.get(True, 0)
 
 
-def _product(new: NewRequest, number: int, product: NewProduct, options: Document) -> Document:
+def _product(
+    new: NewRequest, number: int, product: NewProduct, options: Document, copies: Copies
+) -> Document:
     return {
         "_id": product_id(new.id, number),
         "request": new.id,
+        "tenant": new.tenant,
         "payer": new.payer,
         "n": number,
         "serialNumber": product.serial_number,
@@ -210,7 +217,10 @@ def _product(new: NewRequest, number: int, product: NewProduct, options: Documen
         "options": options,
         "open": len(product.input_urls),
         "closed": False,
-        "images": [{"url": url, "status": ImageStatus.PENDING} for url in product.input_urls],
+        "images": [
+            {"url": url, "status": ImageStatus.PENDING, **copies.of(number, index)}
+            for index, url in enumerate(product.input_urls)
+        ],
     }
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from imgsvc.errors import ErrorCode
 from imgsvc.messages import Times
@@ -48,6 +48,7 @@ class NewRequest:
     payer: str = NOBODY  # whose quotas it counts against: the tenant, or an address of nobody
     repeat: Repeat | None = None
     expires_in_days: float | None = None  # None: when the service's own time is over
+    share: bool = False  # whether images with the same address are worked on once
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
     @property
@@ -63,6 +64,8 @@ class Work:
     url: str
     recipe: Recipe
     payer: str  # whom its bytes count against
+    tenant: str
+    shared: Completed | None = None  # the end of another image with the same address
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,7 @@ class Completed:
     height: int
     note: str
     ms: Times = field(default_factory=dict)
+    saved: Literal["shared", "reused"] | None = None  # how, if it took no work of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,7 @@ class Ended:
 
     due: bool  # for one caller: the request is finished with it, and its webhook is due
     unwanted: bool  # the image ended otherwise for good: the object is nobody's
+    copies: int = 0  # so many other images share this end
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +125,7 @@ class OpenImages:
 
     product: int
     turns: Mapping[int, int]  # index of each -> the turn in which it is worked on
+    copied: Container[int] = ()  # indexes of those that others are copies of
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +194,8 @@ def status_object(found: Document) -> Document:
         "totalImages": found["totalImages"],
         "bytesIn": found["bytesIn"],
         "bytesOut": found["bytesOut"],
+        "sharedImages": found["sharedImages"],
+        "reusedImages": found["reusedImages"],
         "createdAt": iso(found["createdAt"]),
         "updatedAt": iso(found["updatedAt"]),
         "webhook": {

@@ -47,6 +47,7 @@ class Store:
         self._requests = database["requests"]
         self._products = database["products"]
         self._intakes = database["intakes"]
+        self._sources = database["sources"]
         self._api_keys = database["api_keys"]
 
     async def prepare(self) -> None:
@@ -57,6 +58,7 @@ class Store:
                 [("request", ASCENDING), ("open", ASCENDING), ("n", ASCENDING)]
             )
             await self._intakes.create_index([("checkAt", ASCENDING)])
+            await self._sources.create_index([("at", ASCENDING)])
             await self._requests.create_index([("status", ASCENDING), ("createdAt", ASCENDING)])
             for key in ("reopen.n", "cancelling", "erasing", "expiresAt", "sweepFrom"):
                 await self._requests.create_index([(key, ASCENDING)], sparse=True)

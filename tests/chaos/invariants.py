@@ -236,7 +236,7 @@ async def _judge_objects(
     """I3."""
     stored = {
         name: size
-        for name, size in (await _objects(stack)).items()
+        for name, size in (await stack.objects()).items()
         if name.partition("/")[0] not in stack.settled
     }
     for name in stored.keys() - expected.keys():
@@ -264,20 +264,6 @@ def _judge_picture(data: bytes, image: JSON, source: bytes) -> str | None:
     if len(sizes) > 1:
         return f"different sizes: {sizes}"
     return None if result.resembles(original) else "another picture"
-
-
-async def _objects(stack: Stack) -> dict[str, int]:
-    """Size of each object in the bucket."""
-    found: dict[str, int] = {}
-    url = f"{stack.servers.endpoints.gcs_url}/storage/v1/b/{stack.bucket}/o"
-    token: str | None = ""
-    while token is not None:
-        query = {"pageToken": token} if token else {}
-        async with stack.session.get(url, params=query) as response:
-            page = await response.json()
-        found |= {item["name"]: int(item["size"]) for item in page.get("items", [])}
-        token = page.get("nextPageToken")
-    return found
 
 
 def _object(stack: Stack, output_url: str) -> str:

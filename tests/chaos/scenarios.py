@@ -138,6 +138,34 @@ async def a_client_that_does_not(scene: Scene) -> None:
     await scene.dies_at_work()
 
 
+async def a_request_with_copies(scene: Scene) -> None:
+    """The same picture at the same address three times, in two products."""
+    await scene.dies_at_work(scene.upload([picture(24), picture(24)], [picture(24)]))
+
+
+async def a_source_seen_before(scene: Scene) -> None:
+    """An earlier request had the same address."""
+    earlier = scene.upload([picture(25)])
+    assert await post(scene.bystander, earlier)
+    await scene.finished(earlier)
+    await scene.dies_at_work(scene.upload([picture(25)], like=earlier))
+
+
+async def a_source_whose_result_is_gone(scene: Scene) -> None:
+    """The same, but the earlier request was erased."""
+    earlier = scene.stack.new_post([[picture(26)]])
+    assert await post(scene.bystander, earlier)
+    await scene.finished(earlier)
+    status, _ = await scene.bystander.call("DELETE", f"/api/requests/{earlier.accepted}")
+    assert status == 202
+
+    async def erased() -> bool:
+        return not await scene.stack.objects(f"{earlier.accepted}/")
+
+    await wait_until(erased, "the earlier request is erased")
+    await scene.dies_at_work(scene.upload([picture(26)], like=earlier))
+
+
 async def uploads_that_are_long_written(scene: Scene) -> None:
     """With a key and without: the journal can forget the one, and keeps the other."""
     for keyed in (True, False):
@@ -453,10 +481,12 @@ SCENARIOS: dict[Scenario, tuple[str, ...]] = {
         "ledger.complete",
         "ledger.count",
         "ledger.finish_images",
+        "ledger.forget_sources",
         "ledger.insert_products",
         "ledger.insert_request",
         "ledger.open_entry",
         "ledger.record_delivery",
+        "ledger.remember_sources",
         "ledger.start",
         "redis.beat",
         "redis.deal",
@@ -479,6 +509,9 @@ SCENARIOS: dict[Scenario, tuple[str, ...]] = {
         "ledger.forget_entry",
         "ledger.sweep_products",
     ),
+    a_request_with_copies: ("ledger.finish_copies",),
+    a_source_seen_before: ("bucket.copy",),
+    a_source_whose_result_is_gone: ("ledger.forget_source",),
     uploads_that_are_long_written: ("ledger.forget_entries", "ledger.keep_entries"),
     a_replica_that_comes_too_late: ("ledger.recount",),
     an_image_nobody_survives: ("redis.bury",),

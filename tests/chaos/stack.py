@@ -120,6 +120,19 @@ class Stack:
         posted.lay_out()
         return posted
 
+    async def objects(self, prefix: str = "") -> dict[str, int]:
+        """Size of each object in the bucket whose name begins so."""
+        found: dict[str, int] = {}
+        url = f"{self.servers.endpoints.gcs_url}/storage/v1/b/{self.bucket}/o"
+        token: str | None = ""
+        while token is not None:
+            query = {"prefix": prefix, **({"pageToken": token} if token else {})}
+            async with self.session.get(url, params=query) as response:
+                page = await response.json()
+            found |= {item["name"]: int(item["size"]) for item in page.get("items", [])}
+            token = page.get("nextPageToken")
+        return found
+
     async def orphans(self) -> list[str]:
         """Ids of requests that do not exist, or not any more, but have products."""
         there = {"erasedAt": {"$exists": False}}

@@ -26,6 +26,7 @@ class Posted:
         origin: where they are.
         webhook: the receiver, if the client wants to be told.
         failures: codes that a good picture may fail with here besides.
+        like: an earlier upload whose addresses it has, instead of its own.
         keyed: whether the client sends its tag as ``Idempotency-Key``.
         cycles: how often the request may be announced: once for each end, and for each replay.
         more: what the body says besides.
@@ -40,6 +41,7 @@ class Posted:
     origin: Origin
     webhook: Witness | None = None
     failures: frozenset[str] = frozenset()
+    like: Posted | None = None
     keyed: bool = False
     cycles: int = 1
     more: dict[str, Any] = field(default_factory=dict)
@@ -78,6 +80,12 @@ class Posted:
 
     def name(self, product: int, index: int) -> str:
         """Of a picture at the origin."""
+        if self.like:
+            return self.like.name(product, index)
+        wanted = self.products[product][index]
+        for number, pictures in enumerate(self.products):  # one address for the same picture
+            if wanted.data and wanted in pictures:
+                return f"{self.tag}/{number}-{pictures.index(wanted)}.jpg"
         return f"{self.tag}/{product}-{index}.jpg"
 
     def mend(self, with_: Picture) -> None:

@@ -218,7 +218,11 @@ async def test_what_has_not_started_is_cancelled_at_once_and_results_stay(
     slow = origin.add("slow.jpg", hold.handler)
     waiting = [[origin.url(f"never-{n}.jpg")] for n in range(300)]  # more than are dealt ahead
     request_id = await service.upload(
-        [[origin.url("rocket.jpg"), origin.url("none.jpg")], *[[slow]] * 20, *waiting],
+        [
+            [origin.url("rocket.jpg"), origin.url("none.jpg")],
+            *[[f"{slow}?{n}"] for n in range(20)],
+            *waiting,
+        ],
         webhookUrl=receiver.url,
     )
 

@@ -18,6 +18,8 @@ STATUS_FIELDS = [
     "totalImages",
     "bytesIn",
     "bytesOut",
+    "sharedImages",
+    "reusedImages",
     "createdAt",
     "updatedAt",
     "webhook",

@@ -252,3 +252,15 @@ async def test_signed_addresses_name_the_account_and_end(
 def test_signing_without_a_key_stops_the_start(make: Callable[..., Bucket]) -> None:
     with pytest.raises(SettingsError, match=r"gcs\.signed_urls.*GCP_KEY_BASE64"):
         make(signed_urls=True)
+
+
+async def test_an_object_is_copied_with_what_it_says_of_itself(bucket: Bucket, file: Path) -> None:
+    original = await bucket.create("before/0-0.jpg", file, "image/jpeg", "kept")
+    assert await bucket.copy("before/0-0.jpg", NAME) == original
+    assert await served(bucket) == b"picture"
+    found = await described(bucket)
+    assert (found["contentType"], found["metadata"]) == ("image/jpeg", {"imgsvc-note": "kept"})
+
+
+async def test_nothing_is_copied_of_an_object_that_is_gone(bucket: Bucket) -> None:
+    assert await bucket.copy("before/0-0.jpg", NAME) is None

@@ -145,6 +145,8 @@ async def test_a_request_that_was_inserted_is_known_as_it_was_posted(ledger: Led
         "totalImages": 3,
         "bytesIn": 0,
         "bytesOut": 0,
+        "sharedImages": 0,
+        "reusedImages": 0,
         "webhook": {"status": "PENDING", "attempts": 0},
     }
     first, second = await products(ledger, new.id)

@@ -46,8 +46,9 @@ async def fetched(client: Outbound, url: str) -> bytes:
     async def write(piece: bytes) -> None:
         pieces.append(piece)
 
-    size = await client.download(url, write)
-    assert size == sum(map(len, pieces))
+    downloaded = await client.download(url, write)
+    assert downloaded
+    assert downloaded.bytes == sum(map(len, pieces))
     return b"".join(pieces)
 
 
@@ -323,7 +324,9 @@ async def test_a_slow_disk_is_not_the_origins_fault(outbound: Open, origin: Orig
 
     url = origin.add("a", b"x" * 1_000_000)
     client = outbound(min_bytes_per_s=1_000_000, slow_s=0.2)
-    assert await client.download(url, write) == 1_000_000
+    downloaded = await client.download(url, write)
+    assert downloaded
+    assert downloaded.bytes == 1_000_000
 
 
 async def test_redirects_share_one_time_limit(outbound: Open, origin: Origin) -> None:

@@ -1,0 +1,104 @@
+"""Sources that were worked on before: what they looked like, and what became of them.
+
+While its origin says that a source is unchanged, or sends the same bytes, a tenant's next request
+with the same recipe gets a copy of the result. An entry is only a memory: without it, or when the
+object it names is gone, the image is worked on as if it were new.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+
+import orjson
+from pymongo import UpdateOne
+
+from imgsvc.failpoints import NO_FAILPOINTS, Failpoints
+from imgsvc.group_commit import GroupCommit
+from imgsvc.ledger.records import Completed, Document
+from imgsvc.ledger.store import Store, the_time, translated
+from imgsvc.messages import Source
+from imgsvc.model import Recipe
+from imgsvc.settings import Mongo
+
+_GROUP = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """A source as it was, and the result that is stored."""
+
+    source: Source
+    end: Completed
+
+
+def source_key(tenant: str, url: str, recipe: Recipe) -> str:
+    """What makes two images the same work: whose they are, where from, and how to encode them."""
+    parts = [tenant, url, recipe.model_dump(exclude_none=True)]
+    return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+class Sources(Store):
+    """The memory of sources."""
+
+    def __init__(self, settings: Mongo, failpoints: Failpoints = NO_FAILPOINTS) -> None:
+        super().__init__(settings, failpoints)
+        self._recalls = GroupCommit[str, Document | None](self._look_up, _GROUP)
+        self._memories = GroupCommit[Document, None](self._remember, _GROUP)
+
+    async def recall(self, key: str, ttl_s: float) -> Remembered | None:
+        """What is remembered of a source.
+
+        Args:
+            key: from ``source_key``.
+            ttl_s: how long memories are good, in seconds.
+        """
+        found = await self._recalls.submit(key)
+        if not found or found["at"] < the_time() - timedelta(seconds=ttl_s):
+            return None
+        return Remembered(Source(**found["source"]), Completed(**found["end"]))
+
+    async def _look_up(self, keys: Sequence[str]) -> list[Document | None]:
+        with translated():
+            cursor = self._sources.find({"_id": {"$in": sorted(set(keys))}})
+            found = {entry["_id"]: entry async for entry in cursor}
+        return [found.get(key) for key in keys]
+
+    async def remember(self, source: Source, end: Completed) -> None:
+        """Remember a source and the result that was stored for it, instead of what was before."""
+        memory = {"_id": source.key, "source": source.model_dump(), "end": asdict(end)}
+        await self._memories.submit(memory)
+
+    async def _remember(self, memories: Sequence[Document]) -> list[None]:
+        now = the_time()
+        with translated():
+            await self._write(
+                "remember_sources",
+                self._sources.bulk_write,
+                [
+                    UpdateOne(
+                        {"_id": memory["_id"]},
+                        {"$set": {"source": memory["source"], "end": memory["end"], "at": now}},
+                        upsert=True,
+                    )
+                    for memory in memories
+                ],
+                ordered=False,
+            )
+        return [None] * len(memories)
+
+    async def forget_source(self, key: str) -> None:
+        """Forget a source whose result is gone."""
+        with translated():
+            await self._write("forget_source", self._sources.delete_one, {"_id": key})
+
+    async def forget_sources(self, ttl_s: float) -> None:
+        """Forget what is older than ``ttl_s`` seconds."""
+        with translated():
+            await self._write(
+                "forget_sources",
+                self._sources.delete_many,
+                {"at": {"$lt": the_time() - timedelta(seconds=ttl_s)}},
+            )
