@@ -117,8 +117,12 @@ async def fill_disk(chaos: Chaos) -> str:
 
 def _limit_files(pid: int, size: int) -> None:
     with contextlib.suppress(ProcessLookupError):
-        _, most = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, most))
+        _, most = resource.prlimit(pid, resource.RLIMIT_FSIZE)  # workers have one of their own
+        resource.prlimit(
+            pid,
+            resource.RLIMIT_FSIZE,
+            (most if size == resource.RLIM_INFINITY else size, most),
+        )
 
 
 async def kill_valkey(chaos: Chaos) -> None:

@@ -80,6 +80,7 @@ class Outcome:
 
     images: int = 0
     requests: int = 0
+    wishes: int = 0  # to retry, cancel or erase
     seconds: float = 0.0
     struck: list[Struck] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
@@ -135,7 +136,10 @@ async def run(
             outcome.violations += await check(stack, load.posted, DONE_S, HEALTH_S)
             watching.cancel()
         outcome.images, outcome.requests = load.images, len(load.posted)
-        outcome.repeats = repeats(stack.origin.fetches, outcome.struck)
+        outcome.wishes = load.wishes
+        outcome.repeats = repeats(
+            stack.origin.fetches, outcome.struck, set().union(*(one.again for one in load.posted))
+        )
         delivered = Counter(told.message_id for told in receiver.told if told.status == 200)
         outcome.told_twice = delivered.total() - len(delivered)
         judge(watch, outcome)
@@ -186,8 +190,10 @@ def shuffled(rng: random.Random) -> Iterator[str]:
         yield from rng.sample(sorted(FAULTS), len(FAULTS))
 
 
-def repeats(fetches: list[Fetch], struck: list[Struck]) -> Counter[str]:
+def repeats(fetches: list[Fetch], struck: list[Struck], wanted: set[str]) -> Counter[str]:
     """Fetches of what had been fetched before, by the fault that made them necessary.
+
+    But for what a client ``wanted`` to have fetched again.
 
     That is the last fault between the two that the earlier fetch's replica suffered from. Some
     work on for a while: who could not reach Redis finds its heartbeat expired afterwards.
@@ -195,7 +201,7 @@ def repeats(fetches: list[Fetch], struck: list[Struck]) -> Counter[str]:
     last: dict[str, Fetch] = {}
     found: Counter[str] = Counter()
     for fetch in fetches:
-        if before := last.get(fetch.name):
+        if fetch.name not in wanted and (before := last.get(fetch.name)):
             causes = [
                 one.name
                 for one in struck
@@ -249,7 +255,8 @@ def show(outcome: Outcome, console: Console) -> None:
     """Print the whole outcome."""
     console.print(table(outcome))
     console.print(
-        f"{outcome.images} images in {outcome.requests} requests, {outcome.seconds:.0f} s. "
+        f"{outcome.images} images in {outcome.requests} requests, {outcome.wishes} retries, "
+        f"cancellations and erasures, {outcome.seconds:.0f} s. "
         + ", ".join(f"{what}: {worst}" for what, worst in outcome.worst.items())
     )
     console.print(
