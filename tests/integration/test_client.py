@@ -460,6 +460,64 @@ async def test_failed_rows_are_saved_mended_and_submitted_again(
     assert (ran.code, "COMPLETED: 1 image" in ran.out) == (0, True), ran
 
 
+# Changing.
+
+
+async def test_what_failed_is_tried_again_and_watched(
+    shell: Shell, service: Service, origin: Origin
+) -> None:
+    request_id = await service.upload(
+        [[origin.url("rocket.jpg"), origin.url("late.jpg")], [origin.url("late.jpg")]]
+    )
+    await service.finished(request_id)
+    for words, said in ((["--code", "TOO_LARGE"], "failed"), (["--product", "9"], "failed")):
+        ran = await shell.run("retry", request_id, *words)
+        assert (ran.code, said in ran.err) == (1, True), ran
+    origin.add("late.jpg", origin.photo("rocket.jpg"))
+    ran = await shell.run("retry", request_id, "--product", "2", "--wait")
+    assert (ran.code, "PARTIAL: 3 images, 2 completed, 1 failed" in ran.out) == (3, True), ran
+    ran = await shell.run("retry", request_id, "--code", "FETCH_STATUS", "--download", "results")
+    assert (ran.code, "COMPLETED: 3 images" in ran.out) == (0, True), ran
+    assert files(shell.folder / "results") == ["1/0.jpg", "1/1.jpg", "2/0.jpg"]
+
+
+async def test_a_retry_whose_answer_is_lost_is_not_repeated(
+    tmp_path: Path, service: Service, front: tuple[Front, str], origin: Origin
+) -> None:
+    proxy, url = front
+    request_id = await service.upload([[origin.url("gone.jpg")]])
+    await service.finished(request_id)
+    proxy.script = ["503", "lose"]
+    ran = await Shell(tmp_path, url).run("retry", request_id)
+    assert (ran.code, "cannot be reached" in ran.err) == (1, True), ran
+    assert [path for _, path, _, _ in proxy.calls] == [f"/api/requests/{request_id}/retry"] * 2
+    await service.finished(request_id)
+
+
+async def test_a_request_is_cancelled_and_erased(
+    shell: Shell, service: Service, origin: Origin
+) -> None:
+    released = asyncio.Event()
+
+    async def held(_: web.Request) -> web.Response:
+        await released.wait()
+        return web.Response(body=origin.photo("rocket.jpg"))
+
+    request_id = await service.upload([[origin.add("held.jpg", held)]])
+    ran = await shell.run("cancel", request_id)
+    assert (ran.code, "Accepted; its status is CANCELLED.\n" in ran.err) == (0, True), ran
+    released.set()
+    watched = await shell.run("status", request_id, "--wait")
+    assert (watched.code, "CANCELLED: 1 image, 1 cancelled" in watched.out) == (1, True), watched
+
+    asked = await shell.run("erase", request_id)  # there is nobody to say yes
+    assert asked.code != 0
+    assert (await service.get(f"/status/{request_id}"))[0] == 200
+    assert (await shell.run("erase", request_id, "--yes")).code == 0
+    ran = await shell.run("status", request_id)
+    assert (ran.code, "erased" in ran.err) == (1, True), ran
+
+
 async def test_what_is_not_there_is_told_in_a_line(shell: Shell) -> None:
     for words in (
         ["status", "nope"],
