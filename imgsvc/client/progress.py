@@ -50,8 +50,7 @@ def shown(console: Console) -> Iterator[Callable[[Json], None]]:
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[more]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
         console=console,
     ) as bar:
         task = bar.add_task("PENDING", total=None, more="")

@@ -12,6 +12,7 @@ from rich.text import Text
 from imgsvc.client import text
 from imgsvc.client.calls import CallError, Json
 
+_SIZES = "{:>9} {:>9} {:>6}"  # of an image before and after, and what was saved
 _MOST = 20  # problems of an upload that are shown
 
 
@@ -60,19 +61,18 @@ def request_line(console: Console, found: Json | None) -> None:
 def image_line(console: Console, image: Json | None) -> None:
     """One image of a list; None for the line above all."""
     if image is None:
-        told = ["Serial Number", "#", "Status", "Before", "After", "Saved"]
-        where = "Image"
+        serial, number, status, where = "Serial Number", "#", "Status", "Image"
+        middle = _SIZES.format("Before", "After", "Saved")
     else:
-        before, after = image["bytesIn"], image["bytesOut"]
+        serial, number, status = image["serialNumber"], image["index"], image["status"]
+        before, after, result = image["bytesIn"], image["bytesOut"], image["outputUrl"]
         share = text.saved(before, after) if before and after else None
-        told = [image["serialNumber"], str(image["index"]), image["status"]]
-        told += [text.size(before), text.size(after), text.percent(share)]
-        error, result = image["error"], image["outputUrl"]
-        where = f"{error['code']} " if error else ""
-        where += image["inputUrl"] + (f" -> {result}" if result else "")
-    serial, *rest = told
-    line = text.cell(serial, 16) + " {:>2} {:<9} {:>9} {:>9} {:>6}  ".format(*rest)
-    _line(console, line + text.plain(where), image is None)
+        middle = _SIZES.format(text.size(before), text.size(after), text.percent(share))
+        if image["error"]:
+            middle = image["error"]["code"]
+        where = image["inputUrl"] + (f" -> {result}" if result else "")
+    line = f"{text.cell(serial, 16)} {number:>2} {status:<9} {text.cell(middle, 26)}  {where}"
+    _line(console, text.plain(line), image is None)
 
 
 def report(console: Console, found: Json) -> None:
