@@ -18,7 +18,7 @@ ONES = b"1," * MANY + b"1"
 
 
 def examined(body: bytes, content_type: str = "application/json", **beside: bytes) -> Posted:
-    return examine(content_type, {"file": body, **beside}, Http(), Guard(Net()))
+    return examine(content_type, {"file": body, **beside}, Http(), 0, Guard(Net()))
 
 
 @pytest.mark.parametrize(
