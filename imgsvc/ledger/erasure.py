@@ -8,14 +8,17 @@ may be repeated.
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from pymongo import ASCENDING
 
-from imgsvc.ledger.records import Document, Erasure
+from imgsvc.ledger.records import NOBODY, Document, Erasure
+from imgsvc.ledger.sources import source_key
 from imgsvc.ledger.store import CLOCKS_AGREE, Store, product_id, the_time, translated
-from imgsvc.model import ENDED_REQUEST
+from imgsvc.model import ENDED_REQUEST, Recipe
 
 
 class Erasing(Store):
@@ -83,15 +86,32 @@ class Erasing(Store):
             return [found["_id"] async for found in cursor]
 
     async def erase_products(self, request_id: str, limit: int) -> int:
-        """Delete products of a request; how many there were, ``limit`` at most."""
+        """Delete products of a request, and what is remembered of its sources.
+
+        Args:
+            request_id: of an erased request, or one whose work has stopped.
+            limit: how many at most.
+
+        Returns:
+            How many products there were.
+        """
+        fields = {"tenant": 1, "options": 1, "images.url": 1}
         with translated():
-            cursor = self._products.find({"request": request_id}, {"_id": 1}).limit(limit)
-            ids = [found["_id"] async for found in cursor]
-            if ids:
+            cursor = self._products.find({"request": request_id}, fields).limit(limit)
+            page = [found async for found in cursor]
+            if page:
+                sources = await asyncio.to_thread(_sources_of, page)
+                of_this = {"$regex": f"^{re.escape(request_id)}/"}
+                await self._write(
+                    "erase_sources",
+                    self._sources.delete_many,
+                    {"_id": {"$in": sources}, "end.output": of_this},
+                )
+                ids = [found["_id"] for found in page]
                 await self._write(
                     "erase_products", self._products.delete_many, {"_id": {"$in": ids}}
                 )
-        return len(ids)
+        return len(page)
 
     async def erase_request(self, request_id: str) -> None:
         """Put a tombstone in the place of a request that has neither products nor objects."""
@@ -169,6 +189,18 @@ class Erasing(Store):
                 {"_id": request_id, "sweepFrom": found["sweepFrom"]},
                 {"$set": {"sweepFrom": now}} if wrong else {"$unset": {"sweepFrom": ""}},
             )
+
+
+def _sources_of(products: Sequence[Document]) -> list[str]:
+    """The keys under which the sources of these products may be remembered."""
+    return sorted(
+        {
+            source_key(product.get("tenant", NOBODY), image["url"], recipe)
+            for product in products
+            for recipe in [Recipe(**product["options"])]
+            for image in product["images"]
+        }
+    )
 
 
 def _product_of(name: str) -> str:

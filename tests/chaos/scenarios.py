@@ -538,6 +538,7 @@ SCENARIOS: dict[Scenario, tuple[str, ...]] = {
         "ledger.ask_to_erase",
         "ledger.erase_products",
         "ledger.erase_request",
+        "ledger.erase_sources",
         "ledger.swept",
     ),
     a_request_whose_time_is_over: ("ledger.expire",),

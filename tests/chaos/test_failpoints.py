@@ -48,8 +48,7 @@ CASES = [
 def failpoints_in_source() -> set[str]:
     """Every name that the service passes to ``Failpoints.around``."""
     folder = Path(imgsvc.__file__).parent
-    sources = {path.stem: path.read_text() for path in folder.rglob("*.py")}
-    text = "\n".join(sources.values())
+    text = "\n".join(path.read_text() for path in folder.rglob("*.py"))
     named = set(re.findall(r'\.around\(\s*"([\w.]+)"', text))
     written = set(re.findall(r'self\._write\(\s*"(\w+)"', text))
     scripts = {path.stem for path in (folder / "lua").glob("*.lua")}

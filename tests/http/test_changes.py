@@ -88,6 +88,8 @@ async def erased(service: Service, request_id: str, stored: Any) -> None:
     await wait_until(done, "it is erased")
     assert await service.objects(request_id) == []
     assert await stored.products.count_documents({"request": request_id}) == 0
+    mine = {"$regex": f"^{request_id}/"}
+    assert await stored.sources.count_documents({"end.output": mine}) == 0
     tombstone = await stored.requests.find_one({"_id": request_id})
     assert tombstone.keys() == {"_id", "tenant", "askedAt", "erasedAt", "sweepFrom"}
     assert tombstone["askedAt"] <= tombstone["erasedAt"]
@@ -321,6 +323,7 @@ async def test_an_erased_request_is_hidden_at_once_and_gone_soon(
 ) -> None:
     other = await service.upload([["http://127.0.0.1:1/none.jpg"]])
     assert len(await service.objects(partial)) == 1
+    assert await stored.sources.count_documents({}) == 1
     status, answer = await service.delete(f"/api/requests/{partial}")
     assert (status, answer["requestId"]) == (202, partial)
     await hidden(service, partial)
