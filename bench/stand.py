@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ class Stand:
     session: aiohttp.ClientSession
     hook: str = ""
     _ended: dict[str, asyncio.Future[float]] = field(default_factory=dict)
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     @property
     def url(self) -> str:
@@ -65,9 +67,13 @@ class Stand:
         return self.services[0]
 
     def urls(self, files: Sequence[Path], count: int) -> list[str]:
-        """Addresses of ``count`` images, all different, taking the files in turn."""
+        """Addresses of ``count`` images, none of which was given out before.
+
+        The files are taken in turn. The service remembers what it did for an address.
+        """
         paths = [f"{file.parent.name}/{file.name}" for file in files]
-        return [f"{self.origin}/{paths[n % len(paths)]}?{n}" for n in range(count)]
+        numbers = itertools.islice(self._numbers, count)
+        return [f"{self.origin}/{paths[n % len(paths)]}?{n}" for n in numbers]
 
     async def post(self, urls: Sequence[str], per_product: int = 5) -> str:
         """Post a request; its id."""

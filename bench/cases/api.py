@@ -37,7 +37,6 @@ async def _round(lab: Lab) -> list[tuple[str, str, float]]:
     tiny, large = make(TINY, lab.cache), make(SIZES["1 MB"], lab.cache)
     told = []
     async with stand({file.parent for file in (*tiny, *large)}) as made:
-        body = upload(made.urls(tiny, 10), 1)
         request_id = await made.post(made.urls(tiny, 20))
         await made.ended(request_id)
 
@@ -47,6 +46,7 @@ async def _round(lab: Lab) -> list[tuple[str, str, float]]:
                 return response.status
 
         async def post() -> int:
+            body = upload(made.urls(tiny, 10), 1)
             async with made.session.post(f"{made.url}/api/upload", json=body) as response:
                 await response.read()
                 return response.status
@@ -62,7 +62,6 @@ async def _round(lab: Lab) -> list[tuple[str, str, float]]:
         rate = await as_fast_as_possible(post, _CLIENTS, _POSTS)
         told.append((f"POST /api/upload of 10 products: of {_CLIENTS} clients", "1/s", rate))
     async with stand({file.parent for file in (*tiny, *large)}) as made:
-        body = upload(made.urls(tiny, 10), 1)
         request_id = await made.post(made.urls(large, _WORK))
         await asyncio.sleep(2)  # until the first images are being encoded
         reads, posts = await asyncio.gather(
