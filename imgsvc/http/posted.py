@@ -153,7 +153,10 @@ class _Examiner:
         """Everything but the products."""
         text = to_json(said)
         if len(text) > _LARGEST:
-            self._findings.add([], f"The body holds more than {_LARGEST} bytes beside products.")
+            longest = max(said, key=lambda name: len(to_json(said[name])))
+            self._findings.add(
+                [longest], f"is too long: all but products may be {_LARGEST} bytes together"
+            )
             return Instructions()
         try:
             return Instructions.model_validate_json(text)
