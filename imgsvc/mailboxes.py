@@ -71,6 +71,11 @@ def delayed(mailbox: str) -> str:
     return f"{mailbox}:delayed"
 
 
+def waiting(mailbox: str) -> str:
+    """The hash that counts, by request, what waits to go back to ``mailbox``."""
+    return f"{mailbox}:waiting"
+
+
 @dataclass(frozen=True, slots=True)
 class Envelope:
     """A message as it was taken out of a mailbox."""
@@ -299,7 +304,12 @@ class Mailboxes:
         return bool(
             await self._move(
                 "later",
-                (envelope.mailbox, delayed(envelope.mailbox), IN_FLIGHT),
+                (
+                    envelope.mailbox,
+                    delayed(envelope.mailbox),
+                    IN_FLIGHT,
+                    waiting(envelope.mailbox),
+                ),
                 (
                     GROUP,
                     envelope.entry_id,
@@ -327,10 +337,17 @@ class Mailboxes:
         Returns:
             Seconds until the next message is due, or None if none waits.
         """
-        moved, next_ms = await self._run("promote", (mailbox, delayed(mailbox)), (_BATCH,))
+        keys = (mailbox, delayed(mailbox), waiting(mailbox))
+        moved, next_ms = await self._run("promote", keys, (_BATCH,))
         if int(moved) == _BATCH:
             return 0.0
         return None if int(next_ms) < 0 else int(next_ms) / 1000
+
+    async def put_off(self, mailbox: str) -> dict[str, int]:
+        """How many messages of each request wait to come back to ``mailbox``."""
+        with _translated():
+            found = await self._client.hgetall(waiting(mailbox))
+        return {str(request): int(count) for request, count in found.items()}
 
     async def beat(self) -> None:
         """Renew this replica's heartbeat."""

@@ -26,6 +26,7 @@ _WISHES = 20  # carried out some of in one round
 _LEAD_S = 5.0
 _IDLE_S = 1.0
 _FULL_S = 0.25
+_PUT_OFF = 4  # windows of messages of one request that may wait for their origin
 _SOON_S = 0.01
 
 
@@ -121,12 +122,19 @@ class Dealer(Actor):
         window = self.parts.settings.redis.window
         while True:
             turn: list[ImageJob] = []
-            hands = [hand for hand in self._hands.values() if await self._fill(hand)]
+            # What waits for its origin is in Redis: of one request only so much, however large.
+            put_off = await self.parts.mailboxes.put_off(FETCH)
+            held = {request for request, count in put_off.items() if count >= window * _PUT_OFF}
+            hands = [
+                hand
+                for hand in self._hands.values()
+                if hand.request_id not in held and await self._fill(hand)
+            ]
             while hands and len(turn) < window:
                 turn.extend(hand.jobs.popleft() for hand in hands)
                 hands = [hand for hand in hands if hand.jobs]
             if not turn:
-                return False
+                return not held.isdisjoint(self._hands)
             seen, _ = await self.parts.mailboxes.deal(FETCH, turn, bounded=True)
             if seen < len(turn):
                 for job in reversed(turn[seen:]):

@@ -78,6 +78,7 @@ class Replica:
             "zset": lambda key: self.client.zrange(key, 0, -1, withscores=True),
             "list": lambda key: self.client.lrange(key, 0, -1),
             "string": self.client.get,
+            "hash": self.client.hgetall,
         }
         return {
             key: await read[await self.client.type(key)](key)
@@ -321,6 +322,7 @@ async def test_what_is_put_aside_comes_back_when_it_is_due_and_not_before(
     second_try = JOB.model_copy(update={"attempt": 2})
     await a.boxes.later(envelope, second_try, 0.3)
     put_aside = time.monotonic()
+    assert await a.boxes.put_off(FETCH) == {JOB.request_id: 1}
     next_s = await a.boxes.promote(FETCH)
     assert next_s is not None
     assert 0.1 < next_s <= 0.3
@@ -334,6 +336,7 @@ async def test_what_is_put_aside_comes_back_when_it_is_due_and_not_before(
     (fields,) = await a.entries(FETCH)
     assert ImageJob.model_validate_json(fields["m"]) == second_try
     assert await a.client.exists(delayed(FETCH)) == 0
+    assert await a.boxes.put_off(FETCH) == {}
 
 
 async def test_racing_clocks_bring_each_message_back_once(replica: Callable[..., Any]) -> None:
