@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import urllib.parse
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import redis.asyncio
 from pymongo import AsyncMongoClient
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
+from yarl import URL
 
 from imgsvc.embedded import EmbeddedServers
 from tests.chaos.album import Picture
@@ -132,6 +134,14 @@ class Stack:
             found |= {item["name"]: int(item["size"]) for item in page.get("items", [])}
             token = page.get("nextPageToken")
         return found
+
+    async def delete_objects(self, prefix: str) -> None:
+        """Delete the objects whose names begin so, behind the service's back."""
+        bucket = f"{self.servers.endpoints.gcs_url}/storage/v1/b/{self.bucket}/o"
+        for name in await self.objects(prefix):
+            url = URL(f"{bucket}/{urllib.parse.quote(name, safe='')}", encoded=True)
+            async with self.session.delete(url) as response:
+                assert response.status < 300, name
 
     async def orphans(self) -> list[str]:
         """Ids of requests that do not exist, or not any more, but have products."""
