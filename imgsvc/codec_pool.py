@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import multiprocessing
 import os
 import resource
@@ -316,15 +315,12 @@ def _encode(task: Task, settings: Codec, memory_bytes: int | None) -> _Answer:
         return _Refusal(error.code.name, error.detail)
     finally:
         codec.release_memory()
-    try:
-        task.target.write_bytes(encoded.data)
-    except OSError as error:
-        if error.errno != errno.EFBIG:
-            raise
+    if len(encoded.data) > settings.max_output_bytes:
         return _Refusal(
             ErrorCode.TOO_LARGE.name,
             f"The result has more than {settings.max_output_bytes:,} bytes; ask for another format.",
         )
+    task.target.write_bytes(encoded.data)
     return Result(
         bytes_out=len(encoded.data),
         format=encoded.format,

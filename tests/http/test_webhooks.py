@@ -227,7 +227,8 @@ async def test_deliveries_tell_when_the_next_attempt_is(
 async def flush_what_waits_an_hour(service: Service) -> None:
     """Have the check for leftovers look only at what this test is not about."""
     async with redis.asyncio.Redis(port=service.settings.redis.port) as client:
-        await client.delete("{imgsvc}:notify:delayed", "{imgsvc}:in-flight")
+        keys = ("notify:delayed", "notify:waiting", "in-flight")
+        await client.delete(*(f"{{imgsvc}}:{key}" for key in keys))
 
 
 # Again.
