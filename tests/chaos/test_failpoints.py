@@ -22,7 +22,7 @@ from tests.chaos.scene import Scene
 from tests.chaos.stack import Stack, service
 
 LANES = 4
-CASE_S = 60.0
+CASE_S = 100.0
 
 
 @dataclass(frozen=True)
