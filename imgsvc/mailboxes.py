@@ -423,7 +423,8 @@ class Mailboxes:
     async def wake_dealer(self) -> None:
         """Tell the dealer, wherever it runs, that there is new work."""
         with _translated():
-            await self._client.rpush(WAKE, "1")
+            # In front, and the rest cut off: a mailbox that runs low says less.
+            await self._client.lpush(WAKE, "news")
             await self._client.ltrim(WAKE, 0, 0)
 
     async def take_token(
@@ -594,10 +595,15 @@ class Bell:
     def __init__(self, reader: Redis) -> None:
         self._reader = reader
 
-    async def wait(self, timeout_s: float) -> bool:
-        """Wait until rung, ``timeout_s`` at most; whether it was rung."""
+    async def wait(self, timeout_s: float) -> str:
+        """Wait until rung, ``timeout_s`` at most.
+
+        Returns:
+            ``news`` if there is new work, ``low`` if a mailbox runs low, nothing if not rung.
+        """
         with _translated():
-            return bool(await self._reader.blpop([WAKE], timeout=timeout_s))
+            rung = await self._reader.blpop([WAKE], timeout=timeout_s)
+        return str(rung[1]) if rung else ""
 
     async def close(self) -> None:
         """Close the connection."""

@@ -55,6 +55,7 @@ class Dealer(Actor):
         self._bell = parts.mailboxes.bell()
         self._hands: dict[str, _Hand] = {}
         self._leads = False
+        self._look_at = 0.0  # when the ledger is to be asked for what is new, if nobody rings
 
     async def run(self) -> None:
         """Deal until stopped."""
@@ -63,10 +64,10 @@ class Dealer(Actor):
             while not self.stopping.is_set():
                 try:
                     wait_s = await self._deal_once()
-                    if self._leads:
-                        await self._bell.wait(wait_s)
-                    else:
+                    if not self._leads:
                         await self.pause(wait_s)
+                    elif await self._bell.wait(wait_s) == "news":
+                        self._look_at = 0.0
                 except ServiceError as error:
                     away += 1
                     await self.wait_out(error, away)
@@ -83,12 +84,16 @@ class Dealer(Actor):
         led, self._leads = self._leads, await self.parts.mailboxes.lead(DEALING, _LEAD_S)
         if not self._leads:
             self._hands.clear()
+            self._look_at = 0.0
             return _IDLE_S
         if not led:
             self.log.info("dealer.leads")
-        wishes = await self._carry_out_wishes()
-        await self._deal_webhooks()
-        await self._look_for_requests()
+        wishes = False
+        if time.monotonic() >= self._look_at:  # otherwise a mailbox runs low and has to be filled
+            wishes = await self._carry_out_wishes()
+            await self._deal_webhooks()
+            await self._look_for_requests()
+            self._look_at = 0.0 if wishes else time.monotonic() + _IDLE_S
         full = await self._deal_images()
         return _SOON_S if wishes else _FULL_S if full else _IDLE_S
 

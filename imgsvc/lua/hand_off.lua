@@ -21,6 +21,6 @@ if fresh == 1 then
   redis.call('XADD', KEYS[2], '*', 'k', ARGV[5], 'm', ARGV[6], 'x', ARGV[7], 'n', ARGV[8])
 end
 if redis.call('XLEN', KEYS[1]) <= tonumber(ARGV[9]) and redis.call('LLEN', KEYS[4]) == 0 then
-  redis.call('RPUSH', KEYS[4], '1')
+  redis.call('RPUSH', KEYS[4], 'low')
 end
 return 1

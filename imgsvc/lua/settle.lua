@@ -7,6 +7,6 @@ if redis.call('XACK', KEYS[1], ARGV[1], ARGV[2]) == 0 then return 0 end
 redis.call('XDEL', KEYS[1], ARGV[2])
 redis.call('ZREM', KEYS[2], ARGV[3])
 if redis.call('XLEN', KEYS[1]) <= tonumber(ARGV[4]) and redis.call('LLEN', KEYS[3]) == 0 then
-  redis.call('RPUSH', KEYS[3], '1')
+  redis.call('RPUSH', KEYS[3], 'low')
 end
 return 1

@@ -283,7 +283,7 @@ async def test_a_mailbox_that_runs_low_rings_for_the_dealer(replica: Callable[..
     await a.boxes.settle(envelopes[2])
     await a.boxes.hand_off(envelopes[3], compress_lane("a"), JOB, None)
     assert await a.client.llen(WAKE) == 1, "rung once, not once for each"
-    assert await bell.wait(5)
+    assert await bell.wait(5) == "low"
     assert not await bell.wait(0.01)
 
 
@@ -294,8 +294,19 @@ async def test_new_work_wakes_the_dealer(replica: Callable[..., Any]) -> None:
     async with asyncio.timeout(2):
         for _ in range(3):
             await a.boxes.wake_dealer()
-        assert await waiting
+        assert await waiting == "news"
     assert await a.client.llen(WAKE) <= 1
+
+
+async def test_the_bell_tells_of_new_work_first(replica: Callable[..., Any]) -> None:
+    a = await replica(window=8)
+    (envelope,) = await a.dealt_to(1)
+    await a.boxes.settle(envelope)
+    assert await a.client.llen(WAKE) == 1, "the mailbox runs low"
+    await a.boxes.wake_dealer()
+    bell = a.bell()
+    assert await bell.wait(5) == "news"
+    assert not await bell.wait(0.01), "a round for new work fills the mailbox too"
 
 
 async def test_one_dealer_leads_until_it_stops_or_falls_silent(replica: Callable[..., Any]) -> None:
@@ -597,7 +608,7 @@ async def test_reads_may_block_longer_than_the_clients_usual_time_limit(
     inbox, bell = a.inbox(), a.bell()
     await inbox.take(1)
     started = time.monotonic()
-    assert await asyncio.gather(inbox.take(1, block_ms=5300), bell.wait(5.3)) == [[], False]
+    assert await asyncio.gather(inbox.take(1, block_ms=5300), bell.wait(5.3)) == [[], ""]
     assert time.monotonic() - started >= 5.3
 
 
