@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import sys
@@ -71,13 +72,13 @@ async def run(lab: Lab) -> list[Figure]:
 
 async def _by_thumbor(python: Path, size: Size, files: Sequence[Path]) -> float:
     """CPU milliseconds of an image, of one thumbor process for each core."""
-    async with stand({file.parent for file in files}) as made, _serving(python) as (url, meter):
+    async with stand({file.parent for file in files}) as made, _serving(python) as (urls, meter):
+        addresses = made.urls(files, size.batch + _WARM_UP)
         paths = [
             f"{url}/unsafe/filters:quality({QUALITY})/{address.removeprefix('http://')}"
-            for address in made.urls(files, size.batch + _WARM_UP)
+            for url, address in zip(itertools.cycle(urls), addresses, strict=False)
         ]
-        # A connection for each call: thumbor's processes share calls by their connections.
-        connector = aiohttp.TCPConnector(limit=_CLIENTS, force_close=True)
+        connector = aiohttp.TCPConnector(limit_per_host=_CLIENTS // len(urls))
         async with aiohttp.ClientSession(connector=connector) as session:
 
             async def get(path: str) -> None:
@@ -93,25 +94,25 @@ async def _by_thumbor(python: Path, size: Size, files: Sequence[Path]) -> float:
 
 
 @contextlib.asynccontextmanager
-async def _serving(python: Path) -> AsyncIterator[tuple[str, Meter]]:
-    [port] = free_ports(1)
-    with tempfile.TemporaryDirectory(prefix="imgsvc-bench-") as home:
-        settings = Path(home) / "thumbor.conf"
+async def _serving(python: Path) -> AsyncIterator[tuple[list[str], Meter]]:
+    """One thumbor for each core: with ``--processes`` it leaves its children behind."""
+    ports = free_ports(os.cpu_count() or 1)
+    async with contextlib.AsyncExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="imgsvc-bench-")))
+        settings = home / "thumbor.conf"
         settings.write_text(
             f"QUALITY = {QUALITY}\nPROGRESSIVE_JPEG = False\nAUTO_WEBP = False\n"
             "STORAGE = 'thumbor.storages.no_storage'\n"
         )
-        command = [
-            *(str(python), "-m", "thumbor.server", "--ip", LOOPBACK, "--port", str(port)),
-            *("--conf", str(settings), "--processes", str(os.cpu_count() or 1)),
-        ]
         probe = (b"GET /healthcheck HTTP/1.0\r\n\r\n", b" 200 OK")
-        server = Server("thumbor", port, command, Path(home) / "log", probe)
-        try:
+        for port in ports:
+            address = ("--ip", LOOPBACK, "--port", str(port), "--conf", str(settings))
+            command = [str(python), "-m", "thumbor.server", *address]
+            server = Server("thumbor", port, command, home / f"{port}.log", probe)
+            stack.push_async_callback(server.stop)
             await server.start()
-            yield f"http://{LOOPBACK}:{port}", Meter.of({"thumbor": "thumbor.server"})
-        finally:
-            await server.stop()
+        urls = [f"http://{LOOPBACK}:{port}" for port in ports]
+        yield urls, Meter.of({"thumbor": "thumbor.server"})
 
 
 async def _by_sharp(
