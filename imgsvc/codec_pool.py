@@ -281,6 +281,10 @@ def _prepare(settings: Codec) -> None:
     # Writing more fails with EFBIG: Python ignores the signal that would kill.
     resource.setrlimit(resource.RLIMIT_FSIZE, (settings.max_output_bytes,) * 2)
     codec.prepare_process()
+    # Decoders' libraries complain here of what is wrong with a file, in words that it may choose.
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - needs its descriptor
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
 
 
 def _die_with_parent() -> None:

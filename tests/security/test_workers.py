@@ -17,22 +17,30 @@ from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.metrics import Metrics
 from imgsvc.model import Recipe
 from imgsvc.settings import Codec
+from tests import hostile
 from tests.support import Origin, Service
 
 ROOT = Path(__file__).parents[2]
 
 PROGRAM = """
 import asyncio
+import contextlib
+import sys
+from pathlib import Path
 
 import imgsvc.app
-from imgsvc.codec_pool import CodecPool
+from imgsvc.codec_pool import CodecPool, Task
+from imgsvc.errors import ServiceError
 from imgsvc.metrics import Metrics
+from imgsvc.model import Recipe
 from imgsvc.settings import Codec
 
 
 async def ask():
     pool = CodecPool(Codec(workers=1), Metrics())
     await pool.start()
+    with contextlib.suppress(ServiceError):
+        await pool.encode(Task(Path(sys.argv[1]), Path(sys.argv[1] + ".out"), Recipe()))
     loaded = pool._workers[0]._executor.submit(eval, "sorted(__import__('sys').modules)")
     print(*loaded.result())
     pool.close()
@@ -70,20 +78,33 @@ async def test_a_worker_holds_no_socket(service: Service, origin: Origin) -> Non
         assert [what for what in opened_by(worker) if "socket" in what] == []
 
 
-def test_a_worker_has_no_clients(tmp_path: Path) -> None:
-    """Nor the memory that they would take: it does not import the program that it serves."""
-    program = tmp_path / "program.py"
-    program.write_text(PROGRAM)
-    done = subprocess.run(
-        [sys.executable, program],
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+    """What a program says whose worker is given a damaged TIFF."""
+    folder = tmp_path_factory.mktemp("program")
+    (folder / "program.py").write_text(PROGRAM)
+    whole = hostile.WHOLE["deflated tiff"]
+    (folder / "damaged").write_bytes(whole[:20] + bytes(100) + whole[120:])
+    return subprocess.run(
+        [sys.executable, folder / "program.py", folder / "damaged"],
         cwd=ROOT,
         env={"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
+        capture_output=True,
+        text=True,
         check=True,
     )
-    loaded = set(done.stdout.decode().split())
+
+
+def test_a_worker_has_no_clients(said: subprocess.CompletedProcess[str]) -> None:
+    """Nor the memory that they would take: it does not import the program that it serves."""
+    loaded = set(said.stdout.split())
     assert "imgsvc.codec" in loaded
     assert loaded.isdisjoint({"redis", "motor", "pymongo", "google.cloud.storage", "imgsvc.app"})
+
+
+def test_a_worker_writes_nothing_into_the_log(said: subprocess.CompletedProcess[str]) -> None:
+    """The TIFF library would tell of each damage, beside the lines that are JSON."""
+    assert said.stderr == ""
 
 
 @pytest.fixture
