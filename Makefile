@@ -8,7 +8,7 @@ PIP_TOOLS = 7.6.2
 COMPILE = pip-compile --quiet --generate-hashes --strip-extras --no-header --allow-unsafe --no-emit-options \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --annotation-style=line
 
-.PHONY: help setup demo run test chaos bench lint lock clean
+.PHONY: help setup demo run test chaos fuzz bench lint lock clean
 
 help: ## lists these targets
 	@awk -F ' *:.*## ' '/^[a-z]+:.*## / { printf "  make %-8s%s\n", $$1, $$2 }' Makefile
@@ -29,6 +29,9 @@ chaos: .venv/ready ## lets everything fail at random, as in: make chaos SEED=1 M
 
 bench: .venv/bench-ready ## measures speed, as in: make bench CASES="overhead share" ROUNDS=3
 	@.venv/bin/python -m bench $(CASES) $(if $(ROUNDS),--rounds $(ROUNDS))
+
+fuzz: .venv/ready ## throws random bodies and damaged images at it, as in: make fuzz EXAMPLES=20000
+	@EXAMPLES=$(or $(EXAMPLES),5000) .venv/bin/python -m pytest --timeout 0 tests/security/test_fuzz.py
 
 lint: .venv/ready ## checks style, types and the direction of imports
 	@.venv/bin/ruff check .
