@@ -4,8 +4,8 @@ A wish is one conditional update of the request. While it stands the request can
 nobody had wished, and the dealer carries it out: some products at a time, and again if need be.
 
 Carrying out is safe however late it comes. A wish to work on images again has a number, which
-each product it concerns remembers, so that it is opened once for each wish. Images are cancelled
-only after such a wish was carried out to its end, and nothing opens them again.
+each product it concerns remembers, so that it is opened once for each wish. What has been cancelled
+nothing opens again.
 """
 
 from __future__ import annotations
@@ -173,12 +173,10 @@ class Wishes(Images):
         """
         with translated():
             found = await self._requests.find_one(
-                {"_id": request_id, **before(CANCEL), "cancelling": {"$ne": None}}, {"reopen": 1}
+                {"_id": request_id, **before(CANCEL), "cancelling": {"$ne": None}}, {"_id": 1}
             )
             if not found:
                 return False
-            if found["reopen"]:
-                return True  # first that: who is behind with it would open images again
             cursor = self._products.find({"request": request_id, "open": {"$gt": 0}}, {"_id": 1})
             ids = [each["_id"] async for each in cursor.limit(_PRODUCTS)]
             if ids:
