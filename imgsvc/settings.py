@@ -96,7 +96,7 @@ class Redis(_Section):
     db: Annotated[int, Field(ge=0)] = 0
     password: SecretStr | None = None
     tls: bool = False
-    window: Count = 16
+    window: Count = 32
     heartbeat_s: Positive = 20.0
     reconcile_s: Positive = 15.0
     lease_s: Positive = 900.0
