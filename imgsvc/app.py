@@ -18,6 +18,7 @@ from imgsvc.codec_pool import CodecPool
 from imgsvc.errors import ServiceError
 from imgsvc.failpoints import Failpoints
 from imgsvc.http import keys, middleware, ops, routes, slow_heads
+from imgsvc.http.intake import Intake
 from imgsvc.http.auth import Doorkeeper
 from imgsvc.ledger import Ledger
 from imgsvc.metrics import Metrics
@@ -101,6 +102,7 @@ def application(parts: Parts, health: keys.Health) -> web.Application:
     app[keys.LEDGER] = parts.ledger
     app[keys.MAILBOXES] = parts.mailboxes
     app[keys.BUCKET] = parts.bucket
+    app[keys.INTAKE] = Intake(parts.settings.http.intake_bytes)
     app[keys.OUTBOUND] = parts.outbound
     app[keys.METRICS] = parts.metrics
     app[keys.HEALTH] = health

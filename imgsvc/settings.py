@@ -76,6 +76,7 @@ class Http(_Section):
     port: Port = 3000
     shutdown_s: Positive = 25.0
     body_limit_bytes: Count = 16 * 1024 * 1024
+    intake_bytes: Count = 128 * 1024 * 1024
     max_products: Count = 100_000
     max_urls_per_product: Count = 100
     max_images: Count = 100_000
@@ -86,6 +87,12 @@ class Http(_Section):
     header_timeout_s: Positive = 10.0
     body_timeout_s: Positive = 30.0
     keepalive_s: Positive = 75.0
+
+    @model_validator(mode="after")
+    def _a_body_fits(self) -> Http:
+        if self.intake_bytes < self.body_limit_bytes:
+            raise ValueError("intake_bytes must be at least body_limit_bytes: one body has to fit")
+        return self
 
 
 class Redis(_Section):

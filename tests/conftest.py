@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -21,7 +20,7 @@ import pytest
 import redis
 
 from imgsvc import app, cli
-from imgsvc.embedded import EmbeddedServers
+from imgsvc.embedded import EmbeddedServers, free_ports
 from imgsvc.mailboxes import WAKE
 from imgsvc.settings import Settings
 from tests.support import Listener, Origin, Receiver, Service, wait_until
@@ -176,7 +175,6 @@ def left_in_redis(servers: EmbeddedServers) -> dict[str, str]:
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on now, and that the kernel gives to no outgoing connection."""
+    [port] = free_ports(1)
+    return port

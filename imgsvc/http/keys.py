@@ -9,6 +9,7 @@ from aiohttp import web
 
 from imgsvc.bucket import Bucket
 from imgsvc.http.auth import Doorkeeper
+from imgsvc.http.intake import Intake
 from imgsvc.ledger import Ledger
 from imgsvc.mailboxes import Mailboxes
 from imgsvc.metrics import Metrics
@@ -30,6 +31,7 @@ SETTINGS = web.AppKey("settings", Settings)
 LEDGER = web.AppKey("ledger", Ledger)
 MAILBOXES = web.AppKey("mailboxes", Mailboxes)
 BUCKET = web.AppKey("bucket", Bucket)
+INTAKE = web.AppKey("intake", Intake)
 OUTBOUND = web.AppKey("outbound", Outbound)
 METRICS = web.AppKey("metrics", Metrics)
 HEALTH = web.AppKey("health", Health)

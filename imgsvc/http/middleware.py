@@ -27,6 +27,7 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
 }
 _CUSTOMER_BITS = 64  # of an IPv6 address; the rest is the customer's to choose
+_GONE = 499  # the client did not wait for its answer
 _HTTP_ERRORS = {
     404: ErrorCode.NOT_FOUND,
     405: ErrorCode.METHOD_NOT_ALLOWED,
@@ -60,11 +61,12 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     resource = request.match_info.route.resource
     route = resource.canonical if resource else "none"
     started = time.monotonic()
-    status = 499  # the client went away
+    status = _GONE
     try:
         response = await handler(request)
         status = response.status
     finally:
+        request.app[keys.INTAKE].release(request)
         seconds = time.monotonic() - started
         # Clients may make methods up; each would be a series of its own for ever.
         method = request.method if request.method in METH_ALL else "other"
@@ -96,6 +98,8 @@ async def refuse(request: web.Request, handler: Handler) -> web.StreamResponse:
         if "Allow" in error.headers:
             response.headers["Allow"] = error.headers["Allow"]
         return response
+    except ConnectionResetError:  # the client's: those of our servers are told as ServiceErrors
+        return web.Response(status=_GONE, reason="Client Closed Request")
     except Exception:  # noqa: BLE001 - the outermost edge
         _log.exception("http.failed", path=request.path)
         return problems.response(ServiceError(ErrorCode.INTERNAL))

@@ -159,7 +159,7 @@ async def _multipart(request: web.Request, limit: int) -> dict[str, bytes]:
                 )
             if name in form:
                 raise problems.invalid([{"loc": [name], "msg": "is given twice"}])
-            form[name] = await _collect(_part(part), limit if name == "file" else _SMALL)
+            form[name] = await _collect(request, _part(part), limit if name == "file" else _SMALL)
     except (ValueError, AssertionError, HttpProcessingError, web.RequestPayloadError):
         raise ServiceError(ErrorCode.BAD_REQUEST, "The form is not well-formed.") from None
     if "file" not in form:
@@ -168,7 +168,7 @@ async def _multipart(request: web.Request, limit: int) -> dict[str, bytes]:
 
 
 async def _body(request: web.Request, limit: int) -> bytes:
-    return await _collect(request.content.iter_chunked(_CHUNK), limit)
+    return await _collect(request, request.content.iter_chunked(_CHUNK), limit)
 
 
 async def _part(part: BodyPartReader) -> AsyncIterator[bytes]:
@@ -176,10 +176,11 @@ async def _part(part: BodyPartReader) -> AsyncIterator[bytes]:
         yield bytes(piece)
 
 
-async def _collect(pieces: AsyncIterable[bytes], limit: int) -> bytes:
+async def _collect(request: web.Request, pieces: AsyncIterable[bytes], limit: int) -> bytes:
     """All pieces, counted: aiohttp's own limit does not see these."""
     body = bytearray()
     async for piece in pieces:
+        request.app[keys.INTAKE].take(request, len(piece))
         if len(body) + len(piece) > limit:
             raise ServiceError(
                 ErrorCode.BODY_TOO_LARGE,

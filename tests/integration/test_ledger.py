@@ -3,119 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
-from pymongo import AsyncMongoClient
 
 from imgsvc.embedded import EmbeddedServers
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.ledger import (
     NOBODY,
-    Completed,
     Delivery,
-    Failed,
     Ledger,
-    NewProduct,
-    NewRequest,
     Repeat,
 )
 from imgsvc.model import Event, Recipe, Subscription
-from imgsvc.settings import Mongo, Settings
-from tests.integration.proxy import Proxy, between
-
-FAILED = Failed(ErrorCode.FETCH_STATUS, "The origin answered with status 404.")
-HOOK = "https://example.com/hook"
-TO_HOOK = Subscription(url=HOOK)
-
-
-def completed(output: str = "out.jpg", bytes_out: int = 4) -> Completed:
-    return Completed(output, "crc", 10, bytes_out, "jpeg", 3, 2, "encoded", {"fetch": 7})
-
-
-def new_request(*images: int, webhook: Subscription | None = TO_HOOK, **more: Any) -> NewRequest:
-    """A request with one product for each number of images given."""
-    products = [
-        NewProduct(f"S{n}", f"Product {n}", [f"https://example.com/{n}-{i}" for i in range(count)])
-        for n, count in enumerate(images)
-    ]
-    return NewRequest(products, Recipe(quality=50), webhook, **more)
-
-
-@pytest.fixture
-def mongo(make_settings: Callable[..., Settings]) -> Mongo:
-    return make_settings(mongo={"timeout_ms": 500}).mongo
-
-
-@pytest.fixture
-async def connect(mongo: Mongo) -> AsyncIterator[Callable[[], Ledger]]:
-    """Makes ledgers on one database, each with connections of its own, as replicas have."""
-    with contextlib.ExitStack() as stack:
-
-        def make() -> Ledger:
-            made = Ledger(mongo)
-            stack.callback(made.close)
-            return made
-
-        yield make
-
-
-@pytest.fixture
-async def ledger(connect: Callable[[], Ledger]) -> Ledger:
-    made = connect()
-    await made.prepare()
-    return made
-
-
-async def _bad_network(
-    mongo: Mongo, servers: EmbeddedServers
-) -> AsyncIterator[tuple[Proxy, Ledger]]:
-    """A ledger of another replica, and the network between it and MongoDB."""
-    async with between(servers.mongo.port) as proxy:
-        uri = SecretStr(f"mongodb://127.0.0.1:{proxy.port}/")
-        made = Ledger(mongo.model_copy(update={"uri": uri}))
-        await made.check()
-        yield proxy, made
-        await asyncio.to_thread(made.close)  # it waits for answers that pass through here
-
-
-bad_network = pytest.fixture(_bad_network, name="bad_network")
-another_bad_network = pytest.fixture(_bad_network, name="another_bad_network")
-
-
-@pytest.fixture
-async def stored(mongo: Mongo) -> AsyncIterator[Any]:
-    """The database as another client sees it."""
-    async with AsyncMongoClient(mongo.uri.get_secret_value()) as client:
-        yield client[mongo.database]
-
-
-@pytest.fixture
-async def started(ledger: Ledger) -> Callable[..., Awaitable[str]]:
-    """Inserts a request and starts it; returns its id."""
-
-    async def start(*images: int, **more: Any) -> str:
-        new = new_request(*images, **more)
-        await ledger.insert(new)
-        await ledger.start(new.id)
-        return new.id
-
-    return start
-
-
-async def known(ledger: Ledger, request_id: str) -> dict[str, Any]:
-    status = await ledger.status(request_id, NOBODY)
-    assert status
-    return status
-
-
-async def products(ledger: Ledger, request_id: str, **more: Any) -> list[dict[str, Any]]:
-    return [found async for found in ledger.products(request_id, **more)]
+from tests.integration.ledgers import (
+    FAILED,
+    HOOK,
+    completed,
+    known,
+    new_request,
+    products,
+)
+from tests.integration.proxy import Proxy
 
 
 async def is_away(call: Awaitable[Any]) -> None:

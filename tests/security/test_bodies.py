@@ -15,7 +15,7 @@ import aiohttp
 import orjson
 import psutil
 
-from tests.support import Service
+from tests.support import Service, wait_until
 
 MB = 1 << 20
 LIMIT = 16 * MB
@@ -113,6 +113,59 @@ async def test_bombs_of_text_are_refused_soon_and_the_service_answers_meanwhile(
         assert time.monotonic() - started < SOON_S, name
         assert max(waits) < 5, f"{name}: the service did not answer for {max(waits):.1f} s"
         assert psutil.Process().memory_info().rss - base < ROOM, name
+
+
+async def test_all_bodies_together_are_bounded(start_service: Any) -> None:
+    """Slow uploads fill what is meant for bodies, and not the memory."""
+    service: Service = await start_service(
+        http={"body_limit_bytes": MB, "intake_bytes": 2 * MB, "body_timeout_s": 30}
+    )
+    wrong = {"data": b" " * (MB // 2), "headers": JSON}
+    async with contextlib.AsyncExitStack() as stack:
+        writers = []
+        for _ in range(4):
+            _, writer = await asyncio.open_connection("127.0.0.1", service.settings.http.port)
+            stack.callback(writer.close)
+            writer.write(
+                b"POST /api/upload HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                b"Content-Length: %d\r\n\r\n" % MB + b" " * (MB // 2 - 1000)
+            )
+            await writer.drain()
+            writers.append(writer)
+
+        async def is_full() -> bool:
+            status, problem = await service.post("/api/upload", **wrong)
+            return bool((status, problem["code"]) == (503, "OVERLOADED"))
+
+        await wait_until(is_full, "there is no more room")
+        assert (await service.get("/healthz"))[0] == 200
+        writers[0].close()
+
+        async def has_room() -> bool:
+            return bool((await service.post("/api/upload", **wrong))[0] == 400)
+
+        await wait_until(has_room, "there is room again")
+
+
+async def test_a_client_that_goes_away_is_no_error_of_ours(
+    service: Service, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, writer = await asyncio.open_connection("127.0.0.1", service.settings.http.port)
+    writer.write(
+        b"POST /api/upload HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"Content-Length: 100\r\n\r\n{"
+    )
+    await writer.drain()
+    await asyncio.sleep(0.1)
+    writer.close()
+    said = []
+
+    async def is_told() -> bool:
+        said.append(capsys.readouterr().out)
+        return "status=499" in "".join(said)
+
+    await wait_until(is_told, "it is logged")
+    assert "http.failed" not in "".join(said)
 
 
 async def test_what_is_wrong_with_many_products_is_still_told_for_each(service: Service) -> None:
