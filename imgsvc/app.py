@@ -18,8 +18,8 @@ from imgsvc.codec_pool import CodecPool
 from imgsvc.errors import ServiceError
 from imgsvc.failpoints import Failpoints
 from imgsvc.http import keys, middleware, ops, routes, slow_heads
-from imgsvc.http.intake import Intake
 from imgsvc.http.auth import Doorkeeper
+from imgsvc.http.intake import Intake
 from imgsvc.ledger import Ledger
 from imgsvc.metrics import Metrics
 from imgsvc.net import Outbound

@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 import orjson
 import psutil
+import pytest
 
 from tests.support import Service, wait_until
 
@@ -121,25 +122,26 @@ async def test_all_bodies_together_are_bounded(start_service: Any) -> None:
         http={"body_limit_bytes": MB, "intake_bytes": 2 * MB, "body_timeout_s": 30}
     )
     wrong = {"data": b" " * (MB // 2), "headers": JSON}
+    half = (
+        b"POST /api/upload HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"Content-Length: %d\r\n\r\n" % MB
+    ) + b" " * (MB // 2 - 1000)
     async with contextlib.AsyncExitStack() as stack:
-        writers = []
-        for _ in range(4):
-            _, writer = await asyncio.open_connection("127.0.0.1", service.settings.http.port)
+        uploads = {}
+        for _ in range(5):
+            reader, writer = await asyncio.open_connection("127.0.0.1", service.settings.http.port)
             stack.callback(writer.close)
-            writer.write(
-                b"POST /api/upload HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-                b"Content-Length: %d\r\n\r\n" % MB + b" " * (MB // 2 - 1000)
-            )
-            await writer.drain()
-            writers.append(writer)
+            writer.write(half)
+            uploads[asyncio.create_task(reader.readline())] = writer
+        refused, held = await asyncio.wait(uploads, return_when=asyncio.FIRST_COMPLETED)
+        assert [task.result().split()[1] for task in refused] == [b"503"]
 
-        async def is_full() -> bool:
-            status, problem = await service.post("/api/upload", **wrong)
-            return bool((status, problem["code"]) == (503, "OVERLOADED"))
-
-        await wait_until(is_full, "there is no more room")
+        status, problem = await service.post("/api/upload", **wrong)
+        assert (status, problem["code"]) == (503, "OVERLOADED")
         assert (await service.get("/healthz"))[0] == 200
-        writers[0].close()
+        for task in held:
+            task.cancel()
+        uploads[held.pop()].close()
 
         async def has_room() -> bool:
             return bool((await service.post("/api/upload", **wrong))[0] == 400)
