@@ -33,8 +33,10 @@ async def upload(request: web.Request) -> web.Response:
     ledger = request.app[keys.LEDGER]
     if before := await ledger.accepted_before(new):
         return _accepted(before)
-    async with quotas.charged(request, new.total_images):
+    async with quotas.charged(request, new.total_images) as give_back:
         request_id = await ledger.insert(new)
+        if request_id != new.id:  # the first with its key was being written, and pays
+            await give_back()
     # Only a hint: the dealer looks for itself, also while Redis is away.
     with contextlib.suppress(ServiceError):
         await request.app[keys.MAILBOXES].wake_dealer()

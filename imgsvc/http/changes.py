@@ -8,7 +8,7 @@ from aiohttp import web
 
 from imgsvc import logs
 from imgsvc.errors import ErrorCode, ServiceError
-from imgsvc.http import answers, keys, own, quotas, uploads
+from imgsvc.http import answers, keys, own, problems, quotas, uploads
 from imgsvc.http.schemas import Retry
 from imgsvc.ledger import Choice
 from imgsvc.model import OPEN_REQUEST, RequestStatus
@@ -23,17 +23,21 @@ async def retry(request: web.Request) -> web.Response:
     request_id, status = found["requestId"], found["status"]
     choice = Choice(codes=wanted.codes, products=wanted.products)
     ledger = request.app[keys.LEDGER]
+    if status in OPEN_REQUEST:
+        raise ServiceError(ErrorCode.NOT_FINISHED, retry_after_s=5)
     if status == RequestStatus.CANCELLED:
         raise ServiceError(ErrorCode.WAS_CANCELLED)
-    if status not in OPEN_REQUEST:
-        images = await ledger.count_failed(request_id, choice)
-        if not images:
-            raise ServiceError(ErrorCode.NOTHING_TO_RETRY)
-        async with quotas.charged(request, images):
-            if not await ledger.ask_to_retry(request_id, choice):
-                raise ServiceError(ErrorCode.NOT_FINISHED, retry_after_s=5)
-        return await _accepted(request, "request.retried", RequestStatus.PROCESSING)
-    raise ServiceError(ErrorCode.NOT_FINISHED, retry_after_s=5)
+    images = await ledger.count_failed(request_id, choice)
+    if not images:
+        raise ServiceError(ErrorCode.NOTHING_TO_RETRY)
+    most = quotas.of_one_upload(request.app[keys.SETTINGS]).max_images
+    if images > most:
+        msg = f"{images} images are more than the {most} allowed at once; name some, then others"
+        raise problems.invalid([{"loc": ["products"], "msg": msg}])
+    async with quotas.charged(request, images):
+        if not await ledger.ask_to_retry(request_id, choice, images):
+            raise ServiceError(ErrorCode.NOT_FINISHED, retry_after_s=5)
+    return await _accepted(request, "request.retried", RequestStatus.PROCESSING)
 
 
 async def cancel(request: web.Request) -> web.Response:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from aiohttp import web
 
@@ -25,8 +25,12 @@ def of_one_upload(settings: Settings) -> Http:
 
 
 @contextlib.asynccontextmanager
-async def charged(request: web.Request, images: int) -> AsyncIterator[None]:
+async def charged(
+    request: web.Request, images: int
+) -> AsyncIterator[Callable[[], Awaitable[None]]]:
     """Charge images to whoever pays for a call; given back if the block raises.
+
+    Gives a function that gives them back, for a call that turns out to be another one's repeat.
 
     Raises:
         ServiceError: QUOTA_EXCEEDED, or OVERLOADED if all payers together have too many images.
@@ -53,10 +57,14 @@ async def charged(request: web.Request, images: int) -> AsyncIterator[None]:
         f"More than {limits.images_per_minute} images in {MINUTE_S} s",
     )
     await take(request, per_minute, images)
-    try:
-        yield
-    except BaseException:
+
+    async def give_back() -> None:
         await take(request, per_minute, -images)
+
+    try:
+        yield give_back
+    except BaseException:
+        await give_back()
         raise
 
 

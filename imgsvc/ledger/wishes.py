@@ -50,13 +50,19 @@ class Wishes(Images):
             counted = [found["images"] async for found in self._products.aggregate(steps)]
         return sum(counted)
 
-    async def ask_to_retry(self, request_id: str, choice: Choice) -> bool:
+    async def ask_to_retry(self, request_id: str, choice: Choice, images: int) -> bool:
         """Have failed images of an ended request worked on again; its end will be announced anew.
+
+        Args:
+            request_id: which request.
+            choice: which of its failed images.
+            images: how many these are; they count as open from now on.
 
         Returns:
             False if there is no such request, or it is in no state for this.
         """
-        return await self._ask_to_reopen(request_id, choice, REOPEN.sources & ENDED_REQUEST)
+        sources = REOPEN.sources & ENDED_REQUEST
+        return await self._ask_to_reopen(request_id, choice, sources, images)
 
     async def ask_to_reopen(self, request_id: str, product: int, index: int) -> bool:
         """Have one failed image worked on again, also while others of its request still are.
@@ -68,7 +74,7 @@ class Wishes(Images):
         return await self._ask_to_reopen(request_id, choice, REOPEN.sources)
 
     async def _ask_to_reopen(
-        self, request_id: str, choice: Choice, sources: Collection[RequestStatus]
+        self, request_id: str, choice: Choice, sources: Collection[RequestStatus], images: int = 0
     ) -> bool:
         free: Document = {"reopen": None, "cancelling": None, "erasing": None}
         with translated():
@@ -100,7 +106,8 @@ class Wishes(Images):
                     "reopens": found.get("reopens"),
                     **free,
                 },
-                {"$set": change},
+                # A quota is asked before the dealer has opened them, and counted them anew.
+                {"$set": change, "$inc": {"processedImages": -images, "failedImages": -images}},
             )
         return bool(written.matched_count)
 

@@ -40,6 +40,15 @@ async def ended(service: Service, answer: dict[str, Any]) -> None:
     await service.finished(answer["requestId"])
 
 
+async def all_ended(service: Service) -> None:
+    async def none_is_open() -> bool:
+        _, page = await service.get("/api/requests", status="PENDING")
+        _, more = await service.get("/api/requests", status="PROCESSING")
+        return not page["requests"] and not more["requests"]
+
+    await wait_until(none_is_open, "what was accepted is finished")
+
+
 async def test_images_are_what_an_upload_costs(start_service: Any, origin: Origin) -> None:
     service = await start_service(ratelimit={**UNLIMITED, "images_per_minute": 5})
     url = origin.url("none.jpg")
@@ -102,6 +111,112 @@ async def test_an_upload_that_is_repeated_is_charged_once(
     assert [status for status, *_ in answers] == [202, 202, 202]
     assert len({answer["requestId"] for _, answer, _ in answers}) == 1
     await ended(service, answers[0][1])
+
+
+async def test_repeats_at_the_same_time_are_charged_once(
+    start_service: Any, origin: Origin
+) -> None:
+    service = await start_service(ratelimit={**UNLIMITED, "images_per_minute": 7})
+    service.session.headers["Idempotency-Key"] = "one"
+    answers = await asyncio.gather(*(post(service, origin.url("none.jpg")) for _ in range(6)))
+    assert [status for status, *_ in answers] == [202] * 6
+    del service.session.headers["Idempotency-Key"]
+    _, other, headers = await post(service, origin.url("none.jpg"))
+    assert headers["RateLimit"].startswith('"images";r=5;')
+    await asyncio.gather(ended(service, answers[0][1]), ended(service, other))
+
+
+async def retry(
+    service: Service, answer: dict[str, Any], **choice: Any
+) -> tuple[int, dict[str, Any], dict[str, str]]:
+    """Retry an upload by its answer; status, body and headers."""
+    url = f"{service.url}/api/requests/{answer['requestId']}/retry"
+    async with service.session.post(url, json=choice) as response:
+        return response.status, await response.json(), dict(response.headers)
+
+
+async def test_a_retry_costs_what_an_upload_of_these_images_would(
+    start_service: Any, origin: Origin
+) -> None:
+    service = await start_service(ratelimit={**UNLIMITED, "images_per_minute": 6})
+    one, other = origin.url("none.jpg"), origin.url("none-too.jpg")
+    _, first, _ = await post(service, one, other, one)  # the third shares what the first gets
+    await ended(service, first)
+    status, _, headers = await retry(service, first, codes=["DNS_FAILED"])
+    assert status == 409, "nothing to do costs nothing"
+    status, _, headers = await retry(service, first)
+    assert (status, headers["RateLimit-Policy"]) == (202, '"images";q=6;w=60')
+    assert headers["RateLimit"].startswith('"images";r=0;')
+    await ended(service, first)
+    before = await service.get(f"/status/{first['requestId']}")
+    status, problem, headers = await retry(service, first)
+    assert (status, problem["code"]) == (429, "QUOTA_EXCEEDED")
+    assert "More than 6 images in 60 s" in problem["detail"]
+    assert 1 <= int(headers["Retry-After"]) <= 30
+    assert await service.get(f"/status/{first['requestId']}") == before, "nothing has changed"
+
+
+async def test_images_that_are_retried_are_at_a_time_with_those_that_are_posted(
+    start_service: Any, origin: Origin, hold: Hold
+) -> None:
+    service = await start_service(ratelimit={**UNLIMITED, "images_in_flight": 3})
+    urls = [origin.url(f"none-{n}.jpg") for n in range(3)]
+    _, failed, _ = await post(service, *urls)
+    await ended(service, failed)
+    for n in range(3):
+        origin.add(f"none-{n}.jpg", hold.handler)
+    _, running, _ = await post(service, origin.add("slow.jpg", hold.handler))
+    status, problem, headers = await retry(service, failed)
+    assert (status, problem["code"]) == (429, "QUOTA_EXCEEDED")
+    assert "1 images are not finished and 3 more would exceed the 3" in problem["detail"]
+    assert int(headers["Retry-After"]) > 0
+    assert (await service.get(f"/status/{failed['requestId']}"))[1]["status"] == "FAILED"
+    await service.post(f"/api/requests/{running['requestId']}/cancel")
+
+    # What was cancelled is finished; what is retried is not, from the answer on.
+    status, _, headers = await retry(service, failed)
+    assert (status, headers["RateLimit"]) == (202, '"in-flight";r=0')
+    _, found = await service.get(f"/status/{failed['requestId']}")
+    assert (found["processedImages"], found["failedImages"]) == (0, 0)
+    status, problem, _ = await post(service, origin.url("none.jpg"))
+    assert (status, problem["code"]) == (429, "QUOTA_EXCEEDED")
+    assert (await service.delete(f"/api/requests/{failed['requestId']}"))[0] == 202
+
+    async def room() -> bool:
+        return (await post(service, *urls))[0] == 202
+
+    await wait_until(room, "what is erased is finished too")
+    hold.release()
+    await all_ended(service)
+
+
+async def test_no_retry_is_accepted_above_the_backlog(
+    start_service: Any, origin: Origin, hold: Hold
+) -> None:
+    service = await start_service(http={"backlog_limit": 1})
+    _, failed, _ = await post(service, origin.url("none.jpg"))
+    await ended(service, failed)
+    _, running, _ = await post(service, origin.add("slow.jpg", hold.handler))
+    status, problem, headers = await retry(service, failed)
+    assert (status, problem["code"]) == (503, "OVERLOADED")
+    assert int(headers["Retry-After"]) > 0
+    hold.release()
+    await ended(service, running)
+    assert (await retry(service, failed))[0] == 202
+    await ended(service, failed)
+
+
+async def test_a_retry_that_can_never_be_paid_for_says_what_to_do(
+    start_service: Any, origin: Origin
+) -> None:
+    service = await start_service(ratelimit=UNLIMITED)
+    _, failed, _ = await post(service, *(origin.url(f"none-{n}.jpg") for n in range(3)))
+    await ended(service, failed)
+    await service.stop()
+    service = await start_service(ratelimit={**UNLIMITED, "images_per_minute": 2})
+    status, problem, _ = await retry(service, failed)
+    assert (status, problem["code"]) == (422, "VALIDATION_FAILED")
+    assert "3 images are more than the 2" in problem["detail"]
 
 
 async def test_no_upload_is_larger_than_what_can_ever_be_paid_for(
@@ -180,12 +295,7 @@ async def test_bytes_are_counted_when_they_are_fetched_failures_too(
     # 5,000 bytes are owed, which come back in their share of a day.
     assert 0.9 < int(headers["Retry-After"]) / (86_400 * 5_000 / limit) <= 1
 
-    async def all_ended() -> bool:
-        _, page = await service.get("/api/requests", status="PENDING")
-        _, more = await service.get("/api/requests", status="PROCESSING")
-        return not page["requests"] and not more["requests"]
-
-    await wait_until(all_ended, "what was accepted is finished all the same")
+    await all_ended(service)
 
 
 async def test_a_replica_that_leaves_has_counted_what_it_fetched(
