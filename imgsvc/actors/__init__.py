@@ -1,6 +1,6 @@
 """The actors, in the order in which an image meets them.
 
-    Dealer      ledger            -> fetch             round-robin over open requests
+    Dealer      ledger            -> fetch             payers in turn, and their requests
     Fetcher     fetch             -> compress:<me>     URL to spool file
     Compressor  compress:<me>     -> upload:<me>       spool file to spool file
     Uploader    upload:<me>       -> bucket, ledger    the last image of a request -> notify

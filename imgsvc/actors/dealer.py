@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import deque
 from typing import ClassVar
 
 from imgsvc.actors.base import Actor, Parts
+from imgsvc.actors.table import Hand, Table
 from imgsvc.errors import ServiceError
 from imgsvc.mailboxes import DEALING, FETCH, NOTIFY
 from imgsvc.messages import ImageJob, WebhookJob
@@ -30,30 +30,15 @@ _PUT_OFF = 4  # windows of messages of one request that may wait for their origi
 _SOON_S = 0.01
 
 
-class _Hand:
-    """How far one open request has been dealt."""
-
-    def __init__(self, request_id: str, call_id: str) -> None:
-        self.request_id = request_id
-        self.call_id = call_id
-        self.jobs: deque[ImageJob] = deque()
-        self.product = -1  # the last one read
-        self.rest_until = 0.0  # all dealt: when to go through it again
-
-    def restart(self) -> None:
-        self.jobs.clear()
-        self.product, self.rest_until = -1, 0.0
-
-
 class Dealer(Actor):
-    """Deals one image of each open request in turn."""
+    """Deals one image of each payer in turn, and of each of their open requests."""
 
     name: ClassVar[str] = "dealer"
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
         self._bell = parts.mailboxes.bell()
-        self._hands: dict[str, _Hand] = {}
+        self._table = Table()
         self._leads = False
         self._look_at = 0.0  # when the ledger is to be asked for what is new, if nobody rings
 
@@ -83,7 +68,7 @@ class Dealer(Actor):
         """One round; returns the seconds after which another makes sense if nobody rings."""
         led, self._leads = self._leads, await self.parts.mailboxes.lead(DEALING, _LEAD_S)
         if not self._leads:
-            self._hands.clear()
+            self._table.clear()
             self._look_at = 0.0
             return _IDLE_S
         if not led:
@@ -102,8 +87,9 @@ class Dealer(Actor):
         ledger = self.parts.ledger
         reopening = await ledger.to_reopen(_WISHES)
         more = [await ledger.reopen(request_id) for request_id in reopening]
-        for request_id in reopening:
-            self._hands.pop(request_id, None)
+        for hand in self._table:
+            if hand.request_id in reopening:
+                self._table.leave(hand)
         more += [await ledger.cancel(request_id) for request_id in await ledger.to_cancel(_WISHES)]
         return any(more)
 
@@ -113,40 +99,37 @@ class Dealer(Actor):
         await self.parts.mailboxes.deal(NOTIFY, jobs, bounded=False)
 
     async def _look_for_requests(self) -> None:
-        found = await self.parts.ledger.open_requests(_REQUESTS)
-        for request_id, call_id in found.items():
-            if request_id not in self._hands:
-                # Marked first: if that fails now, the request must not look as if it was.
-                await self.parts.ledger.start(request_id)
-                self._hands[request_id] = _Hand(request_id, call_id)
-        for gone in self._hands.keys() - found.keys():
-            del self._hands[gone]
+        found = {each.id: each for each in await self.parts.ledger.open_requests(_REQUESTS)}
+        for hand in self._table:
+            if not found.pop(hand.request_id, None):
+                self._table.leave(hand)
+        for new in found.values():
+            # Marked first: if that fails now, the request must not look as if it was.
+            await self.parts.ledger.start(new.id)
+            self._table.seat(Hand(new.id, new.call_id, new.payer))
 
     async def _deal_images(self) -> bool:
-        """Deal round-robin until the mailbox is full; whether there is more to deal."""
+        """Deal in turn until the mailbox is full; whether there is more to deal."""
         window = self.parts.settings.redis.window
         while True:
-            turn: list[ImageJob] = []
             # What waits for its origin is in Redis: of one request only so much, however large.
             put_off = await self.parts.mailboxes.put_off(FETCH)
             held = {request for request, count in put_off.items() if count >= window * _PUT_OFF}
-            hands = [
+            ready = {
                 hand
-                for hand in self._hands.values()
+                for hand in self._table
                 if hand.request_id not in held and await self._fill(hand)
-            ]
-            while hands and len(turn) < window:
-                turn.extend(hand.jobs.popleft() for hand in hands)
-                hands = [hand for hand in hands if hand.jobs]
-            if not turn:
-                return not held.isdisjoint(self._hands)
-            seen, _ = await self.parts.mailboxes.deal(FETCH, turn, bounded=True)
-            if seen < len(turn):
-                for job in reversed(turn[seen:]):
-                    self._hands[job.request_id].jobs.appendleft(job)
+            }
+            if not ready:
+                return any(hand.request_id in held for hand in self._table)
+            drawn = self._table.draw(ready, window)
+            jobs = [job for _, job in drawn]
+            seen, _ = await self.parts.mailboxes.deal(FETCH, jobs, bounded=True)
+            self._table.served(drawn, seen)
+            if seen < len(drawn):
                 return True
 
-    async def _fill(self, hand: _Hand) -> bool:
+    async def _fill(self, hand: Hand) -> bool:
         """Read on in the ledger when a hand is empty; whether it holds jobs."""
         if hand.jobs:
             return True

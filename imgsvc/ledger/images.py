@@ -14,7 +14,16 @@ from pymongo import ASCENDING, UpdateOne
 from imgsvc.failpoints import NO_FAILPOINTS, Failpoints
 from imgsvc.group_commit import GroupCommit
 from imgsvc.ledger.copies import Spot
-from imgsvc.ledger.records import NOBODY, Completed, Document, Ended, Failed, OpenImages, Work
+from imgsvc.ledger.records import (
+    NOBODY,
+    Completed,
+    Document,
+    Ended,
+    Failed,
+    OpenImages,
+    OpenRequest,
+    Work,
+)
 from imgsvc.ledger.store import Store, before, product_id, scheduled, the_time, translated
 from imgsvc.model import (
     CANCEL,
@@ -75,14 +84,25 @@ class Images(Store):
         self._finishes = GroupCommit[_Finish, Ended](self._finish_group, _GROUP, _WRITE_EVERY_S)
         self._lookups = GroupCommit[_Place, Work | None](self._work_group, _GROUP, _READ_EVERY_S)
 
-    async def open_requests(self, limit: int) -> dict[str, str]:
-        """Requests with work to be done, oldest first: id -> id of the call they came with."""
-        with translated():
-            cursor = self._requests.find(
-                {"status": {"$in": sorted(OPEN_REQUEST)}, "cancelling": None}, {"callId": 1}
-            )
-            cursor = cursor.sort("createdAt", ASCENDING).limit(limit)
-            return {found["_id"]: found["callId"] async for found in cursor}
+    async def open_requests(self, limit: int) -> list[OpenRequest]:
+        """Requests with work to be done, oldest first.
+
+        Args:
+            limit: how many at most; but whose requests are not among the oldest gets as many too.
+        """
+        wanted: Document = {"status": {"$in": sorted(OPEN_REQUEST)}, "cancelling": None}
+        found: list[OpenRequest] = []
+        payers: set[str] = set()
+        while True:
+            others = {"payer": {"$nin": sorted(payers)}} if payers else {}
+            with translated():
+                cursor = self._requests.find({**wanted, **others}, {"callId": 1, "payer": 1})
+                cursor = cursor.sort("createdAt", ASCENDING).limit(limit)
+                page = [OpenRequest(e["_id"], e["callId"], e["payer"]) async for e in cursor]
+            found += page
+            payers |= {each.payer for each in page}
+            if len(page) < limit:
+                return found
 
     async def start(self, request_id: str) -> None:
         """Mark a request as being processed, if it was pending."""

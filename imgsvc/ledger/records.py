@@ -120,6 +120,15 @@ class Erasure:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenRequest:
+    """One request that has work to be done."""
+
+    id: str
+    call_id: str  # of the HTTP call that brought it
+    payer: str
+
+
+@dataclass(frozen=True, slots=True)
 class OpenImages:
     """One product that has images to be worked on."""
 

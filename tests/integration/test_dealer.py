@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import pytest
 import redis.asyncio
 from aiohttp import web
 
@@ -37,3 +38,55 @@ async def test_however_many_wait_for_their_origin_few_are_in_redis_and_others_go
         assert await client.zcard(IN_FLIGHT) <= 5 * WINDOW
         await service.stop()
         await client.flushdb()  # the rest would wait for a minute
+
+
+async def slow(_: web.Request) -> web.Response:
+    """Takes a while to say that nothing is there."""
+    await asyncio.sleep(0.05)
+    return web.Response(status=404)
+
+
+async def stopped(service: Service, origin: Origin, requests: list[str]) -> int:
+    """Cancel requests; how many of their images had ended before."""
+    found = [(await service.get(f"/status/{each}"))[1]["processedImages"] for each in requests]
+    for each in requests:
+        await service.post(f"/api/requests/{each}/cancel")
+    # Dealt behind what is still in the mailboxes.
+    await service.finished(await service.upload([[origin.url("rocket.jpg")]]))
+    return sum(found)
+
+
+async def test_a_request_gets_its_turn_however_many_are_being_worked_on(
+    start_service: Callable[..., Awaitable[Service]], origin: Origin
+) -> None:
+    service = await start_service(redis={"window": WINDOW}, fetch={"concurrency": 2})
+    url = origin.add("slow.jpg", slow)
+    many = [await service.upload([[f"{url}?{n}"] for n in range(20)]) for _ in range(10)]
+    one = await service.upload([[origin.url("coffee.png")]])
+    await service.finished(one)
+    assert await stopped(service, origin, many) < 100
+
+
+@pytest.mark.parametrize("retried", [False, True])
+async def test_a_payer_gets_their_turn_however_many_requests_another_has(
+    start_service: Callable[..., Awaitable[Service]], origin: Origin, retried: bool
+) -> None:
+    service = await start_service(
+        redis={"window": WINDOW}, fetch={"concurrency": 2}, http={"trusted_proxies": ["127.0.0.1"]}
+    )
+    service.session.headers["X-Forwarded-For"] = "203.0.113.1"
+    url = origin.url("slow.jpg")
+    if not retried:
+        origin.add("slow.jpg", slow)
+    many = [await service.upload([[f"{url}?{n}"] for n in range(12)]) for _ in range(10)]
+    if retried:
+        for each in many:
+            await service.finished(each)
+        origin.add("slow.jpg", slow)
+        for each in many:
+            assert (await service.post(f"/api/requests/{each}/retry"))[0] == 202
+    service.session.headers["X-Forwarded-For"] = "203.0.113.2"
+    few = await service.upload([[f"{url}?{n}"] for n in range(10)])
+    await service.finished(few)
+    # From now on every other image is theirs, but for those that were dealt ahead.
+    assert await stopped(service, origin, many) < 60

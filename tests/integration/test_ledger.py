@@ -17,6 +17,7 @@ from imgsvc.ledger import (
     NOBODY,
     Delivery,
     Ledger,
+    OpenRequest,
     Repeat,
 )
 from imgsvc.model import Event, Recipe, Subscription
@@ -83,16 +84,26 @@ async def test_a_request_is_started_once_and_stays_listed_until_it_ends(ledger: 
     old, young = new_request(1, call_id="first"), new_request(1, call_id="second")
     await ledger.insert(old)
     await ledger.insert(young)
-    assert await ledger.open_requests(10) == {old.id: "first", young.id: "second"}
-    assert list(await ledger.open_requests(1)) == [old.id]
+    first, second = (OpenRequest(each.id, each.call_id, NOBODY) for each in (old, young))
+    assert await ledger.open_requests(10) == [first, second]
+    assert await ledger.open_requests(1) == [first]
     await ledger.start(old.id)
     assert (await known(ledger, old.id))["status"] == "PROCESSING"
     assert await ledger.count_in_flight(NOBODY) == (2, 2)
     await ledger.finish(old.id, 0, 0, completed())
     await ledger.start(old.id)
     assert (await known(ledger, old.id))["status"] == "COMPLETED"
-    assert await ledger.open_requests(10) == {young.id: "second"}
+    assert await ledger.open_requests(10) == [second]
     assert await ledger.count_in_flight(NOBODY) == (1, 1)
+
+
+async def test_however_many_requests_one_payer_has_others_are_listed_too(ledger: Ledger) -> None:
+    payers = ("acme", "acme", "acme", "globex", "globex", "globex", "initech")
+    requests = [new_request(1, payer=payer) for payer in payers]
+    for each in requests:
+        await ledger.insert(each)
+    found = [each.id for each in await ledger.open_requests(2)]
+    assert found == [requests[n].id for n in (0, 1, 3, 4, 6)]
 
 
 async def test_images_in_flight_are_counted_for_each_payer(ledger: Ledger) -> None:
