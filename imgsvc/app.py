@@ -24,6 +24,7 @@ from imgsvc.ledger import Ledger
 from imgsvc.metrics import Metrics
 from imgsvc.net import Outbound
 from imgsvc.oauth import Tokens
+from imgsvc.origins import Origins
 from imgsvc.settings import Settings
 from imgsvc.spool import Spool
 from imgsvc.traffic import Traffic
@@ -75,6 +76,7 @@ async def parts(settings: Settings) -> AsyncIterator[Parts]:
             outbound=outbound,
             codec=codec,
             bucket=bucket,
+            origins=Origins(boxes, settings.fetch),
             traffic=traffic,
         )
 

@@ -17,26 +17,28 @@ LONGEST_S = 60.0  # so that a host that recovers is noticed
 @dataclass(slots=True)
 class _Line:
     inside: int = 0
+    entered: float = 0.0  # when the last of them did
     visit_s: float = FIRST_GUESS_S  # how long the last visit took
     spoken_for_until: float = 0.0
 
 
 class HostLines:
-    """The places and lines of all hosts.
+    """The places and lines of all hosts."""
 
-    Args:
-        places: how many may be with one host at once.
-    """
-
-    def __init__(self, places: int) -> None:
-        self._places = places
+    def __init__(self) -> None:
         self._lines: dict[str, _Line] = {}  # only of hosts that somebody is with
 
-    def enter(self, host: str, now: float) -> float:
+    def inside(self, host: str) -> int:
+        """How many are with a host."""
+        line = self._lines.get(host)
+        return line.inside if line else 0
+
+    def enter(self, host: str, places: int, now: float) -> float:
         """Take a place, to be given back with ``leave``; or learn when to ask again.
 
         Args:
             host: where to.
+            places: how many may be with it at once, from 1.
             now: the time in seconds, on any clock that does not go back.
 
         Returns:
@@ -44,12 +46,14 @@ class HostLines:
             have come to whoever asks.
         """
         line = self._lines.setdefault(host, _Line())
-        if line.inside < self._places:
+        if line.inside < places:
             line.inside += 1
+            line.entered = now
             return 0.0
-        line.spoken_for_until = max(line.spoken_for_until, now) + line.visit_s / self._places
+        visit_s = max(line.visit_s, now - line.entered)  # all who are inside take that long
+        line.spoken_for_until = max(line.spoken_for_until, now) + visit_s / places
         line.spoken_for_until = min(line.spoken_for_until, now + LONGEST_S)
-        return line.spoken_for_until - now
+        return min(line.spoken_for_until - now, LONGEST_S)
 
     def leave(self, host: str, visit_s: float) -> None:
         """Give a place back after so many seconds."""

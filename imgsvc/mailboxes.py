@@ -185,6 +185,7 @@ class Mailboxes:
             )
             for name in (
                 "beat",
+                "blame",
                 "bury",
                 "deal",
                 "hand_off",
@@ -192,11 +193,17 @@ class Mailboxes:
                 "promote",
                 "reclaim",
                 "settle",
+                "share",
                 "take_token",
             )
         }
 
-    async def _run(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+    async def run(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        """What a script of ``lua/`` answers.
+
+        Raises:
+            ServiceError: UNAVAILABLE if Redis is away.
+        """
         with _translated(), self._failpoints.around(f"redis.{script}"):
             return await self._scripts[script](keys=list(keys), args=list(args))
 
@@ -255,7 +262,7 @@ class Mailboxes:
             return 0, 0
         pairs = [text for job in jobs for text in (job.key, job.model_dump_json())]
         window = self._settings.window if bounded else 0
-        seen, added = await self._run(
+        seen, added = await self.run(
             "deal", (mailbox, IN_FLIGHT, REPLICAS), (window, self._lease_ms, *pairs)
         )
         return int(seen), int(added)
@@ -338,7 +345,7 @@ class Mailboxes:
             Seconds until the next message is due, or None if none waits.
         """
         keys = (mailbox, delayed(mailbox), waiting(mailbox))
-        moved, next_ms = await self._run("promote", keys, (_BATCH,))
+        moved, next_ms = await self.run("promote", keys, (_BATCH,))
         if int(moved) == _BATCH:
             return 0.0
         return None if int(next_ms) < 0 else int(next_ms) / 1000
@@ -352,7 +359,7 @@ class Mailboxes:
     async def beat(self) -> None:
         """Renew this replica's heartbeat."""
         ttl_ms = int(self._settings.heartbeat_s * 1000)
-        await self._run("beat", (REPLICAS,), (self.replica, ttl_ms))
+        await self.run("beat", (REPLICAS,), (self.replica, ttl_ms))
 
     async def reclaim(self, replica: str, *, leaving: bool = False) -> int:
         """Take back all that ``replica`` held; nothing if its heartbeat is fresh.
@@ -367,7 +374,7 @@ class Mailboxes:
         keys = (REPLICAS, FETCH, NOTIFY, compress_lane(replica), upload_lane(replica))
         total = 0
         while True:
-            moved, done = await self._run(
+            moved, done = await self.run(
                 "reclaim", keys, (GROUP, replica, _BATCH, "1" if leaving else "0")
             )
             if int(moved) < 0:
@@ -439,7 +446,7 @@ class Mailboxes:
             cost: how much is taken; negative gives back, 0 asks whether anything is owed.
             owed: take it even if it is not left; what is missing is waited for by the next.
         """
-        admitted, remaining, reset_ms, wait_ms = await self._run(
+        admitted, remaining, reset_ms, wait_ms = await self.run(
             "take_token",
             (f"{TAG}:limit:{bucket}",),
             (limit, int(period_s * 1000), cost, int(owed)),

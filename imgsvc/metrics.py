@@ -36,6 +36,11 @@ class Metrics:
         self.images = Counter(
             "imgsvc_images", "Images that reached their end.", ["status", "code"], registry=r
         )
+        self.origin_rests = Counter(
+            "imgsvc_origin_rests",
+            "Times an origin was left alone because it asked for that or kept failing.",
+            registry=r,
+        )
         self.image_bytes = Counter(
             "imgsvc_image_bytes", "Bytes of completed images.", ["direction"], registry=r
         )

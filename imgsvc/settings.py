@@ -164,6 +164,7 @@ class Fetch(_Section):
     """How images are fetched."""
 
     concurrency: Count = 16
+    per_host: Count = 8
     ahead: Count = 32
     max_bytes: Count = 50 * 1024 * 1024
     silence_s: Positive = 10.0
@@ -172,6 +173,17 @@ class Fetch(_Section):
     total_s: Positive = 30.0
     max_redirects: Annotated[int, Field(ge=0, le=20)] = 5
     attempts: Count = 2
+    patience: Count = 5
+    failures: Count = 5
+    rest_s: Positive = 2.0
+    longest_rest_s: Positive = 300.0
+    rests: Count = 5
+
+    @model_validator(mode="after")
+    def _rests_grow(self) -> Fetch:
+        if self.longest_rest_s < self.rest_s:
+            raise ValueError("longest_rest_s must be at least rest_s, the first of them")
+        return self
 
 
 class Spool(_Section):

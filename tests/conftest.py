@@ -106,6 +106,13 @@ async def origin() -> AsyncIterator[Origin]:
 
 
 @pytest.fixture
+async def neighbour() -> AsyncIterator[Origin]:
+    """Another origin."""
+    async with Origin() as running:
+        yield running
+
+
+@pytest.fixture
 async def receiver() -> AsyncIterator[Receiver]:
     """A web server that receives webhooks and answers as the test scripts it."""
     async with Receiver() as running:

@@ -24,6 +24,7 @@ from imgsvc.mailboxes import BLOCK_MS, FETCH, NOTIFY, Envelope, Facts, Job, Mail
 from imgsvc.messages import Compressed, Fetched, ImageJob, Reused, Times, WebhookJob
 from imgsvc.metrics import Metrics
 from imgsvc.net import Outbound
+from imgsvc.origins import Origins
 from imgsvc.settings import Settings
 from imgsvc.spool import Spool
 from imgsvc.traffic import Traffic
@@ -44,6 +45,7 @@ class Parts:
     outbound: Outbound
     codec: CodecPool
     bucket: Bucket
+    origins: Origins
     traffic: Traffic
 
 

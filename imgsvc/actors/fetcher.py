@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import random
-import time
 from typing import ClassVar
 
 from imgsvc import backoff
@@ -13,6 +13,7 @@ from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.ledger import Completed, Remembered, source_key
 from imgsvc.mailboxes import FETCH, Facts, compress_lane, upload_lane
 from imgsvc.messages import Fetched, ImageJob, Reused, Source, Times
+from imgsvc.politeness import GivenUpError, Politeness, PutOffError, Trip, asks_for_time
 
 _FIRST_WAIT_S = 1.0
 
@@ -27,6 +28,7 @@ class Fetcher(ImageActor):
         parts.spool.on_freed = self.room_changed
         dedupe = parts.settings.dedupe
         self._ttl_s = dedupe.ttl_s if dedupe.enabled else 0.0
+        self._politeness = Politeness(parts.origins, parts.metrics)
 
     def mailbox(self) -> str:
         """Shared: any replica may fetch."""
@@ -38,6 +40,13 @@ class Fetcher(ImageActor):
         if spool.is_full:
             return 0
         return max(0, min(fetch.concurrency, fetch.ahead - spool.files + len(self._tasks)))
+
+    async def run(self) -> None:
+        """Fetch, and share origins with the other replicas meanwhile."""
+        async with asyncio.TaskGroup() as group:
+            sharing = group.create_task(self._politeness.keep_sharing(), name="politeness")
+            await super().run()
+            sharing.cancel()
 
     async def handle(self, job: ImageJob, facts: Facts) -> Verdict:  # noqa: ARG002
         """Fetch one image into a new file and pass it to this replica's Compressor.
@@ -55,7 +64,7 @@ class Fetcher(ImageActor):
         spool = self.parts.spool
         file = spool.new_name()
         digest = hashlib.sha256()
-        started = time.monotonic()
+        trip = Trip(self._politeness)
         try:
             async with spool.writing(file) as write:
                 counted = self.parts.traffic.counted(work.payer, write)
@@ -67,13 +76,18 @@ class Fetcher(ImageActor):
                 downloaded = await self.parts.outbound.download(
                     work.url,
                     digested if key else counted,
+                    trip.visit,
                     known=known.source.validators if known else None,
                 )
+        except PutOffError as later:
+            await spool.remove(file)
+            told = {"origin": later.origin, "reason": later.reason, "wait_s": later.wait_s}
+            return Later(job, later.wait_s, event="image.put_off", told=told)
         except ServiceError as error:
             await spool.remove(file)
             if error.code is ErrorCode.UNAVAILABLE:
                 raise
-            return await self._failed(job, error, _since(started))
+            return await self._failed(job, error, _times(trip))
         except BaseException:
             await spool.remove(file)
             raise
@@ -82,11 +96,11 @@ class Fetcher(ImageActor):
             source = Source(key=key, sha256=digest.hexdigest(), validators=downloaded.validators)
         if known and (not source or source.sha256 == known.source.sha256):
             await spool.remove(file)
-            return self._reuse(job, known, source or known.source, _since(started))
+            return self._reuse(job, known, source or known.source, _times(trip))
         assert downloaded  # noqa: S101 - only what is known can be unchanged
         size = downloaded.bytes
         lane = compress_lane(self.parts.mailboxes.replica)
-        fetched = Fetched(file=file, bytes_in=size, source=source, ms=_since(started))
+        fetched = Fetched(file=file, bytes_in=size, source=source, ms=_times(trip))
         return HandOff(lane, job, fetched, event="image.fetched", told={"bytes_in": size})
 
     async def _share(self, job: ImageJob, end: Completed) -> Verdict:
@@ -115,24 +129,25 @@ class Fetcher(ImageActor):
         return HandOff(lane, job, reused, event="image.unchanged")
 
     async def _failed(self, job: ImageJob, error: ServiceError, ms: Times) -> Verdict:
-        waits = backoff.exponential(self.parts.settings.fetch.attempts, _FIRST_WAIT_S)
+        fetch = self.parts.settings.fetch
+        attempts = fetch.patience if asks_for_time(error) else fetch.attempts
         passing = error.code.retryable or error.retry_after_s is not None
         wait_s = backoff.next_wait_s(
-            waits,
+            backoff.exponential(attempts, _FIRST_WAIT_S),
             job.attempt,
             jitter=0.2,
             rand=random.random(),  # noqa: S311 - spreads retries, no secret
             retry_after_s=error.retry_after_s,
         )
-        if passing and wait_s is not None:
-            return Later(
-                job.model_copy(update={"attempt": job.attempt + 1}),
-                wait_s,
-                event="image.put_off",
-                told={"code": error.code.name, "wait_s": wait_s},
-            )
-        return await self.fail(job, error.code, error.detail, ms)
+        if not passing or wait_s is None or isinstance(error, GivenUpError):
+            return await self.fail(job, error.code, error.detail, ms)
+        return Later(
+            job.model_copy(update={"attempt": job.attempt + 1}),
+            wait_s,
+            event="image.put_off",
+            told={"code": error.code.name, "reason": "failure", "wait_s": wait_s},
+        )
 
 
-def _since(started: float) -> Times:
-    return {"fetch": round((time.monotonic() - started) * 1000)}
+def _times(trip: Trip) -> Times:
+    return {"fetch": round(trip.seconds * 1000)}

@@ -31,7 +31,7 @@ class Notifier(MailboxActor[WebhookJob]):
             webhook.attempts, webhook.delay_ms / 1000
         )
         self._secrets = [secret.get_secret_value() for secret in webhook.secrets]
-        self._lines = HostLines(webhook.host_concurrency)
+        self._lines = HostLines()
 
     def mailbox(self) -> str:
         """Shared: any replica may announce."""
@@ -59,8 +59,9 @@ class Notifier(MailboxActor[WebhookJob]):
             self.parts.metrics.webhooks.labels(WebhookStatus.FAILED).inc()
             return Done(event="webhook.failed", told={"post": made, "error": UNFINISHED})
         host = URL(pending.url).authority
+        places = self.parts.settings.webhook.host_concurrency
         started = time.monotonic()
-        if wait_s := self._lines.enter(host, started):
+        if wait_s := self._lines.enter(host, places, started):
             await ledger.put_off_delivery(job.request_id, pending.attempt, wait_s)
             return Later(job, wait_s, event="webhook.put_off", told={"host": host})
         try:

@@ -16,7 +16,7 @@ WINDOW = 4
 
 
 async def test_however_many_wait_for_their_origin_few_are_in_redis_and_others_go_on(
-    start_service: Callable[..., Awaitable[Service]], origin: Origin
+    start_service: Callable[..., Awaitable[Service]], origin: Origin, neighbour: Origin
 ) -> None:
     service = await start_service(redis={"window": WINDOW}, http={"shutdown_s": 1})
 
@@ -31,7 +31,7 @@ async def test_however_many_wait_for_their_origin_few_are_in_redis_and_others_go
             return await client.zcard(delayed(FETCH)) >= 4 * WINDOW
 
         await wait_until(waits, "some wait for their origin")
-        other = await service.upload([[origin.url("rocket.jpg")]])
+        other = await service.upload([[neighbour.url("rocket.jpg")]])
         assert (await service.finished(other))["status"] == "COMPLETED"
         await asyncio.sleep(1)  # in which all of them could be dealt
         assert await client.zcard(delayed(FETCH)) <= 5 * WINDOW

@@ -1,0 +1,279 @@
+"""How this replica behaves towards origins: so many connections, patience, and leaving alone.
+
+An image whose origin has no place for it waits here if its turn should come soon, so that few
+have to; else it goes back to Redis until then, and holds nobody up who goes elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from yarl import URL
+
+from imgsvc import logs
+from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.host_lines import HostLines
+from imgsvc.metrics import Metrics
+from imgsvc.net import KEEP_ALIVE_S, StatusError
+from imgsvc.origins import SHARE_S, Failure, Origins, Report, Standing
+
+_REPORT_EVERY_S = 1.0
+_BATCH = 100
+_IDLE_S = 2 * KEEP_ALIVE_S + 1  # after this no connection is open
+_SOON_S = 0.5  # up to here a turn is waited for
+_NO_PLACE_S = 1.0  # until other replicas may have left a place
+_SPREAD = 0.1  # of the wait for the end of a rest, so that not all come at one moment
+
+# How an origin fails; anything else that is wrong with a file, it answered.
+_FAILURES = frozenset(
+    {
+        ErrorCode.DNS_FAILED,
+        ErrorCode.CONNECT_FAILED,
+        ErrorCode.FETCH_TIMEOUT,
+        ErrorCode.FETCH_TRUNCATED,
+    }
+)
+_ASKING = frozenset({429, 503})
+_log = logs.get("politeness")
+
+
+class PutOffError(Exception):
+    """It is not an image's turn.
+
+    Attributes:
+        origin: whose place it wants.
+        wait_s: after which to come back.
+        reason: ``line`` if all places are taken, ``rest`` if the origin is left alone.
+    """
+
+    def __init__(self, origin: str, wait_s: float, reason: str) -> None:
+        self.origin, self.wait_s, self.reason = origin, wait_s, reason
+        super().__init__(f"{origin}: {reason} for {wait_s:.3f} s")
+
+
+class GivenUpError(ServiceError):
+    """An origin failed so often that its images do not wait for it."""
+
+    def __init__(self, code: ErrorCode) -> None:
+        super().__init__(
+            code, f"{code.message} It failed time and again, so it is left alone for a while."
+        )
+
+
+def asks_for_time(error: ServiceError) -> bool:
+    """Whether an origin asks to come back later, by its status or by Retry-After."""
+    return isinstance(error, StatusError) and (error.status in _ASKING or bool(error.retry_after_s))
+
+
+@dataclass(slots=True)
+class _Origin:
+    """An origin as this replica sees it."""
+
+    standing: Standing
+    asked: float  # when its standing was told
+    used: float  # when somebody last came or went
+    opened: int = 0  # connections that may be open, idle ones included
+    busiest: int = 0  # how many were inside at once ...
+    since: float = 0.0  # ... from then on
+    worked: bool = False  # since it was reported about
+
+    def needs_asking(self, now: float) -> bool:
+        """Whether its standing is too old to act on."""
+        rest_s = self.standing.rest_s
+        return now - self.asked >= (rest_s or SHARE_S)
+
+    def rest_left_s(self, now: float) -> float:
+        """For how long it is still to be left alone."""
+        rest_s = self.standing.rest_s
+        return max(0.0, self.asked + rest_s - now) if rest_s else 0.0
+
+    def entered(self, inside: int) -> None:
+        """Somebody came, and so many are inside now."""
+        self.opened = max(self.opened, inside)
+        self.busiest = max(self.busiest, inside)
+
+    def left(self, inside: int, now: float, *, closed: bool) -> None:
+        """Somebody went, so many still are inside, and perhaps a connection is no more."""
+        self.used = now
+        if closed:
+            self.opened = max(self.opened - 1, inside)
+
+    def forget_idle(self, inside: int, now: float) -> None:
+        """What nobody needed for some time is not open any more."""
+        if now - self.since > _IDLE_S:
+            self.opened = min(self.opened, self.busiest)
+            self.busiest, self.since = inside, now
+
+    def praise(self) -> None:
+        """It worked; what was under way when it failed proves nothing."""
+        self.worked = not self.standing.rest_s
+
+
+class Politeness:
+    """Lets images visit origins.
+
+    Args:
+        origins: what all replicas know of origins.
+        metrics: where it is told that origins rest.
+    """
+
+    def __init__(self, origins: Origins, metrics: Metrics) -> None:
+        self._shared = origins
+        self._metrics = metrics
+        self._lines = HostLines()
+        self._origins: dict[str, _Origin] = {}
+        self._asking = asyncio.Lock()  # so that Redis hears what we say in its order
+
+    @contextlib.asynccontextmanager
+    async def visit(self, url: URL) -> AsyncIterator[bool]:
+        """Be at an origin; yields whether the connection is to be closed after use.
+
+        Args:
+            url: the origin: scheme, host and port.
+
+        Raises:
+            PutOffError: not now.
+            GivenUpError: not at all.
+            ServiceError: UNAVAILABLE if Redis is away and nobody can say.
+        """
+        name = str(url)
+        origin = await self._enter(name)
+        entered = time.monotonic()
+        origin.entered(self._lines.inside(name))
+        closing = origin.opened > origin.standing.places
+        try:
+            yield closing
+        except ServiceError as error:
+            await self._judge(name, origin, error)
+            raise
+        else:
+            origin.praise()
+        finally:
+            now = time.monotonic()
+            self._lines.leave(name, now - entered)
+            origin.left(self._lines.inside(name), now, closed=closing)
+
+    async def keep_sharing(self) -> None:
+        """Report about origins to the other replicas, until cancelled."""
+        while True:
+            await asyncio.sleep(_REPORT_EVERY_S)
+            with contextlib.suppress(ServiceError):  # then shares lapse, and images ask
+                await self._report()
+
+    async def _report(self) -> None:
+        async with self._asking:
+            now = time.monotonic()
+            reports: dict[str, Report] = {}
+            for name, origin in list(self._origins.items()):
+                origin.forget_idle(self._lines.inside(name), now)
+                if not self._lines.inside(name) and now - origin.used > _IDLE_S:
+                    if not origin.rest_left_s(now):
+                        del self._origins[name]
+                        reports[name] = Report(open=None, worked=origin.worked)
+                elif not origin.standing.rest_s:
+                    reports[name] = self._about(origin)
+            names = list(reports)
+            for at in range(0, len(names), _BATCH):
+                await self._ask({name: reports[name] for name in names[at : at + _BATCH]})
+
+    async def _enter(self, name: str) -> _Origin:
+        """Take a place at an origin, perhaps after a short wait for it."""
+        patience_s = _SOON_S
+        while True:
+            origin = await self._look_at(name)
+            now = time.monotonic()
+            if rest_s := origin.rest_left_s(now):
+                if origin.standing.given_up:
+                    raise GivenUpError(origin.standing.given_up)
+                spread = random.uniform(1, 1 + _SPREAD)  # noqa: S311 - no secret
+                raise PutOffError(name, rest_s * spread, "rest")
+            places = origin.standing.places
+            wait_s = self._lines.enter(name, places, now) if places else _NO_PLACE_S
+            if not wait_s:
+                return origin
+            if wait_s > patience_s:
+                raise PutOffError(name, wait_s, "line")
+            patience_s -= wait_s
+            await asyncio.sleep(wait_s)
+
+    async def _look_at(self, name: str) -> _Origin:
+        """An origin with how it stands."""
+        while True:
+            now = time.monotonic()
+            origin = self._origins.get(name)
+            if origin and not origin.needs_asking(now):
+                origin.used = now
+                return origin
+            async with self._asking:
+                if self._origins.get(name) is origin and not (
+                    origin and not origin.needs_asking(time.monotonic())
+                ):
+                    await self._ask({name: self._about(origin) if origin else Report()})
+
+    def _about(self, origin: _Origin) -> Report:
+        return Report(open=origin.opened, worked=origin.worked)
+
+    async def _ask(self, reports: dict[str, Report]) -> None:
+        """Report, and note how the origins stand."""
+        now = time.monotonic()  # before: a share must not be used for longer than it is held
+        for name, standing in (await self._shared.share(reports)).items():
+            if reports[name].open is not None:
+                self._note(name, standing, now)
+
+    def _note(self, name: str, standing: Standing, now: float) -> None:
+        origin = self._origins.setdefault(name, _Origin(standing, now, now))
+        origin.standing, origin.asked = standing, now
+        origin.worked = False
+
+    async def _judge(self, name: str, origin: _Origin, error: ServiceError) -> None:
+        """Have an origin left alone if it asks for that or keeps failing."""
+        if error.code is ErrorCode.UNAVAILABLE:
+            return  # ours
+        passing = error.retry_after_s is not None or error.code in _FAILURES
+        if not passing:
+            origin.praise()
+            return
+        failure = Failure(
+            error.code, asks_for_time(error), error.retry_after_s or 0.0, origin.worked
+        )
+        with contextlib.suppress(ServiceError):  # nobody can be told; the next failure may
+            standing, begins = await self._shared.blame(name, failure)
+            origin.worked = False
+            if standing.rest_s:
+                self._note(name, standing, time.monotonic())
+            if begins:
+                self._metrics.origin_rests.inc()
+                _log.warning(
+                    "origin.rests",
+                    origin=name,
+                    code=error.code.name,
+                    rest_s=standing.rest_s,
+                    given_up=standing.given_up is not None,
+                )
+
+
+class Trip:
+    """One download's visits to origins, and the time that they took without waiting.
+
+    Args:
+        politeness: towards the origins.
+    """
+
+    def __init__(self, politeness: Politeness) -> None:
+        self._politeness = politeness
+        self.seconds = 0.0
+
+    @contextlib.asynccontextmanager
+    async def visit(self, url: URL) -> AsyncIterator[bool]:
+        """As of ``Politeness``."""
+        async with self._politeness.visit(url) as closing:
+            entered = time.monotonic()
+            try:
+                yield closing
+            finally:
+                self.seconds += time.monotonic() - entered
