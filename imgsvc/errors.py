@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from enum import Enum
 from typing import Any
 
@@ -73,6 +74,10 @@ class ErrorCode(Enum):
     CODEC_CRASHED = 422, False, "Decoding the image crashed its worker process."
     STORAGE_REJECTED = 502, False, "The bucket refused the result."
     INTERNAL = 500, True, "Something went wrong on our side."
+
+
+IMAGE_CODES = (*itertools.dropwhile(lambda code: code is not ErrorCode.URL_BLOCKED, ErrorCode),)
+"""What an image can fail with."""
 
 
 class ServiceError(Exception):

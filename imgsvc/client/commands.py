@@ -196,7 +196,7 @@ def retry(
 ) -> None:
     """Have the failed images of a request worked on again."""
     at = _at(server, key)
-    wanted: Json = {"codes": code} if code else {}
+    wanted: Json = {"codes": [each.upper() for each in code]} if code else {}
     if product:
         wanted["products"] = product
     _asked(at, lambda calls: calls.retry(request_id, wanted))

@@ -101,7 +101,8 @@ def collect(error: ValidationError, findings: Findings, *, below: Place = ()) ->
     """Add what pydantic found, each place ``below`` another; returns the code for it."""
     found = error.errors(include_url=False, include_context=False, include_input=False)
     for each in found:
-        findings.add([*below, *each["loc"]], each["msg"])
+        # Pydantic's words before ours.
+        findings.add([*below, *each["loc"]], each["msg"].removeprefix("Value error, "))
     unreadable = any(each["type"] == "json_invalid" for each in found)
     return ErrorCode.INVALID_JSON if unreadable else ErrorCode.VALIDATION_FAILED
 

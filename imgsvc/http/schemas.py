@@ -17,6 +17,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
+from imgsvc.errors import IMAGE_CODES
 from imgsvc.model import (
     LONGEST_TEXT,
     ImageStatus,
@@ -27,8 +28,10 @@ from imgsvc.model import (
 )
 
 Text = Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT)]
-Code = Annotated[str, Field(min_length=1, max_length=50)]
+_CODES = [code.name for code in IMAGE_CODES]
 _KEY = re.compile(r"[!-~]{1,255}")
+_PRODUCTS = 2**31  # more than any request has, and a number that the ledger knows
+_LOST_PLUS = re.compile(r"^(\S+[Tt]\S+) ([0-9]{2}:?[0-9]{2})$")  # in a query + is a blank
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]")
 
 
@@ -36,7 +39,7 @@ def _written_out(text: str) -> str:
     """Pydantic would take a number for seconds, or milliseconds if there are many, since 1970."""
     if not _DATE.match(text):
         raise ValueError("a time is written like 2026-01-31T12:00:00Z")
-    return text
+    return _LOST_PLUS.sub(r"\1+\2", text)
 
 
 def _in_utc(time: datetime) -> datetime:
@@ -191,6 +194,26 @@ class DryRun(_Shape):
     more_duplicates: int
 
 
+def _known(code: str) -> str:
+    if code not in _CODES:
+        raise ValueError(f"is no error code of an image; these are {', '.join(_CODES)}")
+    return code
+
+
+def _names_a_product(name: object) -> object:
+    """Told in one go: pydantic would tell what is wrong with it as a number and as a text."""
+    is_number = type(name) is int and 0 <= name < _PRODUCTS
+    if is_number or (isinstance(name, str) and 0 < len(name) <= LONGEST_TEXT):
+        return name
+    raise ValueError("is neither a product's number, from 0, nor its serial number as a string")
+
+
+Code = Annotated[str, AfterValidator(_known), Field(json_schema_extra={"enum": _CODES})]
+ProductName = Annotated[
+    Annotated[int, Field(ge=0, lt=_PRODUCTS)] | Text, BeforeValidator(_names_a_product)
+]
+
+
 class Retry(_Strict):
     """Which failed images are to be worked on again; left out, all."""
 
@@ -199,7 +222,7 @@ class Retry(_Strict):
         Field(min_length=1, max_length=100, description="Those that failed with one of these."),
     ] = None
     products: Annotated[
-        list[Annotated[int, Field(ge=0)] | Text] | None,
+        list[ProductName] | None,
         Field(
             min_length=1,
             max_length=100,

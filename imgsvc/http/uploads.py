@@ -86,6 +86,8 @@ def _repeat(request: web.Request, form: dict[str, bytes]) -> Repeat | None:
     """What the ``Idempotency-Key`` stands for; a form's boundary differs each time it is sent."""
     if "Idempotency-Key" not in request.headers:
         return None
+    if len(request.headers.getall("Idempotency-Key")) > 1:
+        raise problems.invalid([{"loc": ["Idempotency-Key"], "msg": "is given twice"}])
     given = {"Idempotency-Key": request.headers["Idempotency-Key"]}
     key = problems.validated(UploadHeaders, given).idempotency_key
     digest = hashlib.sha256(request.content_type.encode())

@@ -197,18 +197,24 @@ async def test_only_what_has_ended_can_be_retried(
 @pytest.mark.parametrize(
     ("body", "place"),
     [
-        ({"codes": []}, "codes"),
-        ({"products": [-1]}, "products"),
-        ({"products": [1.5]}, "products"),
-        ({"images": [1]}, "images"),
+        ({"codes": []}, ["codes"]),
+        ({"codes": ["DNS_FAILED", "NO_SUCH_CODE"]}, ["codes", 1]),
+        ({"codes": ["NOT_FOUND"]}, ["codes", 0]),  # a code, but not of images
+        ({"products": [-1]}, ["products", 0]),
+        ({"products": [1.5]}, ["products", 0]),
+        ({"products": [True]}, ["products", 0]),
+        ({"products": [0, 2**63]}, ["products", 1]),
+        ({"images": [1]}, ["images"]),
     ],
 )
 async def test_a_choice_that_makes_no_sense_names_the_field(
-    service: Service, partial: str, body: dict[str, Any], place: str
+    service: Service, body: dict[str, Any], place: list[Any]
 ) -> None:
-    status, problem = await service.post(f"/api/requests/{partial}/retry", json=body)
+    request_id = await service.upload([["http://127.0.0.1:1/none.jpg"]])
+    await service.finished(request_id)
+    status, problem = await service.post(f"/api/requests/{request_id}/retry", json=body)
     assert (status, problem["code"]) == (422, "VALIDATION_FAILED")
-    assert problem["errors"][0]["loc"][0] == place
+    assert [error["loc"] for error in problem["errors"]] == [place]
 
 
 # Cancel.

@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from multidict import CIMultiDict
 
 from tests.support import Origin, Service
 
@@ -77,6 +78,13 @@ async def test_a_key_that_cannot_be_one_is_refused(
 ) -> None:
     status, refused = await service.post("/api/upload", json=body, headers={"Idempotency-Key": key})
     assert (status, refused["errors"][0]["loc"]) == (422, ["Idempotency-Key"])
+
+
+async def test_two_keys_are_refused(service: Service, body: dict[str, Any]) -> None:
+    keys = CIMultiDict([("Idempotency-Key", "one"), ("Idempotency-Key", "other")])
+    status, refused = await service.post("/api/upload", json=body, headers=keys)
+    assert (status, refused["errors"][0]["loc"]) == (422, ["Idempotency-Key"])
+    assert await ids(service) == []
 
 
 async def test_a_repeated_upload_is_answered_even_when_no_new_one_is(

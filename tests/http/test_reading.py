@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -200,6 +201,22 @@ async def test_a_time_is_written_out(service: Service, time: str) -> None:
     """A bare number would be a time too, of 1970 or of 2026, whichever seems likelier."""
     status, problem = await service.get("/api/requests", createdAfter=time)
     assert (status, problem["errors"][0]["loc"]) == (422, ["createdAfter"])
+    assert problem["detail"] == "createdAfter: a time is written like 2026-01-31T12:00:00Z"
+
+
+async def test_times_narrow_a_list_down_whatever_their_zone(
+    service: Service, origin: Origin
+) -> None:
+    ids = [await service.upload([[origin.url("none.jpg")]]) for _ in range(3)]
+    made = [datetime.fromisoformat((await service.finished(each))["createdAt"]) for each in ids]
+    cut = made[1].isoformat(timespec="milliseconds")
+    east = made[1].astimezone(timezone(timedelta(hours=5, minutes=30)))
+    zulu = cut.replace("+00:00", "Z")
+    for time in (zulu, cut, cut.replace("+", " "), east.isoformat(timespec="milliseconds")):
+        for query, listed in (({"createdAfter": time}, [2]), ({"createdBefore": time}, [0])):
+            status, page = await service.get("/api/requests", **query)
+            assert status == 200, (time, page)
+            assert [found["requestId"] for found in page["requests"]] == [ids[n] for n in listed]
 
 
 async def test_a_wrong_method_is_told_the_right_one(service: Service) -> None:
