@@ -12,7 +12,7 @@ from imgsvc.messages import Compressed, Fetched, ImageJob
 
 # An image that kills its worker gets one more chance; the first may have been bad luck.
 _RUNS = 2
-_IN_HAND = 4
+_IN_HAND = 6
 
 
 class Compressor(ImageActor):

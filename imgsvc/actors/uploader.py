@@ -14,6 +14,8 @@ from imgsvc.mailboxes import Facts, upload_lane
 from imgsvc.messages import Compressed, ImageJob, Reused
 from imgsvc.model import FILE_TYPES
 
+_IN_HAND = 4
+
 
 class Uploader(ImageActor):
     """Takes images whose result lies in this replica's spool."""
@@ -26,8 +28,8 @@ class Uploader(ImageActor):
         return upload_lane(self.parts.mailboxes.replica)
 
     def capacity(self) -> int:
-        """Twice the bucket's threads, so that none waits for the ledger."""
-        return self.parts.settings.gcs.threads * 2
+        """Several times the bucket's threads: most of the time is spent waiting for the ledger."""
+        return self.parts.settings.gcs.threads * _IN_HAND
 
     async def handle(self, job: ImageJob, facts: Facts) -> Verdict:
         """Store one result and record it; the last image of a request makes its webhook due.

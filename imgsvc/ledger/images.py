@@ -24,7 +24,17 @@ from imgsvc.ledger.records import (
     OpenRequest,
     Work,
 )
-from imgsvc.ledger.store import Store, before, product_id, scheduled, the_time, translated
+from imgsvc.ledger.store import (
+    GROUP,
+    READ_EVERY_S,
+    WRITE_EVERY_S,
+    Store,
+    before,
+    product_id,
+    scheduled,
+    the_time,
+    translated,
+)
 from imgsvc.model import (
     CANCEL,
     END,
@@ -40,7 +50,6 @@ from imgsvc.model import (
 from imgsvc.settings import Mongo
 from imgsvc.webhooks import event_type
 
-_GROUP = 200
 _WORK = (
     "options",
     "tenant",
@@ -50,9 +59,6 @@ _WORK = (
     "images.turn",
     "images.of",
 )
-# A command costs MongoDB and us more than what is in it: under load these go together. What is
-# written this much later was not acknowledged before, and a quiet service does not wait.
-_READ_EVERY_S, _WRITE_EVERY_S = 0.02, 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +87,8 @@ class Images(Store):
 
     def __init__(self, settings: Mongo, failpoints: Failpoints = NO_FAILPOINTS) -> None:
         super().__init__(settings, failpoints)
-        self._finishes = GroupCommit[_Finish, Ended](self._finish_group, _GROUP, _WRITE_EVERY_S)
-        self._lookups = GroupCommit[_Place, Work | None](self._work_group, _GROUP, _READ_EVERY_S)
+        self._finishes = GroupCommit[_Finish, Ended](self._finish_group, GROUP, WRITE_EVERY_S)
+        self._lookups = GroupCommit[_Place, Work | None](self._work_group, GROUP, READ_EVERY_S)
 
     async def open_requests(self, limit: int) -> list[OpenRequest]:
         """Requests with work to be done, oldest first.

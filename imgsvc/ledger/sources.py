@@ -18,12 +18,10 @@ from pymongo import UpdateOne
 from imgsvc.failpoints import NO_FAILPOINTS, Failpoints
 from imgsvc.group_commit import GroupCommit
 from imgsvc.ledger.records import Completed, Document
-from imgsvc.ledger.store import Store, the_time, translated
+from imgsvc.ledger.store import GROUP, READ_EVERY_S, WRITE_EVERY_S, Store, the_time, translated
 from imgsvc.messages import Source
 from imgsvc.model import Recipe
 from imgsvc.settings import Mongo
-
-_GROUP = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +43,8 @@ class Sources(Store):
 
     def __init__(self, settings: Mongo, failpoints: Failpoints = NO_FAILPOINTS) -> None:
         super().__init__(settings, failpoints)
-        self._recalls = GroupCommit[str, Document | None](self._look_up, _GROUP)
-        self._memories = GroupCommit[Document, None](self._remember, _GROUP)
+        self._recalls = GroupCommit[str, Document | None](self._look_up, GROUP, READ_EVERY_S)
+        self._memories = GroupCommit[Document, None](self._remember, GROUP, WRITE_EVERY_S)
 
     async def recall(self, key: str, ttl_s: float) -> Remembered | None:
         """What is remembered of a source.
