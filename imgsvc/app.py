@@ -53,7 +53,7 @@ async def parts(settings: Settings) -> AsyncIterator[Parts]:
         client = mailboxes.connect(settings.redis)
         stack.push_async_callback(client.aclose)
         bucket = Bucket(settings.gcs, failpoints)
-        stack.push_async_callback(asyncio.to_thread, bucket.close)
+        stack.push_async_callback(bucket.close)
         ledger = Ledger(settings.mongo, failpoints)
         stack.callback(ledger.close)
         outbound = Outbound(settings.net, settings.fetch, failpoints)

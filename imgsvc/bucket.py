@@ -1,8 +1,8 @@
 """The bucket: Google Cloud Storage.
 
 The client library is synchronous and safe to share between threads, so it runs in threads of its
-own. Objects are created only if there is none of that name: a repeat finds what is there and
-adopts it.
+own; only small objects are created without it. They are created only if there is none of that
+name: a repeat finds what is there and adopts it.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from google.oauth2 import service_account
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.failpoints import NO_FAILPOINTS, Failpoints
 from imgsvc.settings import Gcs, SettingsError
+from imgsvc.small_uploads import SmallUploads
 
 _SCOPES = ("https://www.googleapis.com/auth/devstorage.read_write",)
 
@@ -61,10 +62,11 @@ class Bucket:
     def __init__(self, settings: Gcs, failpoints: Failpoints = NO_FAILPOINTS) -> None:
         self._settings = settings
         self._failpoints = failpoints
-        self._client = _client(settings)
+        self._client, session = _client(settings)
         self._bucket = self._client.bucket(settings.bucket)
         self._retry = DEFAULT_RETRY.with_timeout(settings.retry_s)
         self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="gcs")
+        self._small_uploads = SmallUploads(session, self._client.api_endpoint, settings)
 
     async def _run(self, function: Any, *args: Any) -> Any:
         loop = asyncio.get_running_loop()
@@ -107,6 +109,9 @@ class Bucket:
             ServiceError: UNAVAILABLE or STORAGE_REJECTED.
         """
         with self._failpoints.around("bucket.create"):
+            told = await self._small_uploads.create(name, path, content_type, note)
+            if told:
+                return Stored(*told)
             stored: Stored = await self._run(self._create, name, path, content_type, note)
         return stored
 
@@ -243,13 +248,14 @@ class Bucket:
 
         await self._run(create)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Let running calls finish and stop."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        await self._small_uploads.close()
+        await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
         self._client.close()
 
 
-def _client(settings: Gcs) -> storage.Client:
+def _client(settings: Gcs) -> tuple[storage.Client, requests.Session]:
     credentials, project = _credentials(settings)
     session = _session(None if settings.emulator_host else credentials, settings.threads)
     client = storage.Client(
@@ -268,7 +274,7 @@ def _client(settings: Gcs) -> storage.Client:
             "gcs.signed_urls = true needs a service account key to sign with: set "
             "GCP_KEY_BASE64 or GOOGLE_APPLICATION_CREDENTIALS"
         )
-    return client
+    return client, session
 
 
 def _session(credentials: Any | None, threads: int) -> requests.Session:

@@ -42,7 +42,7 @@ async def make(make_settings: Callable[..., Settings]) -> AsyncIterator[Callable
 
     yield bucket
     for each in made:
-        await asyncio.to_thread(each.close)
+        await each.close()
 
 
 @pytest.fixture
