@@ -127,9 +127,10 @@ def parse(body: bytes, findings: Findings, *, max_rows: int) -> Sheet:
 
     Columns may come in any order, case and spacing (``Input Image Urls``, ``input_image_urls``,
     ``inputImageUrls``), the other columns of our own reports are ignored, and the separator
-    (``,``, ``;`` or tab) is the one the header uses. UTF-8 with or without BOM, UTF-16 with BOM.
-    Lines without content are skipped. In the URL cell a comma, semicolon or blank separates
-    only where ``http://`` or ``https://`` follows, so URLs may contain them.
+    (``,``, ``;`` or tab) is the one the first line uses, be it the header or Excel's ``sep=;``.
+    UTF-8 with or without BOM, UTF-16 with BOM. Lines without content are skipped. In the URL cell
+    a comma, semicolon or blank separates only where ``http://`` or ``https://`` follows, so URLs
+    may contain them.
 
     Args:
         body: the file, already bounded in size.
@@ -241,7 +242,7 @@ def _records(text: str, findings: Findings) -> Iterator[tuple[int, list[str]]]:
         for cells in reader:
             while cells and not cells[-1].strip():
                 del cells[-1]
-            if cells:
+            if cells and not (begins == 1 and cells == ["sep="]):  # which tells Excel the separator
                 yield begins, cells
             begins = reader.line_num + 1
     except csv.Error as exc:

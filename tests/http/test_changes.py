@@ -66,6 +66,7 @@ async def hidden(service: Service, request_id: str) -> None:
         f"/status/{request_id}",
         f"/download/{request_id}",
         f"/api/requests/{request_id}/images",
+        f"/api/requests/{request_id}/report",
         f"/api/requests/{request_id}/deliveries",
     ):
         status, problem = await service.get(path)

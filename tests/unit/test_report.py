@@ -110,6 +110,13 @@ def test_the_header_may_come_after_blank_lines() -> None:
     assert parse(body.encode(), max_rows=1)[0].line == 4
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_the_separator_may_be_told_to_excel_in_a_line_of_its_own(separator: str) -> None:
+    body = f"\ufeffsep={separator}\r\n" + (HEADER + ROW).replace(",", separator)
+    assert [row.line for row in parse(body.encode())] == [3]
+    assert locs(f"sep={separator}\n") == [["line", 1, title] for title in report._REQUIRED]
+
+
 def test_only_the_header_line_decides_the_separator() -> None:
     body = "Serial Number;Product Name;Input Image Urls\nS,1,,,;a,b\tc;https://a/1,2\n"
     assert parse(body.encode(), max_rows=1) == [Row(2, "S,1,,,", "a,b\tc", ("https://a/1,2",))]
