@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 import imgsvc
+from imgsvc.http import examples
 from imgsvc.http.schemas import Problem
 from imgsvc.model import Scope
 
@@ -77,7 +78,13 @@ def _operation(
         "responses": {},
     }
     parameters = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": {"type": "string"},
+            "example": examples.ID,
+        }
         for name in re.findall(r"{(\w+)}", route.path)
     ]
     for place, beside in (("query", route.query), ("header", route.headers)):
@@ -101,14 +108,17 @@ def _operation(
             },
         }
     for status, shape in route.answers.items():
-        content = (
-            {shape: {"schema": {"type": "object" if shape.endswith("json") else "string"}}}
+        media = shape if isinstance(shape, str) else "application/json"
+        told: dict[str, Any] = {
+            "schema": {"type": "object" if media.endswith("json") else "string"}
             if isinstance(shape, str)
-            else {"application/json": {"schema": by_model[shape]}}
-        )
+            else by_model[shape]
+        }
+        if shape in examples.ANSWERS:
+            told["example"] = examples.ANSWERS[shape]
         operation["responses"][str(status)] = {
             "description": HTTPStatus(status).phrase,
-            "content": content,
+            "content": {media: told},
         }
     refusals = list(route.refusals)
     if isinstance(route.scope, Scope):

@@ -50,7 +50,12 @@ def _in_utc(time: datetime) -> datetime:
         raise ValueError("is not within the years 1 to 9999") from None
 
 
-Time = Annotated[AwareDatetime, BeforeValidator(_written_out), AfterValidator(_in_utc)]
+Time = Annotated[
+    AwareDatetime,
+    BeforeValidator(_written_out),
+    AfterValidator(_in_utc),
+    Field(examples=["2026-01-31T12:00:00Z"]),
+]
 Cursor = Annotated[str | None, Field(description="`nextCursor` of the page before.")]
 Days = Annotated[
     float,
@@ -481,6 +486,21 @@ class Readiness(_Shape):
 
 class Problem(_Shape):
     """Why a call was refused (RFC 9457)."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "about:blank",
+                    "title": "Unprocessable Entity",
+                    "status": 422,
+                    "code": "VALIDATION_FAILED",
+                    "detail": "products.0.productName: Field required",
+                    "errors": [{"loc": ["products", 0, "productName"], "msg": "Field required"}],
+                }
+            ]
+        }
+    )
 
     type: str
     title: str

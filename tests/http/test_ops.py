@@ -108,8 +108,33 @@ async def test_every_example_of_the_document_is_accepted(service: Service, origi
             assert status in {200, 202}, (path, media, answer)
             assert answer.get("valid", True), (media, answer)
             posted += 1
-    assert posted == 5
+    assert posted == sum(len(route.body) for route in ROUTES)
     await service.finished(request_id)
+
+
+async def test_every_answer_of_the_document_has_an_example_of_its_shape(service: Service) -> None:
+    from openapi_schema_validator import OAS31Validator
+
+    _, document = await service.get("/openapi.json")
+    components = {"components": document["components"]}
+    checked = 0
+    for path, calls in document["paths"].items():
+        for call in calls.values():
+            for status, answer in call["responses"].items():
+                told = answer["content"].get("application/json")
+                if not told or path == "/openapi.json":
+                    continue
+                OAS31Validator({**told["schema"], **components}).validate(told["example"])
+                assert told["example"].keys() == _keys(told["schema"], document), (path, status)
+                checked += 1
+    assert checked == sum(not isinstance(a, str) for r in ROUTES for a in r.answers.values())
+    problem = document["components"]["schemas"]["Problem"]
+    OAS31Validator({**problem, **components}).validate(problem["examples"][0])
+
+
+def _keys(schema: dict[str, Any], document: dict[str, Any]) -> set[str]:
+    name = schema["$ref"].rpartition("/")[2]
+    return set(document["components"]["schemas"][name]["properties"])
 
 
 async def test_the_documentation_page_loads_nothing_from_elsewhere(service: Service) -> None:
