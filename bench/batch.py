@@ -19,7 +19,7 @@ from bench.meter import Usage
 from bench.photographs import Size, make
 from bench.stand import QUALITY, Stand, stand
 
-_WARM_UP = 24
+WARM_UP = 24
 _AGREE = 0.20  # of each other: so far may the codec before and after be apart
 _TRIES = 3
 _PSS_EVERY_S = 0.5
@@ -84,9 +84,9 @@ async def bare(files: Sequence[Path], images: int) -> Bare:
 async def _round(size: Size, cache: Path) -> Batch:
     files = make(size, cache)
     async with stand({file.parent for file in files}) as made:
-        await made.run(made.urls(files, _WARM_UP))
+        await made.run(made.urls(files, WARM_UP))
         before = await bare(files, size.batch)
-        wall_s, used, pss_mb = await _request(made, made.urls(files, size.batch))
+        wall_s, used, pss_mb = await request(made, made.urls(files, size.batch))
         after = await bare(files, size.batch)
     low, high = sorted((before.cpu_ms, after.cpu_ms))
     return Batch(
@@ -103,7 +103,7 @@ async def _round(size: Size, cache: Path) -> Batch:
     )
 
 
-async def _request(made: Stand, urls: Sequence[str]) -> tuple[float, Usage, float]:
+async def request(made: Stand, urls: Sequence[str]) -> tuple[float, Usage, float]:
     """Wall seconds, CPU seconds and peak memory of one request."""
     peaks: list[float] = []
 

@@ -13,7 +13,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from aiohttp import web
 
 from bench.meter import Meter
 from imgsvc.demo.loopback import serving
-from imgsvc.embedded import LOOPBACK, EmbeddedServers, Server, free_ports
+from imgsvc.embedded import LOOPBACK, EmbeddedServers, Endpoints, Server, free_ports
 from imgsvc.settings import PLAIN_NAMES, PREFIX
 
 # Another build of the service can be measured by the same bench: the path of its Python.
@@ -38,6 +38,19 @@ _COMMANDS = {
 }
 _MANY = "1000000000"  # the rate limiter is asked about every call, and lets all in
 _ENDED_WITHIN_S = 900.0
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Another service.
+
+    Args:
+        command: gives its command line; it is to use these servers and serve on this port.
+        word: by which that command line is known.
+    """
+
+    command: Callable[[Endpoints, int], list[str]]
+    word: str
 
 
 @dataclass
@@ -127,12 +140,15 @@ def upload(urls: Sequence[str], per_product: int) -> dict[str, Any]:
 
 
 @contextlib.asynccontextmanager
-async def stand(folders: Iterable[Path], *, replicas: int = 1) -> AsyncIterator[Stand]:
+async def stand(
+    folders: Iterable[Path], *, replicas: int = 1, peer: Peer | None = None
+) -> AsyncIterator[Stand]:
     """A stand with nothing in it; gone afterwards.
 
     Args:
         folders: the photographs that its origin has.
         replicas: processes of the service.
+        peer: what is to run instead of the service, with the same routes.
     """
     async with contextlib.AsyncExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="imgsvc-bench-")))
@@ -144,7 +160,9 @@ async def stand(folders: Iterable[Path], *, replicas: int = 1) -> AsyncIterator[
             Server(
                 f"replica {number}",
                 port,
-                _service(servers, port, home),
+                peer.command(servers.endpoints, port)
+                if peer
+                else _service(servers.endpoints, port, home),
                 home / f"{port}.log",
                 _ASK_SERVICE,
             )
@@ -157,7 +175,7 @@ async def stand(folders: Iterable[Path], *, replicas: int = 1) -> AsyncIterator[
             services=[f"http://{LOOPBACK}:{port}" for port in ports],
             origin=f"http://{LOOPBACK}:{first}",
             servers=servers,
-            meter=Meter.of(_COMMANDS),
+            meter=Meter.of(_COMMANDS | ({"service": peer.word} if peer else {})),
             session=await stack.enter_async_context(aiohttp.ClientSession()),
         )
         made.hook = await stack.enter_async_context(serving(made.receive))
@@ -174,9 +192,8 @@ def _origin(port: int, folders: Iterable[Path]) -> list[str]:
     return [sys.executable, str(script), str(port), *map(str, folders)]
 
 
-def _service(servers: EmbeddedServers, port: int, home: Path) -> list[str]:
+def _service(ends: Endpoints, port: int, home: Path) -> list[str]:
     """The command of one replica, all of whose settings are defaults but for addresses."""
-    ends = servers.endpoints
     # What this user has set for a service of theirs is none of the bench's business.
     unset = [name for name in os.environ if name.startswith(PREFIX) or name in PLAIN_NAMES]
     settings = {

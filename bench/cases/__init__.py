@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from bench.cases import api, fairness, growth, memory, overhead, peers, replicas, share
+from bench.cases import api, express, fairness, growth, memory, overhead, peers, replicas, share
 from bench.figures import Figure
 from bench.lab import Lab
 
@@ -12,6 +12,7 @@ CASES: dict[str, Callable[[Lab], Awaitable[list[Figure]]]] = {
     "overhead": overhead.run,
     "share": share.run,
     "peers": peers.run,
+    "express": express.run,
     "api": api.run,
     "growth": growth.run,
     "fairness": fairness.run,

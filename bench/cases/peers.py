@@ -12,13 +12,13 @@ import json
 import os
 import sys
 import tempfile
-import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import aiohttp
 
 from bench import batch
+from bench.command import output_of
 from bench.figures import Figure
 from bench.lab import Lab
 from bench.meter import Meter
@@ -120,7 +120,7 @@ async def _by_sharp(
 ) -> tuple[float, float]:
     """CPU milliseconds and bytes of an image, encoded by sharp in one process."""
     script = Path(__file__).with_name("sharp.cjs")
-    told = await _command(
+    told = await output_of(
         "node",
         *(str(script), str(home), str(size.batch), str(QUALITY), optimise, *map(str, files)),
     )
@@ -132,8 +132,8 @@ async def _thumbor(cache: Path) -> Path:
     """The Python of an environment that has thumbor."""
     python = cache / "thumbor" / "bin" / "python"
     if not python.exists():
-        await _command(sys.executable, "-m", "venv", str(cache / "thumbor"))
-        await _command(str(python), "-m", "pip", "install", "--quiet", _THUMBOR, "setuptools<81")
+        await output_of(sys.executable, "-m", "venv", str(cache / "thumbor"))
+        await output_of(str(python), "-m", "pip", "install", "--quiet", _THUMBOR, "setuptools<81")
     return python
 
 
@@ -142,14 +142,5 @@ async def _sharp(cache: Path) -> Path:
     home = cache / "sharp"
     if not (home / "node_modules" / "sharp").exists():
         home.mkdir(parents=True, exist_ok=True)
-        await _command("npm", "install", "--silent", "--prefix", str(home), _SHARP)
+        await output_of("npm", "install", "--silent", "--prefix", str(home), _SHARP)
     return home
-
-
-async def _command(*words: str) -> str:
-    began = time.monotonic()
-    process = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE)
-    told, _ = await process.communicate()
-    if process.returncode:
-        raise RuntimeError(f"{words[0]} failed after {time.monotonic() - began:.0f} s")
-    return told.decode()
