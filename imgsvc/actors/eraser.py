@@ -16,7 +16,7 @@ from imgsvc.actors.base import Actor, Parts
 from imgsvc.errors import ServiceError
 from imgsvc.mailboxes import ERASING
 
-_AT_ONCE = 10  # requests in turn
+_AT_ONCE = 10  # requests in turn, and more if they are of more tenants
 _BATCH = 100  # objects or products of each
 _LEAD_S = 15.0
 _IDLE_S = 1.0
@@ -55,11 +55,9 @@ class Eraser(Actor):
             self._seen.clear()
             return False
         ledger = self.parts.ledger
+        for request_id in await ledger.expire(self._keep_days, _AT_ONCE):
+            self.log.info("request.expired", request_id=request_id)
         erasing = await ledger.to_erase(_AT_ONCE)
-        if len(erasing) < _AT_ONCE:
-            for request_id in await ledger.expire(self._keep_days, _AT_ONCE - len(erasing)):
-                self.log.info("request.expired", request_id=request_id)
-                erasing.append(request_id)
         nobody_since = datetime.now(UTC) - timedelta(seconds=self._upload_s)
         sweeping = await ledger.to_sweep(nobody_since, _AT_ONCE)
         done = [await self._take(each, self._erase_some) for each in erasing]

@@ -76,14 +76,14 @@ class Erasing(Store):
         return ids[:limit]
 
     async def to_erase(self, limit: int) -> list[str]:
-        """Ids of requests that are to be erased and whose work has stopped, those asked first."""
-        with translated():
-            cursor = self._requests.find(
-                {"erasing": {"$exists": True}, "status": {"$in": sorted(ENDED_REQUEST)}},
-                {"_id": 1},
-            )
-            cursor = cursor.sort("erasing", ASCENDING).limit(limit)
-            return [found["_id"] async for found in cursor]
+        """Ids of requests that are to be erased and whose work has stopped, those asked first.
+
+        Args:
+            limit: how many at most; but whose requests are not among the first gets as many too.
+        """
+        wanted = {"erasing": {"$exists": True}, "status": {"$in": sorted(ENDED_REQUEST)}}
+        found = await self._oldest(wanted, {}, by="erasing", whose="tenant", limit=limit)
+        return [each["_id"] for each in found]
 
     async def erase_products(self, request_id: str, limit: int) -> int:
         """Delete products of a request, and what is remembered of its sources.

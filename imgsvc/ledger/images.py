@@ -96,19 +96,11 @@ class Images(Store):
         Args:
             limit: how many at most; but whose requests are not among the oldest gets as many too.
         """
-        wanted: Document = {"status": {"$in": sorted(OPEN_REQUEST)}, "cancelling": None}
-        found: list[OpenRequest] = []
-        payers: set[str] = set()
-        while True:
-            others = {"payer": {"$nin": sorted(payers)}} if payers else {}
-            with translated():
-                cursor = self._requests.find({**wanted, **others}, {"callId": 1, "payer": 1})
-                cursor = cursor.sort("createdAt", ASCENDING).limit(limit)
-                page = [OpenRequest(e["_id"], e["callId"], e["payer"]) async for e in cursor]
-            found += page
-            payers |= {each.payer for each in page}
-            if len(page) < limit:
-                return found
+        wanted = {"status": {"$in": sorted(OPEN_REQUEST)}, "cancelling": None}
+        found = await self._oldest(
+            wanted, {"callId": 1}, by="createdAt", whose="payer", limit=limit
+        )
+        return [OpenRequest(each["_id"], each["callId"], each["payer"]) for each in found]
 
     async def start(self, request_id: str) -> None:
         """Mark a request as being processed, if it was pending."""

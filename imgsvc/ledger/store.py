@@ -93,6 +93,30 @@ class Store:
         """Close all connections."""
         self._client.close()
 
+    async def _oldest(
+        self, wanted: Document, fields: Document, *, by: str, whose: str, limit: int
+    ) -> list[Document]:
+        """Requests in the order of time, so that nobody's many hide those of others.
+
+        Args:
+            wanted: which requests.
+            fields: what of them.
+            by: the field with the time.
+            whose: the field that says whose they are.
+            limit: how many at most; but who has none among these gets as many too.
+        """
+        found: list[Document] = []
+        seen: set[str] = set()
+        while True:
+            others = {whose: {"$nin": sorted(seen)}} if seen else {}
+            with translated():
+                cursor = self._requests.find({**wanted, **others}, {**fields, whose: 1})
+                page = [each async for each in cursor.sort(by, ASCENDING).limit(limit)]
+            found += page
+            seen |= {each[whose] for each in page}
+            if len(page) < limit:
+                return found
+
     async def _write(
         self, name: str, method: Callable[..., Awaitable[Any]], *args: Any, **options: Any
     ) -> Any:

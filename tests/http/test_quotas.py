@@ -79,6 +79,29 @@ async def test_uploads_that_are_refused_cost_nothing(start_service: Any, origin:
     await ended(service, answer)
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/api/upload?validate=true"),
+        ("POST", "/api/requests/any/retry"),
+        ("POST", "/api/requests/any/cancel"),
+        ("DELETE", "/api/requests/any"),
+    ],
+)
+async def test_calls_that_cost_no_images_are_counted_as_calls(
+    start_service: Any, method: str, path: str
+) -> None:
+    service = await start_service(ratelimit={**UNLIMITED, "uploads_per_minute": 1})
+    codes = []
+    for _ in range(2):
+        async with service.session.request(
+            method, f"{service.url}{path}", json={"products": [0]}
+        ) as response:
+            codes.append((await response.json()).get("code"))
+    assert codes[0] in {None, "NOT_FOUND"}
+    assert codes[1] == "RATE_LIMITED"
+
+
 async def test_what_the_ledger_did_not_take_is_given_back(
     start_service: Any, origin: Origin
 ) -> None:

@@ -106,6 +106,18 @@ async def test_however_many_requests_one_payer_has_others_are_listed_too(ledger:
     assert found == [requests[n].id for n in (0, 1, 3, 4, 6)]
 
 
+async def test_however_much_one_tenant_erases_others_have_their_turn(ledger: Ledger) -> None:
+    requests = [new_request(1, tenant=tenant) for tenant in ("acme", "acme", "acme", "globex")]
+    for each in requests:
+        await ledger.insert(each)
+        await ledger.ask_to_erase(each.id)
+        await asyncio.sleep(0.002)  # times have milliseconds
+    assert await ledger.to_erase(2) == [], "their work has not stopped"
+    for each in requests:
+        await ledger.cancel(each.id)
+    assert await ledger.to_erase(2) == [requests[n].id for n in (0, 1, 3)]
+
+
 async def test_images_in_flight_are_counted_for_each_payer(ledger: Ledger) -> None:
     assert await ledger.count_in_flight("acme") == (0, 0)
     first = new_request(2, 1, payer="acme")
