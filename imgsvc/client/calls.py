@@ -49,6 +49,11 @@ class CallError(Exception):
         self.code = code
         self.errors = errors
 
+    @property
+    def passing(self) -> bool:
+        """Whether the same call may work out later."""
+        return not self.status or self.status in _PASSING
+
 
 @dataclass(frozen=True, slots=True)
 class Server:

@@ -261,8 +261,16 @@ def _at(server: URL, key: str | None) -> Server:
     return Server(server, key, implied=server == URL(os.environ.get("IMGSVC_SERVER") or DEFAULT))
 
 
-def _asked(server: Server, ask: Callable[[Calls], Coroutine[Any, Any, T]]) -> T:
-    """What a call gives; a refusal is shown and ends the command."""
+def _asked(
+    server: Server, ask: Callable[[Calls], Coroutine[Any, Any, T]], way_back: str | None = None
+) -> T:
+    """What a call gives; a refusal is shown and ends the command.
+
+    Args:
+        server: which service.
+        ask: makes the calls.
+        way_back: the command that goes on, for when the service is away.
+    """
 
     async def run() -> T:
         async with Calls(server, _say) as calls:
@@ -272,6 +280,8 @@ def _asked(server: Server, ask: Callable[[Calls], Coroutine[Any, Any, T]]) -> T:
         return asyncio.run(run())
     except CallError as error:
         views.problem(_err(), error)
+        if way_back and error.passing:
+            _say(f"To come back: {way_back}")
     except BrokenPipeError:
         raise  # nobody reads on; Typer knows what to do
     except OSError as error:
@@ -304,7 +314,9 @@ def _list(
 def _waited(waiting: Waiting) -> NoReturn:
     """Watch a request to its end and save what is wanted; ends the command."""
     try:
-        code = _asked(waiting.server, lambda calls: waiting.done(calls, _console(), _err()))
+        code = _asked(
+            waiting.server, lambda calls: waiting.done(calls, _console(), _err()), waiting.way_back
+        )
     except KeyboardInterrupt:
         _say(f"\nThe request goes on without you. To come back: {waiting.way_back}")
         code = _INTERRUPTED

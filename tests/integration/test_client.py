@@ -320,6 +320,8 @@ class Front:
         step = self.script.pop(0) if self.script else "pass"
         if step.isdecimal():
             return web.Response(status=int(step), headers={"Retry-After": "1"})
+        if step == "away":
+            return web.Response(status=503, headers={"Retry-After": "3600"})
         if step == "redirect":
             raise web.HTTPTemporaryRedirect("https://example.com/elsewhere")
         async with self._service.session.request(
@@ -398,6 +400,18 @@ async def test_what_repeating_cannot_mend_is_told_at_once(
     ran = await Shell(tmp_path, url).run("requests")
     assert (ran.code, len(proxy.calls)) == (1, 1)
     assert said in ran.err
+
+
+async def test_who_waits_is_told_the_way_back_when_the_service_goes_away(
+    tmp_path: Path, service: Service, front: tuple[Front, str], origin: Origin
+) -> None:
+    proxy, url = front
+    proxy.script = ["pass", "away"]
+    ran = await Shell(tmp_path, url).run("submit", origin.url("rocket.jpg"), "--out", "report.csv")
+    request_id = ran.out.strip()
+    assert (ran.code, len(proxy.calls)) == (1, 2)
+    assert f"To come back: imgsvc status {request_id} --wait --out report.csv" in ran.err
+    await service.finished(request_id)
 
 
 async def test_a_call_is_given_up_in_the_end(front: tuple[Front, str]) -> None:
