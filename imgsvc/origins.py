@@ -26,10 +26,12 @@ class Report:
     Attributes:
         open: connections that it has, idle ones included; None if it gives its share back.
         worked: something was fetched since the last report.
+        wants: somebody may come; else only what is open is told.
     """
 
     open: int | None = 0
     worked: bool = False
+    wants: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,11 @@ class Origins:
         """
         told: list[int] = []
         for report in reports.values():
-            told += (-1 if report.open is None else report.open, int(report.worked))
+            told += (
+                -1 if report.open is None else report.open,
+                int(report.worked),
+                int(report.wants),
+            )
         answers = await self._mailboxes.run(
             "share",
             [_key(name) for name in reports],

@@ -79,7 +79,8 @@ class _Origin:
     used: float  # when somebody last came or went
     opened: int = 0  # connections that may be open, idle ones included
     busiest: int = 0  # how many were inside at once ...
-    since: float = 0.0  # ... from then on
+    since: float = 0.0  # ... from then on ...
+    needed: int = 0  # ... and before
     worked: bool = False  # since it was reported about
 
     def needs_asking(self, now: float) -> bool:
@@ -92,10 +93,20 @@ class _Origin:
         rest_s = self.standing.rest_s
         return max(0.0, self.asked + rest_s - now) if rest_s else 0.0
 
-    def entered(self, inside: int) -> None:
-        """Somebody came, and so many are inside now."""
+    def entered(self, inside: int) -> bool:
+        """Somebody came, and so many are inside now; whether a connection is to be closed after.
+
+        Not only one beyond our places, but one that few have need of, too: idle ones are used in
+        turn, so that a trickle of visits would keep all of them open.
+        """
         self.opened = max(self.opened, inside)
         self.busiest = max(self.busiest, inside)
+        return self.opened > min(self.standing.places, self.recently_needed)
+
+    @property
+    def recently_needed(self) -> int:
+        """How many were inside at once of late."""
+        return max(self.needed, self.busiest)
 
     def left(self, inside: int, now: float, *, closed: bool) -> None:
         """Somebody went, so many still are inside, and perhaps a connection is no more."""
@@ -106,8 +117,8 @@ class _Origin:
     def forget_idle(self, inside: int, now: float) -> None:
         """What nobody needed for some time is not open any more."""
         if now - self.since > _IDLE_S:
-            self.opened = min(self.opened, self.busiest)
-            self.busiest, self.since = inside, now
+            self.opened = min(self.opened, self.recently_needed)
+            self.needed, self.busiest, self.since = self.busiest, inside, now
 
     def praise(self) -> None:
         """It worked; what was under way when it failed proves nothing."""
@@ -141,11 +152,10 @@ class Politeness:
             GivenUpError: not at all.
             ServiceError: UNAVAILABLE if Redis is away and nobody can say.
         """
-        name = str(url)
+        name = _name(url)
         origin = await self._enter(name)
         entered = time.monotonic()
-        origin.entered(self._lines.inside(name))
-        closing = origin.opened > origin.standing.places
+        closing = origin.entered(self._lines.inside(name))
         try:
             yield closing
         except ServiceError as error:
@@ -175,7 +185,9 @@ class Politeness:
                     if not origin.rest_left_s(now):
                         del self._origins[name]
                         reports[name] = Report(open=None, worked=origin.worked)
-                elif not origin.standing.rest_s:
+                elif origin.standing.rest_s:  # what is open counts; who tries is for them to say
+                    reports[name] = Report(open=origin.opened, wants=False)
+                else:
                     reports[name] = self._about(origin)
             names = list(reports)
             for at in range(0, len(names), _BATCH):
@@ -222,7 +234,8 @@ class Politeness:
         """Report, and note how the origins stand."""
         now = time.monotonic()  # before: a share must not be used for longer than it is held
         for name, standing in (await self._shared.share(reports)).items():
-            if reports[name].open is not None:
+            report = reports[name]
+            if report.open is not None and (report.wants or standing.rest_s):
                 self._note(name, standing, now)
 
     def _note(self, name: str, standing: Standing, now: float) -> None:
@@ -242,10 +255,11 @@ class Politeness:
             error.code, asks_for_time(error), error.retry_after_s or 0.0, origin.worked
         )
         with contextlib.suppress(ServiceError):  # nobody can be told; the next failure may
-            standing, begins = await self._shared.blame(name, failure)
-            origin.worked = False
-            if standing.rest_s:
-                self._note(name, standing, time.monotonic())
+            async with self._asking:  # an answer on its way would end the rest that begins
+                standing, begins = await self._shared.blame(name, failure)
+                origin.worked = False
+                if standing.rest_s:
+                    self._note(name, standing, time.monotonic())
             if begins:
                 self._metrics.origin_rests.inc()
                 _log.warning(
@@ -255,6 +269,12 @@ class Politeness:
                     rest_s=standing.rest_s,
                     given_up=standing.given_up is not None,
                 )
+
+
+def _name(url: URL) -> str:
+    """An origin's; a name with a dot at its end is the same without."""
+    host = url.raw_host or ""
+    return str(url.with_host(host[:-1]) if host.endswith(".") else url)
 
 
 class Trip:

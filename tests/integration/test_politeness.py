@@ -6,19 +6,24 @@ Meanwhile images of other origins go on, and nobody waits for ever.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 import pytest
 import redis.asyncio
 from aiohttp import web
+from yarl import URL
 
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.mailboxes import FETCH, Mailboxes, connect, delayed
-from imgsvc.origins import Failure, Origins, Report
+from imgsvc.metrics import Metrics
+from imgsvc.net import Outbound
+from imgsvc.origins import Failure, Origins, Report, Standing
+from imgsvc.politeness import Politeness, PutOffError
 from imgsvc.settings import Settings
 from tests.conftest import free_port
 from tests.photos import photo
@@ -42,12 +47,16 @@ class Crowd:
         self.most_inside = 0
         self.most_connections = 0
 
+    def open(self) -> int:
+        """How many connections are open on which something was asked."""
+        self._connections = {each for each in self._connections if not each.is_closing()}
+        return len(self._connections)
+
     async def answer(self, request: web.Request) -> web.Response:
         """A picture, after some time."""
         assert request.transport
         self._connections.add(request.transport)
-        self._connections = {each for each in self._connections if not each.is_closing()}
-        self.most_connections = max(self.most_connections, len(self._connections))
+        self.most_connections = max(self.most_connections, self.open())
         self._inside += 1
         self.most_inside = max(self.most_inside, self._inside)
         await asyncio.sleep(self._seconds)
@@ -228,8 +237,10 @@ async def replica(make_settings: Callable[..., Settings]) -> AsyncIterator[Calla
     await client.aclose()
 
 
-async def places(origins: Origins, open_: int | None = 0, *, worked: bool = False) -> int:
-    found = await origins.share({ORIGIN: Report(open_, worked)})
+async def places(
+    origins: Origins, open_: int | None = 0, *, worked: bool = False, wants: bool = True
+) -> int:
+    found = await origins.share({ORIGIN: Report(open_, worked, wants)})
     return found[ORIGIN].places
 
 
@@ -281,7 +292,21 @@ async def test_rests_grow_and_end_with_one_try_until_it_is_given_up(
     assert (standing.rest_s, standing.given_up) == (0.8, ErrorCode.CONNECT_FAILED)
     await asyncio.sleep(0.81)
     assert await places(two) == 1
-    assert await places(two, 1, worked=True) == 8
+    assert await places(two, 1, worked=True) == 4, "the other one is still there"
+
+
+async def test_what_is_open_takes_places_while_an_origin_rests_and_after(
+    replica: Callable[..., Origins],
+) -> None:
+    one, two = replica("a"), replica("b")
+    assert await places(one) == 8
+    await two.blame(ORIGIN, BUSY)
+    assert await places(one, 5, wants=False) == 0
+    await asyncio.sleep(0.21)
+    assert await places(one, 5, wants=False) == 0, "who tries is for others to say"
+    assert await places(two) == 1
+    assert await places(two, 1, worked=True) == 3
+    assert await places(one, 2) == 4
 
 
 async def test_what_an_origin_asks_for_is_heard_within_bounds(
@@ -322,3 +347,97 @@ async def test_without_redis_nobody_can_say(make_settings: Callable[..., Setting
         await places(Origins(Mailboxes(client, away, "a"), made.fetch))
     assert caught.value.code is ErrorCode.UNAVAILABLE
     await client.aclose()
+
+
+# One replica among them
+
+
+async def ignore(_: bytes) -> None: ...
+
+
+async def test_connections_that_few_have_need_of_are_closed(
+    replica: Callable[..., Origins],
+    make_settings: Callable[..., Settings],
+    origin: Origin,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Idle ones are used in turn: a trickle of visits would keep all open, and count for one."""
+    monkeypatch.setattr("imgsvc.politeness._IDLE_S", 1.0)
+    made = make_settings()
+    crowd = Crowd()
+    url = origin.add("picture.jpg", crowd.answer)
+    politeness = Politeness(replica("a"), Metrics())
+    outbound = Outbound(made.net, made.fetch)
+
+    async def trickle() -> None:
+        while True:
+            await outbound.download(url, ignore, politeness.visit)
+
+    async def one_is_left() -> bool:
+        return crowd.open() == 1
+
+    tasks = [asyncio.create_task(politeness.keep_sharing())]
+    try:
+        await asyncio.gather(*(outbound.download(url, ignore, politeness.visit) for _ in range(8)))
+        assert crowd.open() == 8
+        tasks.append(asyncio.create_task(trickle()))
+        await wait_until(one_is_left, "all but one are closed", 10)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await outbound.close()
+
+
+class FarAway(Origins):
+    """Redis far away: its answers about shares take their time."""
+
+    slow = False
+
+    async def share(self, reports: Mapping[str, Report]) -> dict[str, Standing]:
+        found = await super().share(reports)
+        if self.slow:
+            await asyncio.sleep(0.5)
+        return found
+
+
+async def test_an_answer_on_its_way_does_not_end_the_rest_that_begins(
+    make_settings: Callable[..., Settings],
+) -> None:
+    made = make_settings(fetch={"failures": 1, "rest_s": 60})
+    client = connect(made.redis)
+    shared = FarAway(Mailboxes(client, made.redis, "a"), made.fetch)
+    politeness = Politeness(shared, Metrics())
+    sharing = asyncio.create_task(politeness.keep_sharing())
+
+    async def fail() -> None:
+        async with politeness.visit(URL(ORIGIN)):
+            shared.slow = True
+            await asyncio.sleep(1.2)  # it reports, and has no answer yet
+            raise ServiceError(ErrorCode.CONNECT_FAILED)
+
+    try:
+        with pytest.raises(ServiceError):
+            await fail()
+        await asyncio.sleep(0.5)
+        with pytest.raises(PutOffError) as caught:
+            async with politeness.visit(URL(ORIGIN)):
+                pass
+        assert caught.value.reason == "rest"
+    finally:
+        sharing.cancel()
+        await client.flushdb()
+        await client.aclose()
+
+
+async def test_a_name_with_a_dot_at_its_end_is_the_same_origin(
+    replica: Callable[..., Origins],
+) -> None:
+    politeness = Politeness(replica("a"), Metrics())
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(8):
+            await stack.enter_async_context(politeness.visit(URL(f"{ORIGIN}:8080")))
+        with pytest.raises(PutOffError) as caught:
+            async with politeness.visit(URL("http://origin.example.:8080")):
+                pass
+    assert caught.value.reason == "line"
