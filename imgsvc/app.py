@@ -15,6 +15,7 @@ from imgsvc import logs, mailboxes
 from imgsvc.actors import PIPELINE, Parts, Supervisor
 from imgsvc.bucket import Bucket
 from imgsvc.codec_pool import CodecPool
+from imgsvc.endings import end
 from imgsvc.errors import ServiceError
 from imgsvc.failpoints import Failpoints
 from imgsvc.http import keys, middleware, ops, routes, slow_heads
@@ -180,12 +181,13 @@ async def _work(made: Parts, stop: asyncio.Event, health: keys.Health) -> None:
     try:
         await asyncio.wait({stopped, working}, return_when=asyncio.FIRST_COMPLETED)
         health.state = "shutting down"
-        async with asyncio.timeout(made.settings.http.shutdown_s):
+        await asyncio.wait({working}, timeout=made.settings.http.shutdown_s)
+        if working.done():
             await working
-    except TimeoutError:
-        _log.warning("shutdown.unfinished", remedy="the rest is handed to other replicas")
+        else:
+            _log.warning("shutdown.unfinished", remedy="the rest is handed to other replicas")
     finally:
-        stopped.cancel()
+        await end(stopped, working)
         with contextlib.suppress(ServiceError):
             handed = await made.mailboxes.reclaim(made.mailboxes.replica, leaving=True)
             _log.info("shutdown.handed_back", messages=handed)
@@ -204,9 +206,7 @@ async def _run_actors(made: Parts, stop: asyncio.Event, health: keys.Health) -> 
             await supervisor.stop()
         await working
     finally:
-        stopped.cancel()
-        working.cancel()
-        await asyncio.gather(working, return_exceptions=True)
+        await end(stopped, working)
 
 
 async def _prepare(made: Parts, stop: asyncio.Event) -> bool:

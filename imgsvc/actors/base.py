@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from imgsvc import backoff, logs
 from imgsvc.bucket import Bucket
 from imgsvc.codec_pool import CodecPool
+from imgsvc.endings import end
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.ledger import Failed, Ledger
 from imgsvc.mailboxes import BLOCK_MS, FETCH, NOTIFY, Envelope, Facts, Job, Mailboxes
@@ -214,9 +215,7 @@ class MailboxActor(Actor, Generic[J]):
             if self._tasks:
                 await asyncio.wait(self._tasks)
         finally:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await end(*self._tasks)
             await self._inbox.close()
 
     async def _wait_for_room(self) -> None:

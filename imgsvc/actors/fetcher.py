@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from imgsvc import backoff
 from imgsvc.actors.base import HandOff, ImageActor, Later, Parts, Verdict
+from imgsvc.endings import end
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.ledger import Completed, Remembered, source_key
 from imgsvc.mailboxes import FETCH, Facts, compress_lane, upload_lane
@@ -45,8 +46,10 @@ class Fetcher(ImageActor):
         """Fetch, and share origins with the other replicas meanwhile."""
         async with asyncio.TaskGroup() as group:
             sharing = group.create_task(self._politeness.keep_sharing(), name="politeness")
-            await super().run()
-            sharing.cancel()
+            try:
+                await super().run()
+            finally:
+                await end(sharing)
 
     async def handle(self, job: ImageJob, facts: Facts) -> Verdict:  # noqa: ARG002
         """Fetch one image into a new file and pass it to this replica's Compressor.

@@ -7,6 +7,7 @@ import time
 from typing import ClassVar
 
 from imgsvc.actors.base import Actor, Parts
+from imgsvc.endings import see_out
 from imgsvc.errors import ServiceError
 
 _BEATS_PER_EXPIRY = 4
@@ -24,8 +25,7 @@ class Reaper(Actor):
     async def run(self) -> None:
         """Beat and reap side by side: reaping that takes long must not look like death."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._beat())
-            group.create_task(self._reap())
+            await see_out(group.create_task(self._beat()), group.create_task(self._reap()))
 
     async def _beat(self) -> None:
         settings = self.parts.settings.redis

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from imgsvc import backoff, logs
 from imgsvc.actors.base import Actor, Parts
+from imgsvc.endings import see_out
 from imgsvc.errors import ServiceError
 
 _RESTARTS = 6  # of one actor ...
@@ -47,6 +48,7 @@ class Supervisor:
             async with asyncio.TaskGroup() as group:
                 for kind in self._pipeline:
                     self._tasks[kind] = group.create_task(self._keep_running(kind), name=kind.name)
+                await see_out(*self._tasks.values())
         except* GaveUpError as errors:
             raise errors.exceptions[0] from None
 

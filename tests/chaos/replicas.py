@@ -80,8 +80,9 @@ class Replica:
 
     @property
     def id(self) -> str:
-        """What it calls itself in Redis and in the spool."""
-        return str(next(e for e in self.events() if e.get("event") == "service.started")["replica"])
+        """What it calls itself in Redis and in the spool; nothing before it listens."""
+        started = (e for e in self.events() if e.get("event") == "service.started")
+        return str(next(started, {}).get("replica", ""))
 
     def events(self) -> list[dict[str, Any]]:
         """Its log so far."""
@@ -97,7 +98,7 @@ class Replica:
         while self.running:
             with contextlib.suppress(aiohttp.ClientError, TimeoutError):
                 status, _ = await self.call("GET", "/readyz")
-                if status == 200:
+                if status == 200 and self.id:  # not somebody else who got its port
                     return True
             assert time.monotonic() < deadline, f"not ready: {self.log}"
             await asyncio.sleep(0.05)

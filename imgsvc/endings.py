@@ -1,0 +1,34 @@
+"""Tasks that end when they are told to.
+
+A cancellation can get lost: in Python 3.11 ``asyncio.wait_for`` forgets one that comes together with
+its answer (cpython gh-86296), and redis-py sends every command through it. A task that goes on for
+ever must not keep its process from leaving, so it is told until it has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+_AGAIN_S = 0.5
+
+
+async def end(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks until they have ended, whatever comes of them.
+
+    Whoever cancels the caller meanwhile wants the same: the tasks are told once more.
+    """
+    while open_ := [task for task in tasks if not task.done()]:
+        for task in open_:
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait(open_, timeout=_AGAIN_S)
+
+
+async def see_out(*tasks: asyncio.Task[Any]) -> None:
+    """Wait until tasks have ended; if cancelled, end them."""
+    try:
+        await asyncio.wait(tasks)
+    finally:
+        await end(*tasks)
