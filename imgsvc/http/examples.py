@@ -60,10 +60,10 @@ _STATUS: dict[str, Any] = {
 }
 _OF_IMAGE = {"serialNumber": "1", "productName": "Chair", "product": 0}
 
-# Shape or media type -> what is answered.
-ANSWERS: Mapping[type[BaseModel] | str, Any] = {
-    schemas.Accepted: {"requestId": ID, "status": "PENDING"},
-    schemas.DryRun: {
+# Status and shape, or media type -> what is answered.
+ANSWERS: Mapping[tuple[int, type[BaseModel] | str], Any] = {
+    (202, schemas.Accepted): {"requestId": ID, "status": "PENDING"},
+    (200, schemas.DryRun): {
         "valid": False,
         "products": 2,
         "images": 3,
@@ -85,9 +85,9 @@ ANSWERS: Mapping[type[BaseModel] | str, Any] = {
         ],
         "moreDuplicates": 0,
     },
-    schemas.Status: _STATUS,
-    schemas.RequestsPage: {"requests": [_STATUS], "nextCursor": None},
-    schemas.ImagesPage: {
+    (200, schemas.Status): _STATUS,
+    (200, schemas.RequestsPage): {"requests": [_STATUS], "nextCursor": None},
+    (200, schemas.ImagesPage): {
         "images": [
             {
                 **_OF_IMAGE,
@@ -121,7 +121,7 @@ ANSWERS: Mapping[type[BaseModel] | str, Any] = {
         ],
         "nextCursor": None,
     },
-    schemas.SavingsReport: {
+    (200, schemas.SavingsReport): {
         "requestId": ID,
         "status": "PARTIAL",
         "partial": False,
@@ -153,7 +153,7 @@ ANSWERS: Mapping[type[BaseModel] | str, Any] = {
             "upload": {"p50": 12, "p95": 12},
         },
     },
-    schemas.Deliveries: {
+    (200, schemas.Deliveries): {
         "attempts": [
             {
                 "attempt": 1,
@@ -165,16 +165,20 @@ ANSWERS: Mapping[type[BaseModel] | str, Any] = {
         ],
         "nextAttemptAt": None,
     },
-    schemas.Replayed: {"requestId": ID, "webhook": {"status": "PENDING", "attempts": 0}},
-    schemas.Changed: {"requestId": ID, "status": "PROCESSING"},
-    schemas.Erased: {"requestId": ID, "erased": False},
-    schemas.TestDelivery: {"delivered": True, "status": 204, "latencyMs": 35, "error": None},
-    schemas.Health: {"status": "ok"},
-    schemas.Readiness: {
+    (202, schemas.Replayed): {"requestId": ID, "webhook": {"status": "PENDING", "attempts": 0}},
+    (202, schemas.Changed): {"requestId": ID, "status": "PROCESSING"},
+    (202, schemas.Erased): {"requestId": ID, "erased": False},
+    (200, schemas.TestDelivery): {"delivered": True, "status": 204, "latencyMs": 35, "error": None},
+    (200, schemas.Health): {"status": "ok"},
+    (200, schemas.Readiness): {
         "status": "ready",
         "checks": {"redis": "ok", "mongo": "ok", "bucket": "ok", "process": "ok"},
     },
-    "text/csv": (
+    (503, schemas.Readiness): {
+        "status": "not ready",
+        "checks": {"redis": "ok", "mongo": "no answer within 4 s", "bucket": "ok", "process": "ok"},
+    },
+    (200, "text/csv"): (
         "Serial Number,Product Name,Input Image URLs,Output Image URLs\r\n"
         '"1","Chair","https://example.com/a.jpg, https://example.com/b.png",'
         f'"{_OUTPUT}, "\r\n'

@@ -114,8 +114,8 @@ def _operation(
             if isinstance(shape, str)
             else by_model[shape]
         }
-        if shape in examples.ANSWERS:
-            told["example"] = examples.ANSWERS[shape]
+        if (status, shape) in examples.ANSWERS:
+            told["example"] = examples.ANSWERS[status, shape]
         operation["responses"][str(status)] = {
             "description": HTTPStatus(status).phrase,
             "content": {media: told},
