@@ -21,6 +21,7 @@ from imgsvc.failpoints import Failpoints
 from imgsvc.http import keys, middleware, ops, routes, slow_heads
 from imgsvc.http.auth import Doorkeeper
 from imgsvc.http.intake import Intake
+from imgsvc.http.reserved import Reserved
 from imgsvc.ledger import Ledger
 from imgsvc.metrics import Metrics
 from imgsvc.net import Outbound
@@ -105,6 +106,7 @@ def application(parts: Parts, health: keys.Health) -> web.Application:
     app[keys.LEDGER] = parts.ledger
     app[keys.MAILBOXES] = parts.mailboxes
     app[keys.BUCKET] = parts.bucket
+    app[keys.RESERVED] = Reserved()
     app[keys.INTAKE] = Intake(parts.settings.http.intake_bytes)
     app[keys.OUTBOUND] = parts.outbound
     app[keys.METRICS] = parts.metrics

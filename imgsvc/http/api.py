@@ -33,7 +33,7 @@ async def upload(request: web.Request) -> web.Response:
     ledger = request.app[keys.LEDGER]
     if before := await ledger.accepted_before(new):
         return _accepted(before)
-    async with quotas.charged(request, new.total_images) as give_back:
+    async with quotas.charged(request, new.total_images, new.repeat or new.id) as give_back:
         request_id = await ledger.insert(new)
         if request_id != new.id:  # the first with its key was being written, and pays
             await give_back()

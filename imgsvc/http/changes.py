@@ -34,7 +34,7 @@ async def retry(request: web.Request) -> web.Response:
     if images > most:
         msg = f"{images} images are more than the {most} allowed at once; name some, then others"
         raise problems.invalid([{"loc": ["products"], "msg": msg}])
-    async with quotas.charged(request, images):
+    async with quotas.charged(request, images, object()):
         if not await ledger.ask_to_retry(request_id, choice, images):
             raise ServiceError(ErrorCode.NOT_FINISHED, retry_after_s=5)
     return await _accepted(request, "request.retried", RequestStatus.PROCESSING)

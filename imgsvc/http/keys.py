@@ -10,6 +10,7 @@ from aiohttp import web
 from imgsvc.bucket import Bucket
 from imgsvc.http.auth import Doorkeeper
 from imgsvc.http.intake import Intake
+from imgsvc.http.reserved import Reserved
 from imgsvc.ledger import Ledger
 from imgsvc.mailboxes import Mailboxes
 from imgsvc.metrics import Metrics
@@ -31,6 +32,7 @@ SETTINGS = web.AppKey("settings", Settings)
 LEDGER = web.AppKey("ledger", Ledger)
 MAILBOXES = web.AppKey("mailboxes", Mailboxes)
 BUCKET = web.AppKey("bucket", Bucket)
+RESERVED = web.AppKey("reserved", Reserved)
 INTAKE = web.AppKey("intake", Intake)
 OUTBOUND = web.AppKey("outbound", Outbound)
 METRICS = web.AppKey("metrics", Metrics)

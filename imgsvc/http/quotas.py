@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 
 from aiohttp import web
 
@@ -26,16 +26,28 @@ def of_one_upload(settings: Settings) -> Http:
 
 @contextlib.asynccontextmanager
 async def charged(
-    request: web.Request, images: int
+    request: web.Request, images: int, name: Hashable
 ) -> AsyncIterator[Callable[[], Awaitable[None]]]:
     """Charge images to whoever pays for a call; given back if the block raises.
 
     Gives a function that gives them back, for a call that turns out to be another one's repeat.
 
+    Args:
+        request: the call.
+        images: how many.
+        name: of what it is for: the same for a repeat, and for nothing else.
+
     Raises:
         ServiceError: QUOTA_EXCEEDED, or OVERLOADED if all payers together have too many images.
     """
-    await _have_room(request, images)
+    async with _room(request, images, name), _charge(request, images) as give_back:
+        yield give_back
+
+
+@contextlib.asynccontextmanager
+async def _charge(
+    request: web.Request, images: int
+) -> AsyncIterator[Callable[[], Awaitable[None]]]:
     limits = request.app[keys.SETTINGS].ratelimit
     # Bytes are counted when they are fetched; here it is only asked whether too many were.
     await take(
@@ -68,21 +80,28 @@ async def charged(
         raise
 
 
-async def _have_room(request: web.Request, images: int) -> None:
-    settings = request.app[keys.SETTINGS]
-    waiting, of_payer = await request.app[keys.LEDGER].count_in_flight(request[keys.PAYER])
+@contextlib.asynccontextmanager
+async def _room(request: web.Request, images: int, name: Hashable) -> AsyncIterator[None]:
+    """Exact for all calls of this replica; others may let in as much at the same moment."""
+    settings, reserved = request.app[keys.SETTINGS], request.app[keys.RESERVED]
+    payer = request[keys.PAYER]
+    before = reserved.besides(name, payer)
+    waiting, of_payer = await request.app[keys.LEDGER].count_in_flight(payer)
+    # What was promised when the ledger was asked, it may or may not have counted.
+    all_reserved, of_payer_reserved = map(max, before, reserved.besides(name, payer))
+    waiting, of_payer = waiting + all_reserved, of_payer + of_payer_reserved
     if waiting + images > settings.http.backlog_limit:
         raise ServiceError(ErrorCode.OVERLOADED, retry_after_s=_ROOM_S)
-    limit = settings.ratelimit.images_in_flight if settings.ratelimit.enabled else 0
-    if not limit:
-        return
-    room = max(0, limit - of_payer)
-    fits = images <= room
-    request[keys.LIMITS]["in-flight"] = (f"q={limit}", f"r={room - images if fits else room}")
-    if not fits:
-        raise ServiceError(
-            ErrorCode.QUOTA_EXCEEDED,
-            f"{of_payer} images are not finished and {images} more would exceed the {limit} allowed "
-            "at a time; wait for some to end.",
-            retry_after_s=_ROOM_S,
-        )
+    if limit := settings.ratelimit.images_in_flight if settings.ratelimit.enabled else 0:
+        room = max(0, limit - of_payer)
+        fits = images <= room
+        request[keys.LIMITS]["in-flight"] = (f"q={limit}", f"r={room - images if fits else room}")
+        if not fits:
+            raise ServiceError(
+                ErrorCode.QUOTA_EXCEEDED,
+                f"{of_payer} images are not finished and {images} more would exceed the {limit} "
+                "allowed at a time; wait for some to end.",
+                retry_after_s=_ROOM_S,
+            )
+    with reserved.hold(name, payer, images):
+        yield

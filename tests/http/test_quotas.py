@@ -213,6 +213,42 @@ async def test_images_that_are_retried_are_at_a_time_with_those_that_are_posted(
     await all_ended(service)
 
 
+@pytest.mark.parametrize(
+    ("settings", "code"),
+    [
+        ({"ratelimit": {**UNLIMITED, "images_in_flight": 4}}, "QUOTA_EXCEEDED"),
+        ({"ratelimit": UNLIMITED, "http": {"backlog_limit": 4}}, "OVERLOADED"),
+    ],
+)
+async def test_uploads_and_retries_at_the_same_moment_share_the_room(
+    start_service: Any, origin: Origin, hold: Hold, settings: dict[str, Any], code: str
+) -> None:
+    service = await start_service(**settings)
+    _, failed, _ = await post(service, origin.url("gone.jpg"), origin.url("gone-too.jpg"))
+    await ended(service, failed)
+    for name in ("gone.jpg", "gone-too.jpg", "slow.jpg", "slow-too.jpg"):
+        origin.add(name, hold.handler)
+    urls = origin.url("slow.jpg"), origin.url("slow-too.jpg")
+    answers = await asyncio.gather(
+        retry(service, failed), *(post(service, *urls) for _ in range(7))
+    )
+    codes = [answer.get("code") for _, answer, _ in answers]
+    assert (codes.count(None), codes.count(code)) == (2, 6)
+    hold.release()
+    await all_ended(service)
+
+
+async def test_a_repeat_at_the_same_moment_needs_no_room_of_its_own(
+    start_service: Any, origin: Origin
+) -> None:
+    service = await start_service(ratelimit={**UNLIMITED, "images_in_flight": 2})
+    service.session.headers["Idempotency-Key"] = "one"
+    url = origin.url("none.jpg")
+    answers = await asyncio.gather(*(post(service, url, url) for _ in range(6)))
+    assert [status for status, *_ in answers] == [202] * 6
+    await ended(service, answers[0][1])
+
+
 async def test_no_retry_is_accepted_above_the_backlog(
     start_service: Any, origin: Origin, hold: Hold
 ) -> None:
