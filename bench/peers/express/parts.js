@@ -20,4 +20,6 @@ const database = mongo.db('express');
 exports.requests = database.collection('requests');
 exports.images = database.collection('images');
 
+// Neither process outlives main.js, which may have ended before this line is reached.
 process.on('disconnect', () => process.exit());
+if (!process.connected) process.exit();
