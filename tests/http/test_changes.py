@@ -222,8 +222,9 @@ async def test_a_choice_that_makes_no_sense_names_the_field(
 
 
 async def test_what_has_not_started_is_cancelled_at_once_and_results_stay(
-    service: Service, origin: Origin, receiver: Receiver, hold: Any
+    start_service: Any, origin: Origin, receiver: Receiver, hold: Any
 ) -> None:
+    service = await start_service(fetch={"per_host": 16})  # nobody waits for a connection
     slow = origin.add("slow.jpg", hold.handler)
     waiting = [[origin.url(f"never-{n}.jpg")] for n in range(300)]  # more than are dealt ahead
     request_id = await service.upload(
