@@ -23,13 +23,14 @@ from imgsvc.settings import Log
 _OURS = "imgsvc"
 
 # Cut from the finished line, where no list, object or traceback can hide one; there a quote or
-# backslash ends a URL. The query of a URL may hold a signature or a token.
-_SECRETS: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"(https?://[^\s?#\"\\]*)\?[^\s\"\\]*", re.IGNORECASE), r"\1"),
-    (re.compile(r"([a-z][a-z0-9+.-]*://)[^\s/@\"\\]+@", re.IGNORECASE), r"\1***@"),
-    (re.compile(r"(bearer|basic) +[\w.~+/=-]{16,}", re.IGNORECASE), r"\1 ***"),
-    (re.compile(r"(isk_[0-9a-f]+_|whsec_)[\w+/=-]+"), r"\1***"),
-    (re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]*"), "***"),  # a JSON Web Token
+# backslash ends a URL. The query of a URL may hold a signature or a token. With each goes what a line
+# must contain for it to match: searching costs as much as all the rest of writing a line.
+_SECRETS: tuple[tuple[str, re.Pattern[str], str], ...] = (
+    ("://", re.compile(r"(https?://[^\s?#\"\\]*)\?[^\s\"\\]*", re.IGNORECASE), r"\1"),
+    ("://", re.compile(r"([a-z][a-z0-9+.-]*://)[^\s/@\"\\]+@", re.IGNORECASE), r"\1***@"),
+    (" ", re.compile(r"(bearer|basic) +[\w.~+/=-]{16,}", re.IGNORECASE), r"\1 ***"),
+    ("_", re.compile(r"(isk_[0-9a-f]+_|whsec_)[\w+/=-]+"), r"\1***"),
+    ("eyJ", re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]*"), "***"),  # a JSON Web Token
 )
 
 
@@ -112,8 +113,9 @@ def _without_malformed_bytes(_logger: WrappedLogger, _method: str, event: EventD
 
 def _without_secrets(_logger: WrappedLogger, _method: str, line: Any) -> str:
     text = str(line)
-    for pattern, instead in _SECRETS:
-        text = pattern.sub(instead, text)
+    for needed, pattern, instead in _SECRETS:
+        if needed in text:
+            text = pattern.sub(instead, text)
     return text
 
 
