@@ -20,13 +20,15 @@ class Picture:
     Args:
         data: its bytes; None if the origin does not have it.
         error: the code it must fail with; None if it is a good picture.
+        number: tells those apart that the origin does not have.
     """
 
     data: bytes | None
     error: str | None = None
+    number: int = 0
 
 
-MISSING = Picture(None, "FETCH_STATUS")
+MISSING = Picture(None, "FETCH_STATUS")  # each has an address of its own, unless it is numbered
 TEXT = Picture(_TEXT, "NOT_AN_IMAGE")
 
 

@@ -71,6 +71,7 @@ async def check(
         one = by_tag[tag]
         found_by_tag[tag] += 1
         violations += _judge_images(one, status, images)
+        violations += _judge_copies(one, status, images)
         violations += _judge_webhook(one, status, await _deliveries(stack, request_id))
         for image in images:
             if image["outputUrl"]:
@@ -188,6 +189,21 @@ def _judge_images(one: Posted, status: JSON, images: list[JSON]) -> Iterator[str
             yield f"I1 {where} {place}: {image['status']} {error}, not {expected}"
 
 
+def _judge_copies(one: Posted, status: JSON, images: list[JSON]) -> Iterator[str]:
+    """I1 of images with the same address: they end alike, but for what was cancelled."""
+    ends: dict[str, set[tuple[Any, ...]]] = {}
+    for image in images:
+        if image["status"] != "CANCELLED":
+            result = tuple(
+                image[key] for key in ("status", "bytesOut", "format", "width", "height")
+            )
+            error = image["error"]["code"] if image["error"] else None
+            ends.setdefault(image["inputUrl"], set()).add((*result, error))
+    for url, different in ends.items():
+        if len(different) > 1:
+            yield f"I1 {one.tag} ({status['requestId']}): {url} ended as {different}"
+
+
 def _judge_webhook(one: Posted, status: JSON, deliveries: list[JSON]) -> Iterator[str]:
     """I4, and I2 as far as the receiver can tell."""
     if one.webhook is None:
@@ -293,14 +309,21 @@ async def _left(stack: Stack) -> AsyncIterator[str]:
             yield f"I5 in {key}: {await stack.redis.zrange(key, 0, 5)}"
     if (registered := set(await stack.redis.zrange(mailboxes.REPLICAS, 0, -1))) != live:
         yield f"I5 registered are {registered}, alive {live}"
-    if orphans := await stack.orphans():
-        yield f"I5 products of uploads that were not accepted, or erased: {orphans}"
-    if unswept := await stack.unswept():
-        yield f"I5 requests to be erased, or swept up after: {unswept}"
+    async for line in _left_in_ledger(stack):
+        yield line
     for replica in live:
         folder = stack.spool / replica
         if files := [path.name for path in folder.iterdir() if path.name != ".lock"]:
             yield f"I5 in the spool of {replica}: {files}"
+
+
+async def _left_in_ledger(stack: Stack) -> AsyncIterator[str]:
+    if orphans := await stack.orphans():
+        yield f"I5 products of uploads that were not accepted, or erased: {orphans}"
+    if memories := await stack.memories_of_erased():
+        yield f"I5 remembered of erased requests: {memories}"
+    if unswept := await stack.unswept():
+        yield f"I5 requests to be erased, or swept up after: {unswept}"
 
 
 async def _left_in_stream(stack: Stack, key: str, live: set[str]) -> AsyncIterator[str]:

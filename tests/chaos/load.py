@@ -1,6 +1,7 @@
 """Clients: they post requests as long as there is room, and repeat what nobody answered.
 
-Now and then they change their mind: they cancel, erase, or put right what failed and retry it.
+Some pictures are in a request twice, and some requests are of the pictures of an earlier one. Now and
+then clients change their mind: they cancel, erase, or put right what failed and retry it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import contextlib
 import functools
 import itertools
 import random
+from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import aiohttp
 
@@ -23,6 +26,9 @@ from tests.chaos.world import Posted, Witness
 Wish = Callable[[], Awaitable[list[str]]]
 
 _BAD = 0.08
+_COPIED = 0.15  # of the images have the address of another one of their request
+_REPEATED = 0.2  # of the uploads have the addresses of an earlier one ...
+_EARLIER = 20  # ... of the last so many
 _TOLD = 0.6
 _SAFE = 0.5  # of the uploads carry a key, so that repeating one is safe
 _WISHES = 0.3
@@ -48,7 +54,8 @@ class Load:
         self._receiver = receiver
         self._backlog = backlog
         self._rng = rng
-        self._numbers = itertools.count()
+        self._numbers = itertools.count(1)
+        self._good: deque[Posted] = deque(maxlen=_EARLIER)
         self._calls: set[asyncio.Task[None]] = set()
         self.posted: list[Posted] = []
         self.violations: list[str] = []
@@ -71,21 +78,38 @@ class Load:
 
     def _post(self) -> None:
         rng = self._rng
-        products = [
-            [self._picture() for _ in range(rng.randint(1, 6))] for _ in range(rng.randint(1, 4))
-        ]
+        like = rng.choice(self._good) if self._good and rng.random() < _REPEATED else None
         posted = self._stack.new_post(
-            products,
+            [list(pictures) for pictures in like.products] if like else self._products(),
             self._receiver if rng.random() < _TOLD else None,
             keyed=rng.random() < _SAFE,
+            like=like,
         )
         self.posted.append(posted)
+        if like:
+            posted.again |= posted.names
+        elif all(one.error is None for pictures in posted.products for one in pictures):
+            self._good.append(posted)
         self._calls.add(asyncio.create_task(self._until_accepted(posted)))
 
+    def _products(self) -> list[list[Picture]]:
+        rng = self._rng
+        before: list[Picture] = []
+        products = []
+        for _ in range(rng.randint(1, 4)):
+            pictures = []
+            for _ in range(rng.randint(1, 6)):
+                copied = before and rng.random() < _COPIED
+                pictures.append(rng.choice(before) if copied else self._picture())
+                before.append(pictures[-1])
+            products.append(pictures)
+        return products
+
     def _picture(self) -> Picture:
+        number = next(self._numbers)
         if self._rng.random() < _BAD:
-            return self._rng.choice([MISSING, TEXT, cut_short()])
-        return picture(next(self._numbers))
+            return self._rng.choice([replace(MISSING, number=number), TEXT, cut_short()])
+        return picture(number)
 
     async def _until_accepted(self, posted: Posted) -> None:
         rng = random.Random(self._rng.random())

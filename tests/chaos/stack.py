@@ -154,6 +154,13 @@ class Stack:
         wanted = {"$or": [{"erasing": {"$exists": True}}, {"sweepFrom": {"$exists": True}}]}
         return sorted(await self._database["requests"].distinct("_id", wanted))
 
+    async def memories_of_erased(self) -> list[str]:
+        """Objects of requests that do not exist any more, by which sources are remembered."""
+        there = {"erasedAt": {"$exists": False}}
+        accepted = set(await self._database["requests"].distinct("_id", there))
+        named = await self._database["sources"].distinct("end.output")
+        return sorted(name for name in named if name.partition("/")[0] not in accepted)
+
     async def stop(self) -> None:
         """End all replicas."""
         await self._mongo.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import zlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,7 @@ import orjson
 from aiohttp import web
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from tests.chaos.album import Picture
+from tests.chaos.album import MISSING, Picture
 from tests.conftest import SECRET
 from tests.support import Handler, Origin, Receiver
 
@@ -51,6 +52,16 @@ class Posted:
     cancelled: bool = False
     erased: bool = False
 
+    def __post_init__(self) -> None:
+        self._names: dict[tuple[int, int], str] = {}
+        first: dict[Picture, str] = {}
+        for number, pictures in enumerate(self.products):
+            for index, one in enumerate(pictures):
+                name = f"{self.tag}/{number}-{index}.jpg"
+                # One address for the same picture.
+                name = name if one == MISSING else first.setdefault(one, name)
+                self._names[number, index] = name
+
     @property
     def images(self) -> int:
         """How many."""
@@ -80,13 +91,12 @@ class Posted:
 
     def name(self, product: int, index: int) -> str:
         """Of a picture at the origin."""
-        if self.like:
-            return self.like.name(product, index)
-        wanted = self.products[product][index]
-        for number, pictures in enumerate(self.products):  # one address for the same picture
-            if wanted.data and wanted in pictures:
-                return f"{self.tag}/{number}-{pictures.index(wanted)}.jpg"
-        return f"{self.tag}/{product}-{index}.jpg"
+        return self.like.name(product, index) if self.like else self._names[product, index]
+
+    @property
+    def names(self) -> set[str]:
+        """Of all its pictures."""
+        return {self.name(product, index) for product, index in self._names}
 
     def mend(self, with_: Picture) -> None:
         """Put a picture wherever one is missing; all that failed may be asked for again."""
@@ -119,6 +129,8 @@ class Fetch:
 class Album(Origin):
     """An origin that knows who asked when, and takes its time.
 
+    Of half its pictures it can say that they have not changed.
+
     Args:
         delay_s: before each answer.
     """
@@ -132,7 +144,16 @@ class Album(Origin):
         agent = request.headers.get("User-Agent", "")
         self.fetches.append(Fetch(request.match_info["path"], agent))
         await asyncio.sleep(self._delay_s)
-        return await super()._answer(request)
+        response = await super()._answer(request)
+        if not isinstance(response, web.Response) or not isinstance(response.body, bytes):
+            return response
+        digest = zlib.crc32(response.body)
+        if response.status == 200 and digest % 2:
+            tag = f'"{digest}"'
+            if request.headers.get("If-None-Match") == tag:
+                return web.Response(status=304, headers={"ETag": tag})
+            response.headers["ETag"] = tag
+        return response
 
     def hold(self, name: str) -> Gate:
         """Have one picture's answers wait behind a gate."""
