@@ -32,7 +32,8 @@ async def a_request(scene: Scene) -> None:
 
 async def a_failing_image(scene: Scene) -> None:
     """The request's only image is not there."""
-    await scene.dies_at_work(scene.upload([MISSING]))
+    # Else the victim's own dealer may close the request first, and nothing is left to hand on.
+    await scene.dies_at_work(scene.upload([MISSING]), IMGSVC_REDIS__RECONCILE_S="60")
 
 
 async def an_origin_that_is_busy_once(scene: Scene) -> None:
