@@ -22,7 +22,7 @@ from imgsvc.messages import ImageJob, WebhookJob
 _PAGE = 100  # products read at once
 _REQUESTS = 1000
 _WEBHOOKS = 500
-_WISHES = 20  # carried out some of in one round
+_WISHES = 10  # of one payer; some of each is carried out in one round
 _LEAD_S = 5.0
 _IDLE_S = 1.0
 _FULL_S = 0.25
@@ -90,8 +90,9 @@ class Dealer(Actor):
         for hand in self._table:
             if hand.request_id in reopening:
                 self._table.leave(hand)
-        more += [await ledger.cancel(request_id) for request_id in await ledger.to_cancel(_WISHES)]
-        return any(more)
+        cancelling = await ledger.to_cancel(_WISHES)
+        more += [await ledger.cancel(request_id) for request_id in cancelling]
+        return any(more) or max(len(reopening), len(cancelling)) >= _WISHES
 
     async def _deal_webhooks(self) -> None:
         due = await self.parts.ledger.due_webhooks(_WEBHOOKS)

@@ -112,10 +112,14 @@ class Wishes(Images):
         return bool(written.matched_count)
 
     async def to_reopen(self, limit: int) -> list[str]:
-        """Ids of requests with images that are to be worked on again."""
-        with translated():
-            cursor = self._requests.find({"reopen.n": {"$gt": 0}}, {"_id": 1}).limit(limit)
-            return [found["_id"] async for found in cursor]
+        """Ids of requests with images that are to be worked on again.
+
+        Args:
+            limit: how many at most; but who has none among these gets as many too.
+        """
+        wanted = {"reopen.n": {"$gt": 0}}
+        found = await self._oldest(wanted, {}, by="reopen.n", whose="payer", limit=limit)
+        return [each["_id"] for each in found]
 
     async def reopen(self, request_id: str) -> bool:
         """Carry out some of the wish to work on failed images again, if there is one.
@@ -164,13 +168,14 @@ class Wishes(Images):
             )
 
     async def to_cancel(self, limit: int) -> list[str]:
-        """Ids of requests that are to end."""
-        with translated():
-            cursor = self._requests.find(
-                {"cancelling": {"$exists": True}, "status": {"$in": sorted(OPEN_REQUEST)}},
-                {"_id": 1},
-            )
-            return [found["_id"] async for found in cursor.limit(limit)]
+        """Ids of requests that are to end, those asked first.
+
+        Args:
+            limit: how many at most; but who has none among these gets as many too.
+        """
+        wanted = {"cancelling": {"$exists": True}, "status": {"$in": sorted(OPEN_REQUEST)}}
+        found = await self._oldest(wanted, {}, by="cancelling", whose="payer", limit=limit)
+        return [each["_id"] for each in found]
 
     async def cancel(self, request_id: str) -> bool:
         """Carry out some of the wish that a request ends, if there is one.

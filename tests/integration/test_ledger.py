@@ -15,6 +15,7 @@ from imgsvc.embedded import EmbeddedServers
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.ledger import (
     NOBODY,
+    Choice,
     Delivery,
     Ledger,
     OpenRequest,
@@ -104,6 +105,26 @@ async def test_however_many_requests_one_payer_has_others_are_listed_too(ledger:
         await ledger.insert(each)
     found = [each.id for each in await ledger.open_requests(2)]
     assert found == [requests[n].id for n in (0, 1, 3, 4, 6)]
+
+
+async def test_however_much_one_payer_retries_and_cancels_others_have_their_turn(
+    ledger: Ledger,
+) -> None:
+    failed, running = (
+        [new_request(1, payer=payer) for payer in ("acme", "acme", "acme", "globex")]
+        for _ in range(2)
+    )
+    for each in (*failed, *running):
+        await ledger.insert(each)
+        await ledger.start(each.id)
+    for one, other in zip(failed, running, strict=True):
+        await ledger.finish(one.id, 0, 0, FAILED)
+        assert await ledger.ask_to_retry(one.id, Choice(), 1)
+        await ledger.ask_to_cancel(other.id)
+        await asyncio.sleep(0.002)  # times have milliseconds
+    reopening = await ledger.to_reopen(2)
+    assert (len(reopening), reopening[-1]) == (3, failed[3].id)
+    assert await ledger.to_cancel(2) == [running[n].id for n in (0, 1, 3)]
 
 
 async def test_however_much_one_tenant_erases_others_have_their_turn(ledger: Ledger) -> None:
