@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import signal
+import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any
@@ -60,6 +62,7 @@ def serve(config: Config = None) -> None:
     loaded = settings.load(config)
     logs.configure(loaded.log)
     _run(lambda stop: app.serve(loaded, stop))
+    _leave()
 
 
 @cli.command()
@@ -124,6 +127,18 @@ def _run(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
         await work(stop)
 
     uvloop.run(main())
+
+
+def _leave() -> None:
+    """End the process, whatever its threads wait for.
+
+    The interpreter would wait for them, and they for a MongoDB or a bucket that hangs, longer than
+    an orchestrator does. What they do is somebody else's work by now.
+    """
+    atexit._run_exitfuncs()  # noqa: SLF001 - os._exit leaves that out
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 async def _dev(loaded: Settings, stop: asyncio.Event) -> None:

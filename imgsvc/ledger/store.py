@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -22,6 +23,7 @@ from imgsvc.settings import Mongo
 GROUP, READ_EVERY_S, WRITE_EVERY_S = 200, 0.03, 0.05
 
 CLOCKS_AGREE = timedelta(seconds=5)  # those of replicas; more than that, one of them is wrong
+_CLOSE_S = 1.0
 
 
 class Store:
@@ -90,8 +92,10 @@ class Store:
             await self._client.admin.command("ping")
 
     def close(self) -> None:
-        """Close all connections."""
-        self._client.close()
+        """Close all connections; MongoDB is told, but not waited for if it does not listen."""
+        closing = threading.Thread(target=self._client.close, daemon=True)
+        closing.start()
+        closing.join(_CLOSE_S)
 
     async def _oldest(
         self, wanted: Document, fields: Document, *, by: str, whose: str, limit: int

@@ -1,0 +1,111 @@
+"""A replica that is told to leave does so in time, whatever it waits for, and loses nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from PIL import Image
+
+from imgsvc.embedded import EmbeddedServers
+from tests.chaos.album import Picture, picture
+from tests.chaos.invariants import check
+from tests.chaos.proxy import BucketFault
+from tests.chaos.stack import Stack, post, service
+from tests.chaos.world import Gate, Posted, Witness
+from tests.photos import photo
+
+GRACE_S = 1.0
+LEAVES_S = GRACE_S + 14.0  # Redis is waited for, 5 s at most; the rest is for a busy machine
+PATIENT = {
+    "IMGSVC_HTTP__SHUTDOWN_S": str(GRACE_S),
+    "IMGSVC_GCS__TIMEOUT_S": "60",
+    "IMGSVC_GCS__RETRY_S": "120",
+    "IMGSVC_WEBHOOK__TIMEOUT_S": "15",
+    "IMGSVC_MONGO__TIMEOUT_MS": "5000",
+}
+Hang = Callable[[Stack, Posted, Witness], AbstractAsyncContextManager[Callable[[], object]]]
+
+
+def large() -> Picture:
+    """A picture whose result is so large that a thread uploads it."""
+    with Image.open(BytesIO(photo("astronaut.png"))) as one:
+        four = Image.new("RGB", (one.width * 2, one.height * 2))
+        for corner in itertools.product((0, one.width), (0, one.height)):
+            four.paste(one, corner)
+    out = BytesIO()
+    four.save(out, "PNG")
+    return Picture(out.getvalue())
+
+
+@contextlib.asynccontextmanager
+async def origin(stack: Stack, posted: Posted, _: Witness) -> AsyncIterator[Callable[[], object]]:
+    gate = stack.origin.hold(posted.name(0, 0))
+    yield gate.reached.wait
+    gate.open()
+
+
+@contextlib.asynccontextmanager
+async def bucket(stack: Stack, _: Posted, __: Witness) -> AsyncIterator[Callable[[], object]]:
+    stack.gcs.harm_once(BucketFault.STALL)
+    yield stack.gcs.stalled.wait
+    stack.gcs.heal()
+
+
+@contextlib.asynccontextmanager
+async def receiver(_: Stack, __: Posted, witness: Witness) -> AsyncIterator[Callable[[], object]]:
+    gate = Gate(_fine)
+    witness.script = [gate.pass_through]
+    yield gate.reached.wait
+    gate.open()
+
+
+async def _fine(_: web.Request) -> web.Response:
+    return web.Response()
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("hangs", [origin, bucket, receiver])
+async def test_it_leaves_in_time_while_something_outside_hangs(
+    hangs: Hang, own_servers: EmbeddedServers, tmp_path: Path
+) -> None:
+    name = hangs.__name__
+    async with service(own_servers, f"leaving-{name}", 6, tmp_path) as stack, Witness() as witness:
+        leaves = stack.start(**PATIENT)
+        assert await leaves.ready()
+        posted = stack.new_post([[large()]], witness, more={"options": {"format": "keep"}})
+        async with hangs(stack, posted, witness) as reached:
+            assert await post(leaves, posted)
+            await reached()
+            leaves.process.terminate()
+            assert await leaves.ended(LEAVES_S) == 0
+        stays = stack.start(IMGSVC_WEBHOOK__TIMEOUT_S="3")
+        assert await stays.ready()
+        assert await check(stack, [posted], within_s=90) == []
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("server", ["redis", "mongo"])
+async def test_it_leaves_in_time_while_a_server_hangs(
+    server: str, own_servers: EmbeddedServers, tmp_path: Path
+) -> None:
+    async with service(own_servers, f"leaving-{server}", 7, tmp_path) as stack:
+        leaves = stack.start(**PATIENT)
+        assert await leaves.ready()
+        posted = stack.new_post([[picture(2)]])
+        assert await post(leaves, posted)
+        getattr(own_servers, server).signal(signal.SIGSTOP)
+        try:
+            leaves.process.terminate()
+            assert await leaves.ended(LEAVES_S) == 0
+        finally:
+            getattr(own_servers, server).signal(signal.SIGCONT)
+        assert await stack.start().ready()
+        assert await check(stack, [posted], within_s=60) == []
