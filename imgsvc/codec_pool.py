@@ -1,11 +1,9 @@
-"""Worker processes that decode and encode: one for each core.
+"""Worker processes that decode and encode: one single-worker pool for each core.
 
-A lost process costs the image that killed it and nobody else's. A worker that overruns its deadline
-is killed; waiting for it would leave it running. Workers are replaced after a number of tasks.
-
-Each is asked over a pipe and answers over another, which the event loop reads: an executor would
-have two threads of ours for each worker, at four times the cost. Answers are JSON, for a decoder
-that is taken over must not choose what is unpickled here.
+Separate pools, because one lost process breaks a whole ``ProcessPoolExecutor``: this way it costs
+the image that killed it and nobody else's. A worker that overruns its deadline is killed; waiting
+for it would leave it running. Workers are replaced after a number of tasks from outside, since
+``max_tasks_per_child`` can deadlock (cpython gh-115634).
 """
 
 from __future__ import annotations
@@ -20,15 +18,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import forkserver
-from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerContext
-from multiprocessing.reduction import ForkingPickler
+from multiprocessing.context import BaseContext
 from pathlib import Path
-from typing import Any
-
-import orjson
 
 from imgsvc import logs
 from imgsvc.budget import Budget
@@ -80,27 +75,17 @@ class _NeedsMemory:
 
 
 _Answer = Result | _Refusal | _NeedsMemory
-_ANSWERS: dict[str, Any] = {kind.__name__: kind for kind in (Result, _Refusal, _NeedsMemory)}
-_RAISED = {kind.__name__: kind for kind in (FileNotFoundError, OSError, RuntimeError)}
-
-
-class _LostError(Exception):
-    """A worker ended before it answered."""
 
 
 class _Worker:
-    """One process, and the pipes to it and from it."""
+    """One process, behind an executor of its own."""
 
-    def __init__(
-        self, context: ForkServerContext, settings: Codec, lost: Callable[[str], None]
-    ) -> None:
+    def __init__(self, context: BaseContext, settings: Codec, lost: Callable[[str], None]) -> None:
         self._context = context
         self._settings = settings
         self._lost = lost
+        self._executor: ProcessPoolExecutor | None = None
         self._pid = 0
-        self._orders: Connection | None = None
-        self._answers: asyncio.StreamReader
-        self._transport: asyncio.ReadTransport
         self.tasks = 0
 
     async def start(self) -> None:
@@ -112,7 +97,7 @@ class _Worker:
         for _ in range(_START_ATTEMPTS):
             try:
                 await self._start()
-            except (_LostError, EOFError, OSError):  # the last two: of the fork server
+            except (BrokenProcessPool, EOFError, OSError):  # the last two: of the fork server
                 self._lost("start")
                 self.stop(kill=True)
             else:
@@ -122,58 +107,31 @@ class _Worker:
     async def _start(self) -> None:
         with _scrubbed_environment():
             forkserver.ensure_running()  # it may have been lost; usually this does nothing
-        answers, told = self._context.Pipe(duplex=False)
-        self._answers = asyncio.StreamReader()
-        self._transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(self._answers), answers
+        self._executor = ProcessPoolExecutor(
+            1, self._context, initializer=_prepare, initargs=(self._settings,)
         )
-        orders, self._orders = self._context.Pipe(duplex=False)
-        with orders, told, _nameless_program():  # the worker alone keeps its ends
-            process = self._context.Process(
-                target=_serve, args=(orders, told, self._settings), daemon=True
-            )
-            process.start()
-        self._pid = process.pid or 0
         self.tasks = 0
-        await self.ask(os.getpid)
-
-    async def ask(self, function: Callable[..., Any], *args: Any) -> Any:
-        """What a function returns in the worker, as JSON would have it.
-
-        Raises:
-            FileNotFoundError: as the function did.
-            OSError: as the function did.
-            RuntimeError: whatever else the function raised.
-            _LostError: the worker ended.
-        """
-        assert self._orders is not None  # noqa: S101 - it was started
-        try:
-            self._orders.send_bytes(ForkingPickler.dumps((function, args)))
-            answer = orjson.loads(await self._answers.readline())
-        except (OSError, ValueError):  # the pipe was closed, before an answer or in its middle
-            raise _LostError from None
-        if "error" in answer:
-            raise _RAISED[answer["error"]](answer["text"])
-        return answer["answer"]
+        with _nameless_program():
+            asked = asyncio.get_running_loop().run_in_executor(self._executor, os.getpid)
+        self._pid = await asked
 
     async def run(self, task: Task, memory_bytes: int | None) -> _Answer:
-        if self._orders is None:
+        if self._executor is None:
             await self.start()
         self.tasks += 1
-        kind, fields = await self.ask(_encode, task, self._settings, memory_bytes)
-        answer: _Answer = _ANSWERS[kind](**fields)
-        return answer
+        return await asyncio.get_running_loop().run_in_executor(
+            self._executor, _encode, task, self._settings, memory_bytes
+        )
 
     def stop(self, *, kill: bool) -> None:
         """Let the process end, or end it at once; the next ``run`` starts another."""
-        if self._orders is None:
+        if self._executor is None:
             return
         if kill and self._pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGKILL)
-        self._orders.close()
-        self._transport.close()
-        self._orders, self._pid = None, 0
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._executor, self._pid = None, 0
 
 
 class CodecPool:
@@ -246,7 +204,7 @@ class CodecPool:
                 ErrorCode.CODEC_TIMEOUT,
                 f"Decoding or encoding took more than {self._settings.task_s:g} s.",
             ) from None
-        except _LostError:
+        except BrokenProcessPool:
             self._lose(worker, "crash")
             raise ServiceError(ErrorCode.CODEC_CRASHED) from None
         except FileNotFoundError:
@@ -310,22 +268,6 @@ def _nameless_program() -> Iterator[None]:
 # What follows runs in the worker processes.
 
 
-def _serve(orders: Connection, told: Connection, settings: Codec) -> None:
-    """Do what is asked, one thing after the other, until nobody can ask any more."""
-    _prepare(settings)
-    while True:
-        try:
-            function, args = orders.recv()
-        except EOFError:
-            return
-        try:
-            answer = {"answer": function(*args)}
-        except Exception as error:  # noqa: BLE001 - told to who asked
-            kind = next((k for k in _RAISED if isinstance(error, _RAISED[k])), "RuntimeError")
-            answer = {"error": kind, "text": f"{type(error).__name__}: {error}"}
-        os.write(told.fileno(), orjson.dumps(answer, option=orjson.OPT_APPEND_NEWLINE))
-
-
 def _prepare(settings: Codec) -> None:
     from imgsvc import codec  # noqa: PLC0415 - the parent process has no business with PIL
 
@@ -346,19 +288,14 @@ def _prepare(settings: Codec) -> None:
 
 
 def _die_with_parent() -> None:
-    # One that decodes would not see that nobody can ask any more.
+    # The executor's queue never reports its end: each worker holds the writing side too.
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
         os._exit(1)
 
 
-def _encode(task: Task, settings: Codec, memory_bytes: int | None) -> tuple[str, _Answer]:
-    answer = _encoded(task, settings, memory_bytes)
-    return type(answer).__name__, answer
-
-
-def _encoded(task: Task, settings: Codec, memory_bytes: int | None) -> _Answer:
+def _encode(task: Task, settings: Codec, memory_bytes: int | None) -> _Answer:
     from imgsvc import codec  # noqa: PLC0415
 
     started = time.monotonic()

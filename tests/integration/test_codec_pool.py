@@ -50,8 +50,8 @@ async def own():
             await worker.start()
     print(*(worker._pid for worker in pool._workers))
     names = "GCP_KEY_BASE64", "IMGSVC_REDIS__PASSWORD"
-    known = [await worker.ask(os.getenv, n) for worker in pool._workers for n in names]
-    print(*known, flush=True)
+    known = [worker._executor.submit(os.getenv, n) for worker in pool._workers for n in names]
+    print(*(answer.result() for answer in known), flush=True)
     await asyncio.sleep(60)
 
 asyncio.run(own())
