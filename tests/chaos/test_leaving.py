@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -36,12 +35,12 @@ Hang = Callable[[Stack, Posted, Witness], AbstractAsyncContextManager[Callable[[
 
 def large() -> Picture:
     """A picture whose result is so large that a thread uploads it."""
-    with Image.open(BytesIO(photo("astronaut.png"))) as one:
-        four = Image.new("RGB", (one.width * 2, one.height * 2))
-        for corner in itertools.product((0, one.width), (0, one.height)):
-            four.paste(one, corner)
+    pair = Image.new("RGB", (2000, 1000))
+    for number, side in enumerate(("left", "right")):
+        with Image.open(BytesIO(photo(f"motorcycle_{side}.png"))) as one:
+            pair.paste(one.convert("RGB").resize((1000, 1000)), (1000 * number, 0))
     out = BytesIO()
-    four.save(out, "PNG")
+    pair.save(out, "PNG")
     return Picture(out.getvalue())
 
 
