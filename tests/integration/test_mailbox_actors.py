@@ -1,0 +1,100 @@
+"""What actors do with messages that they cannot do anything with, and how many they take."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from imgsvc.actors import Fetcher
+from imgsvc.mailboxes import DEAD, FETCH, GROUP, connect
+from imgsvc.messages import VERSION, ImageJob
+from imgsvc.settings import Settings
+from tests.support import Origin, Service, wait_until
+
+
+@pytest.fixture
+async def redis(make_settings: Callable[..., Settings]) -> AsyncIterator[Redis]:
+    """The servers' Redis, empty afterwards."""
+    async with connect(make_settings().redis) as client:
+        yield client
+        await client.flushdb()
+
+
+async def test_a_message_of_another_version_is_left_for_who_understands_it(
+    redis: Redis, start_service: Any, origin: Origin
+) -> None:
+    service: Service = await start_service()
+    written = ImageJob(request_id="of-tomorrow", product=0, index=0).model_dump_json()
+    fields = {"k": "of-tomorrow/0/0", "m": written.replace(f'"v":{VERSION}', f'"v":{VERSION + 1}')}
+    await redis.xadd(FETCH, {**fields, "n": "0"})  # type: ignore[dict-item]
+
+    async def taken() -> bool:
+        return bool((await redis.xpending(FETCH, GROUP))["pending"])
+
+    await wait_until(taken, "the replica has it")
+    request_id = await service.upload([[origin.url("rocket.jpg")]])
+    assert (await service.finished(request_id))["status"] == "COMPLETED"
+    await service.stop()
+    [(_, left)] = await redis.xrange(FETCH)
+    assert left == {**fields, "n": "0"}, "nothing is charged, nothing is lost"
+    assert not await taken()
+    assert not await redis.exists(DEAD)
+
+
+async def test_what_fails_time_and_again_is_buried_with_its_reason(
+    redis: Redis, start_service: Any, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[str] = []
+    handle = Fetcher.handle
+
+    async def broken(self: Fetcher, job: ImageJob, facts: Any) -> Any:
+        if job.product == 0:
+            runs.append(job.key)
+            raise RuntimeError("a mistake of ours")
+        return await handle(self, job, facts)
+
+    monkeypatch.setattr(Fetcher, "handle", broken)
+    service: Service = await start_service(redis={"max_deliveries": 2})
+    request_id = await service.upload([[origin.url("rocket.jpg")], [origin.url("coins.png")]])
+    assert (await service.finished(request_id))["status"] == "PARTIAL"
+    _, page = await service.get(f"/api/requests/{request_id}/images")
+    assert [image["status"] for image in page["images"]] == ["FAILED", "COMPLETED"]
+    assert page["images"][0]["error"]["code"] == "INTERNAL"
+    assert "mistake" not in page["images"][0]["error"]["detail"]
+    assert len(runs) == 2
+
+    async def buried() -> bool:
+        return bool(await redis.xlen(DEAD))
+
+    await wait_until(buried, "it is in the dead mailbox")
+    [(_, letter)] = await redis.xrange(DEAD)
+    assert letter["reason"] == "RuntimeError: a mistake of ours"
+    await service.stop()
+
+
+async def test_a_replica_takes_as_many_as_it_has_room_for(
+    redis: Redis, start_service: Any, origin: Origin
+) -> None:
+    service: Service = await start_service(fetch={"concurrency": 2}, redis={"window": 6})
+    opened, arrived = asyncio.Event(), asyncio.Event()
+
+    async def slow(_: Any) -> Any:
+        arrived.set()
+        await opened.wait()
+        raise ConnectionResetError
+
+    names = [origin.add(f"slow-{number}.jpg", slow) for number in range(6)]
+    await service.upload([[name] for name in names])
+    await arrived.wait()
+
+    async def all_dealt() -> bool:
+        return await redis.xlen(FETCH) == len(names)
+
+    await wait_until(all_dealt, "the others wait in the mailbox")
+    assert (await redis.xpending(FETCH, GROUP))["pending"] == 2
+    opened.set()
+    await service.stop()
