@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
-from aiohttp import BodyPartReader, web
+from aiohttp import BodyPartReader, MultipartReader, StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import BaseModel
 
@@ -22,6 +22,7 @@ _CHUNK = 64 * 1024
 _FORM_FIELDS = ("file", "webhookUrl", "webhook", "options", "expiresInDays")
 _LARGE = 32 * 1024  # from here on validating takes long enough to be done beside the loop
 _SMALL = 64 * 1024  # enough for everything but products
+_MOST_LINES = 200  # of a form, around its parts; each of the five needs some seven
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
@@ -153,7 +154,8 @@ async def _received(request: web.Request, limit: int) -> dict[str, bytes]:
 async def _multipart(request: web.Request, limit: int) -> dict[str, bytes]:
     form: dict[str, bytes] = {}
     try:
-        async for part in await request.multipart():
+        few = cast("StreamReader", _FewLines(request.content))
+        async for part in MultipartReader(request.headers, few):
             name = part.name if isinstance(part, BodyPartReader) else None
             if not isinstance(part, BodyPartReader) or name not in _FORM_FIELDS:
                 raise problems.invalid(
@@ -167,6 +169,27 @@ async def _multipart(request: web.Request, limit: int) -> dict[str, bytes]:
     if "file" not in form:
         raise problems.invalid([{"loc": ["file"], "msg": "is missing; attach the CSV"}])
     return form
+
+
+class _FewLines:
+    """A body of which only so many lines are read; else it is the ``StreamReader`` that it wraps.
+
+    Lines before the first part of a form are no part, so that nobody counts them: a client could
+    send them without end, and each costs as much time as a large piece.
+    """
+
+    def __init__(self, content: StreamReader) -> None:
+        self._content = content
+        self._left = _MOST_LINES
+
+    async def readline(self, **options: Any) -> bytes:
+        self._left -= 1
+        if self._left < 0:
+            raise ValueError
+        return await self._content.readline(**options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._content, name)
 
 
 async def _body(request: web.Request, limit: int) -> bytes:

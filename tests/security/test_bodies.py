@@ -22,6 +22,7 @@ MB = 1 << 20
 LIMIT = 16 * MB
 JSON = {"Content-Type": "application/json"}
 CSV = {"Content-Type": "text/csv"}
+FORM = {"Content-Type": "multipart/form-data; boundary=b"}
 HEADER = b"Serial Number,Product Name,Input Image Urls\n"
 PRODUCT = b'{"serialNumber":"1","productName":"x","inputUrls":["http://a.bc/"]}'
 SOON_S = 20.0  # on a busy machine; before they were bounded these took minutes
@@ -114,6 +115,28 @@ async def test_bombs_of_text_are_refused_soon_and_the_service_answers_meanwhile(
         assert time.monotonic() - started < SOON_S, name
         assert max(waits) < 5, f"{name}: the service did not answer for {max(waits):.1f} s"
         assert psutil.Process().memory_info().rss - base < ROOM, name
+
+
+@pytest.mark.parametrize("line", [b"\n", b"x" * 60_000 + b"\n"], ids=["empty", "long"])
+async def test_what_comes_before_a_form_is_not_read_for_ever(service: Service, line: bytes) -> None:
+    """There may be lines before its first part, by the book; they are no part that is counted."""
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while True:
+            sent += MB
+            yield line * (MB // len(line))
+
+    async with watching(service) as waits:
+        with contextlib.suppress(aiohttp.ClientError):  # it is cut off while it still sends
+            async with service.session.post(
+                f"{service.url}/api/upload", data=endless(), headers=FORM
+            ) as response:
+                assert response.status == 400
+                assert (await response.json())["code"] == "BAD_REQUEST"
+    assert sent < 5 * LIMIT, "most of it waits in buffers"
+    assert max(waits, default=0) < 5
 
 
 async def test_all_bodies_together_are_bounded(start_service: Any) -> None:
