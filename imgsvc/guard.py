@@ -88,6 +88,8 @@ class Guard:
         except ValueError:
             raise ServiceError(ErrorCode.URL_INVALID) from None
         self._check_host(host or "", port or 0)
+        if literal(host or "") and not authority.isascii():
+            raise _plain_v4()  # digits of other scripts become these
         return url
 
     def _check_host(self, host: str, port: int) -> None:
@@ -99,7 +101,7 @@ class Guard:
         if len(name) > _MAX_HOST or not _NAME.fullmatch(name):
             raise _invalid("The host name is not a valid one.")
         if _NUMERIC_LABEL.fullmatch(name.rpartition(".")[2]):
-            raise _invalid("Write an IPv4 address as four decimal numbers.")
+            raise _plain_v4()
         if self._settings.allow:
             return  # what is exempt has private names, too: the address decides
         private = any(name == p or name.endswith(f".{p}") for p in _PRIVATE_NAMES)
@@ -206,6 +208,10 @@ class Resolver(AbstractResolver):
     async def close(self) -> None:
         """Let the threads go; a name that is being looked up is not waited for."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _plain_v4() -> ServiceError:
+    return _invalid("Write an IPv4 address as four decimal numbers.")
 
 
 def _invalid(detail: str) -> ServiceError:

@@ -228,6 +228,8 @@ REFUSED: dict[str, tuple[ErrorCode, tuple[str, ...]]] = {
             "http://4294967297:PORT/",
             "http://example.1:PORT/",
             "http://1.2.3.4.5:PORT/",
+            "http://８.８.８.８:PORT/",
+            "http://8。8。8。8:PORT/",
         ),
     ),
     "digits and dots of other scripts": (
