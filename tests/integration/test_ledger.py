@@ -419,6 +419,24 @@ async def test_replicas_that_close_a_product_together_count_it_once(
     assert (status["status"], status["bytesIn"]) == ("PROCESSING", 20)
 
 
+async def test_what_is_accepted_is_on_the_disks_of_a_majority(
+    bad_network: tuple[Proxy, Ledger],
+) -> None:
+    proxy, ledger = bad_network
+    asked = (
+        b"\x08j\x00\x01\x02w\x00\x09\x00\x00\x00majority\x00"  # {j: true, w: "majority"} in BSON
+    )
+    proxy.hold = asked
+    inserting = asyncio.create_task(ledger.insert(new_request(1)))
+    for written in ("journal", "product", "request"):
+        held = asyncio.create_task(proxy.held.wait())
+        await asyncio.wait({held, inserting}, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+        assert held.done(), written
+        proxy.hold = asked if written != "request" else None
+        proxy.release()
+    await inserting
+
+
 async def test_a_replica_that_counts_late_does_not_count_twice(
     ledger: Ledger, bad_network: tuple[Proxy, Ledger], started: Callable[..., Awaitable[str]]
 ) -> None:
