@@ -175,9 +175,9 @@ class Fetch(_Section):
     attempts: Count = 2
     patience: Count = 5
     failures: Count = 5
-    rest_s: Positive = 2.0
+    rest_s: Positive = 1.0
     longest_rest_s: Positive = 300.0
-    rests: Count = 5
+    rests: Count = 4
 
     @model_validator(mode="after")
     def _rests_grow(self) -> Fetch:
