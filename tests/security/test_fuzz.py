@@ -25,7 +25,7 @@ from imgsvc.model import Recipe
 from imgsvc.settings import Codec
 from tests import hostile
 from tests.hostile import WHOLE
-from tests.support import Service
+from tests.support import Origin, Service
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "300"))
 FUZZED = settings(
@@ -238,7 +238,7 @@ async def test_random_bodies_are_accepted_or_refused_with_a_problem(service: Ser
         await asyncio.to_thread(fuzz)
 
 
-async def test_random_texts_are_kept_or_refused(service: Service) -> None:
+async def test_random_texts_are_kept_or_refused(service: Service, origin: Origin) -> None:
     """These are accepted if they can be, so they go through the ledger and come back."""
     accepted = set()
 
@@ -247,7 +247,7 @@ async def test_random_texts_are_kept_or_refused(service: Service) -> None:
     def fuzz(products: list[tuple[str, str]]) -> None:
         body = {
             "products": [
-                {"serialNumber": serial, "productName": name, "inputUrls": ["http://127.0.0.1:9/"]}
+                {"serialNumber": serial, "productName": name, "inputUrls": [origin.url("none")]}
                 for serial, name in products
             ]
         }
