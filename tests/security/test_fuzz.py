@@ -14,6 +14,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -238,6 +239,8 @@ async def test_random_bodies_are_accepted_or_refused_with_a_problem(service: Ser
         await asyncio.to_thread(fuzz)
 
 
+# The service, in the other thread, draws its waits meanwhile.
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module")
 async def test_random_texts_are_kept_or_refused(service: Service, origin: Origin) -> None:
     """These are accepted if they can be, so they go through the ledger and come back."""
     accepted = set()
