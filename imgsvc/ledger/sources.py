@@ -85,7 +85,24 @@ class Sources(Store):
                 ],
                 ordered=False,
             )
+            await self._forget_erased(memories)
         return [None] * len(memories)
+
+    async def _forget_erased(self, memories: Sequence[Document]) -> None:
+        """Forget again what was noted after the Eraser had looked for it."""
+        of = {memory["_id"]: memory["end"]["output"].partition("/")[0] for memory in memories}
+        gone = [{"erasing": {"$exists": True}}, {"erasedAt": {"$exists": True}}]
+        cursor = self._requests.find(
+            {"_id": {"$in": sorted(set(of.values()))}, "$or": gone}, {"_id": 1}
+        )
+        erased = {found["_id"] async for found in cursor}
+        if keys := [key for key, request_id in of.items() if request_id in erased]:
+            outputs = [memory["end"]["output"] for memory in memories if memory["_id"] in keys]
+            await self._write(
+                "forget_source",
+                self._sources.delete_many,
+                {"_id": {"$in": keys}, "end.output": {"$in": outputs}},
+            )
 
     async def forget_source(self, key: str) -> None:
         """Forget a source whose result is gone."""

@@ -21,6 +21,7 @@ from imgsvc.ledger import (
     OpenRequest,
     Repeat,
 )
+from imgsvc.messages import Source, Validators
 from imgsvc.model import Event, Recipe, Subscription
 from tests.integration.ledgers import (
     FAILED,
@@ -137,6 +138,26 @@ async def test_however_much_one_tenant_erases_others_have_their_turn(ledger: Led
     for each in requests:
         await ledger.cancel(each.id)
     assert await ledger.to_erase(2) == [requests[n].id for n in (0, 1, 3)]
+
+
+async def test_what_is_noted_of_a_source_too_late_is_forgotten_with_the_request(
+    ledger: Ledger,
+) -> None:
+    """A replica that slept between an image's end and noting its source wakes up."""
+    gone, kept = new_request(1), new_request(1)
+    for each in (gone, kept):
+        await ledger.insert(each)
+        source = Source(key=each.id, sha256="0" * 64, validators=Validators())
+        await ledger.remember(source, completed(f"{each.id}/0-0.jpg"))
+    await ledger.ask_to_erase(gone.id)
+    for late in range(2):  # while it is being erased, and when it is
+        source = Source(key=gone.id, sha256="0" * 64, validators=Validators())
+        await ledger.remember(source, completed(f"{gone.id}/0-0.jpg"))
+        assert await ledger.recall(gone.id, ttl_s=60) is None, late
+        await ledger.cancel(gone.id)
+        assert await ledger.erase_products(gone.id, 10) == 1 - late
+        await ledger.erase_request(gone.id)
+    assert await ledger.recall(kept.id, ttl_s=60)
 
 
 async def test_images_in_flight_are_counted_for_each_payer(ledger: Ledger) -> None:
