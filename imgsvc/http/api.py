@@ -33,10 +33,17 @@ async def upload(request: web.Request) -> web.Response:
     ledger = request.app[keys.LEDGER]
     if before := await ledger.accepted_before(new):
         return _accepted(before)
-    async with quotas.charged(request, new.total_images, new.repeat or new.id) as give_back:
-        request_id = await ledger.insert(new)
-        if request_id != new.id:  # the first with its key was being written, and pays
-            await give_back()
+    try:
+        async with quotas.charged(request, new.total_images, new.repeat or new.id) as give_back:
+            request_id = await ledger.insert(new)
+            if request_id != new.id:  # the first with its key was being written, and pays
+                await give_back()
+    except ServiceError as error:
+        # The first may have been accepted since we asked, and its images have taken the room.
+        full = error.code in {ErrorCode.QUOTA_EXCEEDED, ErrorCode.OVERLOADED}
+        if full and (before := await ledger.accepted_before(new)):
+            return _accepted(before)
+        raise
     # Only a hint: the dealer looks for itself, also while Redis is away.
     with contextlib.suppress(ServiceError):
         await request.app[keys.MAILBOXES].wake_dealer()
