@@ -90,18 +90,18 @@ class Sources(Store):
 
     async def _forget_erased(self, memories: Sequence[Document]) -> None:
         """Forget again what was noted after the Eraser had looked for it."""
-        of = {memory["_id"]: memory["end"]["output"].partition("/")[0] for memory in memories}
+        requests = {_request_of(memory) for memory in memories}
         gone = [{"erasing": {"$exists": True}}, {"erasedAt": {"$exists": True}}]
-        cursor = self._requests.find(
-            {"_id": {"$in": sorted(set(of.values()))}, "$or": gone}, {"_id": 1}
-        )
+        cursor = self._requests.find({"_id": {"$in": sorted(requests)}, "$or": gone}, {"_id": 1})
         erased = {found["_id"] async for found in cursor}
-        if keys := [key for key, request_id in of.items() if request_id in erased]:
-            outputs = [memory["end"]["output"] for memory in memories if memory["_id"] in keys]
+        if late := [memory for memory in memories if _request_of(memory) in erased]:
             await self._write(
                 "forget_source",
                 self._sources.delete_many,
-                {"_id": {"$in": keys}, "end.output": {"$in": outputs}},
+                {
+                    "_id": {"$in": [memory["_id"] for memory in late]},
+                    "end.output": {"$in": [memory["end"]["output"] for memory in late]},
+                },
             )
 
     async def forget_source(self, key: str) -> None:
@@ -117,3 +117,9 @@ class Sources(Store):
                 self._sources.delete_many,
                 {"at": {"$lt": the_time() - timedelta(seconds=ttl_s)}},
             )
+
+
+def _request_of(memory: Document) -> str:
+    """The request whose object the result is."""
+    output: str = memory["end"]["output"]
+    return output.partition("/")[0]
