@@ -215,17 +215,18 @@ class Politeness:
 
     async def _look_at(self, name: str) -> _Origin:
         """An origin with how it stands."""
-        while True:
-            now = time.monotonic()
-            origin = self._origins.get(name)
-            if origin and not origin.needs_asking(now):
-                origin.used = now
-                return origin
+        while not (origin := self._known(name)):
             async with self._asking:
-                if self._origins.get(name) is origin and not (
-                    origin and not origin.needs_asking(time.monotonic())
-                ):
-                    await self._ask({name: self._about(origin) if origin else Report()})
+                if not self._known(name):  # nobody asked while we waited to
+                    stale = self._origins.get(name)
+                    await self._ask({name: self._about(stale) if stale else Report()})
+        origin.used = time.monotonic()
+        return origin
+
+    def _known(self, name: str) -> _Origin | None:
+        """An origin whose standing may be acted on."""
+        origin = self._origins.get(name)
+        return origin if origin and not origin.needs_asking(time.monotonic()) else None
 
     def _about(self, origin: _Origin) -> Report:
         return Report(open=origin.opened, worked=origin.worked)
