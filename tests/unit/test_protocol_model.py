@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.reachability import dead_ends
+
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
 
 REPLICAS = (0, 1)
@@ -211,14 +213,7 @@ def explore(protocol: Protocol, images: int, most_faults: int) -> tuple[int, str
                 came_from[following] = []
                 waiting.append(following)
             came_from[following].append(state)
-    reaching = set(final)
-    waiting = deque(final)
-    while waiting:
-        for before in came_from[waiting.popleft()]:
-            if before not in reaching:
-                reaching.add(before)
-                waiting.append(before)
-    lost = came_from.keys() - reaching
+    lost = dead_ends(came_from, final)
     return len(came_from), f"never ends: {next(iter(lost))}" if lost else None
 
 

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.reachability import dead_ends
+
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
 
 PENDING, COMPLETED, FAILED, CANCELLED = "PENDING", "COMPLETED", "FAILED", "CANCELLED"
@@ -236,14 +238,7 @@ def explore(
                 came_from[each] = []
                 waiting.append(each)
             came_from[each].append(state)
-    reaching = set(final)
-    waiting = deque(final)
-    while waiting:
-        for before in came_from[waiting.popleft()]:
-            if before not in reaching:
-                reaching.add(before)
-                waiting.append(before)
-    lost = came_from.keys() - reaching
+    lost = dead_ends(came_from, final)
     return len(came_from), f"never ends: {next(iter(lost))}" if lost else None
 
 
