@@ -16,7 +16,7 @@ What each format becomes under the recipe ``keep``:
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -301,6 +301,8 @@ _REUSABLE = frozenset({"JPEG", "PNG", "WEBP", "BMP"})
 def _decode(kind: str, data: bytes, survey: containers.Survey, limits: Limits) -> _Picture:
     """Every frame, in full: `verify()` overlooks what `load()` does not."""
     image = Image.open(BytesIO(data), formats=[kind.upper()])
+    if kind == "jpeg":  # all in one piece: the decoder would take up the thread for each 64 kB
+        image.decodermaxblock = len(data)
     _admit_size(image.size, survey.frames, limits)
     _admit_memory(kind, image.size, survey.frames, limits)
     frames, durations_ms, changed = [], [], False
@@ -506,36 +508,58 @@ def _flat(image: Image.Image) -> Image.Image:
 # --- Choosing ---------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """The original pixels' bytes without metadata, put together only if they are wanted."""
+
+    pieces: Sequence[containers.Piece]
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return sum(map(len, self.pieces))
+
+    def encoded(self, data: bytes, picture: _Picture) -> Encoded:
+        """As the result."""
+        made = b"".join(self.pieces)
+        note = "original" if made == data else "stripped"
+        width, height = picture.frames[0].size
+        return Encoded(made, picture.kind, width, height, len(picture.frames), note)
+
+
 def _best(data: bytes, picture: _Picture, recipe: Recipe) -> Encoded:
     """The smallest of what the recipe allows."""
     kept = _kept(data, picture)
     made = [_candidate(variant, data, picture, kept) for variant in _variants(picture, recipe)]
-    if recipe.format == "auto" and kept and picture.kind != "tiff":
-        made.append(kept)
-    return min(made, key=lambda encoded: len(encoded.data))
+    best = min(made, key=lambda encoded: len(encoded.data))
+    if recipe.format == "auto" and kept and picture.kind != "tiff" and kept.size < len(best.data):
+        return kept.encoded(data, picture)
+    return best
 
 
-def _kept(data: bytes, picture: _Picture) -> Encoded | None:
-    """The original pixels' bytes without metadata; None if they are not right or not separable."""
+def _kept(data: bytes, picture: _Picture) -> _Kept | None:
+    """What could be kept; None if those pixels are not right or not separable."""
+    if picture.changed:
+        return None
+    if picture.survey.stripped:
+        return _Kept(picture.survey.stripped)
     try:
-        stripped = None if picture.changed else containers.strip(picture.kind, data)
+        stripped = containers.strip(picture.kind, data)
     except containers.DamagedError:  # beside the pixels, which are whole
         return None
-    if stripped is None:
-        return None
-    width, height = picture.frames[0].size
-    note = "original" if stripped == data else "stripped"
-    return Encoded(stripped, picture.kind, width, height, len(picture.frames), note)
+    return None if stripped is None else _Kept([stripped])
 
 
-def _candidate(variant: _Variant, data: bytes, picture: _Picture, kept: Encoded | None) -> Encoded:
+def _candidate(variant: _Variant, data: bytes, picture: _Picture, kept: _Kept | None) -> Encoded:
     """A variant of the picture, or its original bytes where encoding again does no good."""
     again = kept if variant.format == picture.kind else None
     if again and _settled(picture, variant):
-        return again
+        return again.encoded(data, picture)
     made = _encoded(variant, data, picture)
     worth = 1.0 if variant.lossless else WORTH_A_GENERATION
-    return again if again and len(made.data) >= worth * len(again.data) else made
+    if again and len(made.data) >= worth * again.size:
+        return again.encoded(data, picture)
+    return made
 
 
 _STANDARD_LUMINANCE_SUM = 3_688  # of T.81 table K.1

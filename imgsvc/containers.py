@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
@@ -25,6 +25,7 @@ _MOST_FILL = 65_536
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Piece = bytes | memoryview
 
 
 class DamagedError(ValueError):
@@ -42,6 +43,8 @@ class Survey:
         pinned: it holds what an 8-bit sRGB decoder loses (16 bits per channel, a transfer
             curve, wide-gamut or HDR signalling), so that re-encoding would do harm.
         fine_chroma: an AVIF that stores colour at more than a quarter of the resolution.
+        stripped: of a JPEG what ``strip`` would give, in pieces: looking for its markers takes
+            milliseconds, so that is done once.
     """
 
     frames: int = 1
@@ -49,6 +52,7 @@ class Survey:
     lossless: bool = False
     pinned: bool = False
     fine_chroma: bool = False
+    stripped: Sequence[Piece] = ()
 
 
 def _bounded(parts: Callable[P, Iterator[T]]) -> Callable[P, Iterator[T]]:
@@ -101,22 +105,19 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, memoryview]]:
 
 
 def _survey_jpeg(data: bytes) -> Survey:
-    return Survey(scans=sum(marker == _SOS for marker, _ in _jpeg_segments(data)))
-
-
-def _strip_jpeg(data: bytes) -> bytes:
-    """Tables, frames and scans as they are, a bare JFIF header, and Adobe's note on colour."""
-    out: list[bytes | memoryview] = [b"\xff\xd8"]
+    """Tables, frames and scans stay as they are, with a bare JFIF header and Adobe's colour note."""
+    scans, kept = 0, list[Piece]([b"\xff\xd8"])
     for marker, body in _jpeg_segments(data):
         head = bytes(body[2:14])
         if marker == _APP0 and head.startswith(b"JFIF\0"):
             # Version, unit and density; then the size of a thumbnail: none (JFIF 1.02).
-            out.append(b"\xff\xe0\x00\x10" + head.ljust(12, b"\0") + b"\0\0")
+            kept.append(b"\xff\xe0\x00\x10" + head.ljust(12, b"\0") + b"\0\0")
         elif marker == _APP14 and head.startswith(b"Adobe"):
-            out.append(b"\xff\xee\x00\x0e" + head.ljust(12, b"\0"))
+            kept.append(b"\xff\xee\x00\x0e" + head.ljust(12, b"\0"))
         elif marker != _COM and not _APP0 <= marker <= _APP15:
-            out += [b"\xff", bytes([marker]), body]
-    return b"".join([*out, b"\xff\xd9"])
+            kept += [b"\xff", bytes([marker]), body]
+        scans += marker == _SOS
+    return Survey(scans=scans, stripped=[*kept, b"\xff\xd9"])
 
 
 # --- PNG and APNG -----------------------------------------------------------------------------
@@ -343,7 +344,7 @@ _SURVEYS: dict[str, Callable[[bytes], Survey]] = {
     "tiff": lambda data: Survey(lossless=True, pinned=tiff.deep(data)),
 }
 _STRIPS: dict[str, Callable[[bytes], bytes | None]] = {
-    "jpeg": _strip_jpeg,
+    "jpeg": lambda data: b"".join(_survey_jpeg(data).stripped),
     "png": _strip_png,
     "gif": _strip_gif,
     "webp": _strip_webp,

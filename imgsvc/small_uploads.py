@@ -9,6 +9,7 @@ object is created only if there is none of that name, it may have been created h
 from __future__ import annotations
 
 import base64
+import io
 import secrets
 import ssl
 import urllib.parse
@@ -21,7 +22,8 @@ import requests.utils
 
 from imgsvc.settings import Gcs
 
-_SMALL_BYTES = 1_000_000  # read and summed up in a millisecond
+_SMALL_BYTES = 4_000_000  # read and summed up in three milliseconds
+_AT_ONCE_BYTES = 1_000_000  # larger bodies go out in pieces, so that others have a turn between
 _CREATED = 200
 
 
@@ -80,9 +82,10 @@ class SmallUploads:
         if self._credentials:
             self._credentials.apply(headers)
         body = self._body(name, data, content_type, note)
+        whole = body if len(body) <= _AT_ONCE_BYTES else io.BytesIO(body)
         try:
             async with self._session.post(
-                self._url, data=body, headers=headers, proxy=self._proxy, allow_redirects=False
+                self._url, data=whole, headers=headers, proxy=self._proxy, allow_redirects=False
             ) as response:
                 if response.status != _CREATED:
                     return None

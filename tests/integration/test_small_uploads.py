@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -62,7 +63,11 @@ async def described(gcs: Gcs, name: str) -> dict[str, object]:
     return {key: found[key] for key in keys}
 
 
-async def test_it_is_as_the_library_makes_it(gcs: Gcs, bucket: Bucket, file: Path) -> None:
+@pytest.mark.parametrize("size_bytes", [11, 1_500_000])  # at once, and in pieces
+async def test_it_is_as_the_library_makes_it(
+    gcs: Gcs, bucket: Bucket, file: Path, size_bytes: int
+) -> None:
+    file.write_bytes(random.Random(1).randbytes(size_bytes))
     by_library = bucket._create("by-library", file, "image/jpeg", "encoded")
     async with uploads(gcs) as small:
         told = await small.create(NAME, file, "image/jpeg", "encoded")
@@ -81,7 +86,9 @@ async def test_what_is_there_already_is_left_to_the_library(
 
 
 @pytest.mark.usefixtures("bucket")
-@pytest.mark.parametrize(("size_bytes", "small"), [(1_000_000, True), (1_000_001, False)])
+@pytest.mark.parametrize(
+    ("size_bytes", "small"), [(1_000_001, True), (4_000_000, True), (4_000_001, False)]
+)
 async def test_a_large_file_is_left_to_the_library(
     gcs: Gcs, tmp_path: Path, size_bytes: int, *, small: bool
 ) -> None:
