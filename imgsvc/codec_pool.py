@@ -28,6 +28,7 @@ from pathlib import Path
 from imgsvc import logs
 from imgsvc.budget import Budget
 from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.hurry import Turnstile
 from imgsvc.metrics import Metrics
 from imgsvc.model import Recipe
 from imgsvc.settings import Codec
@@ -152,7 +153,8 @@ class CodecPool:
         self._workers = [
             _Worker(context, settings, self._count_lost) for _ in range(settings.worker_count)
         ]
-        self._idle: asyncio.LifoQueue[_Worker] = asyncio.LifoQueue()
+        self._idle: list[_Worker] = []
+        self._turns = Turnstile(lambda inside: inside < self.size)
         # An image whose estimate exceeds its worker's share waits until there is so much to
         # spare; most never do, and cost no extra round.
         self._budget = Budget(settings.budget_bytes)
@@ -169,8 +171,7 @@ class CodecPool:
             ServiceError: UNAVAILABLE if they die at once, again and again.
         """
         await asyncio.gather(*(worker.start() for worker in self._workers))
-        for worker in self._workers:
-            self._idle.put_nowait(worker)
+        self._idle += self._workers
 
     async def encode(self, task: Task) -> Result:
         """Encode one file.
@@ -182,11 +183,12 @@ class CodecPool:
                 target cannot be written or no worker starts.
         """
         share = self._budget.total // self.size
-        async with self._budget.reserve(share):
-            answer = await self._run(task, share)
-        if isinstance(answer, _NeedsMemory):
-            async with self._budget.reserve(answer.needed_bytes):
-                answer = await self._run(task, None)
+        async with self._turns.turn():
+            async with self._budget.reserve(share):
+                answer = await self._run(task, share)
+            if isinstance(answer, _NeedsMemory):
+                async with self._budget.reserve(answer.needed_bytes):
+                    answer = await self._run(task, None)
         if isinstance(answer, Result):
             return answer
         if isinstance(answer, _Refusal):
@@ -194,7 +196,7 @@ class CodecPool:
         raise AssertionError("memory without bound was not enough")
 
     async def _run(self, task: Task, memory_bytes: int | None) -> _Answer:
-        worker = await self._idle.get()
+        worker = self._idle.pop()  # there is one for each turn
         try:
             async with asyncio.timeout(self._settings.task_s):
                 return await worker.run(task, memory_bytes)
@@ -219,7 +221,7 @@ class CodecPool:
         finally:
             if worker.tasks >= self._settings.tasks_per_worker:
                 worker.stop(kill=False)
-            self._idle.put_nowait(worker)
+            self._idle.append(worker)
 
     def _lose(self, worker: _Worker, reason: str) -> None:
         self._count_lost(reason)

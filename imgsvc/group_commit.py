@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+from imgsvc.hurry import HURRY
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -14,11 +16,12 @@ class GroupCommit(Generic[T, R]):
     """Turns many single writes, or reads, into few grouped ones.
 
     An idle group writes at once; under load the next group gathers while a write is under way,
-    and until its turn has come. Nobody is told of success before the write is acknowledged.
+    and until its turn has come. Those in a hurry make groups of their own, which wait for nobody.
+    Nobody is told of success before the write is acknowledged.
 
     Args:
         write: writes a group and returns one answer for each item, in order. If it raises,
-            everyone in the group gets the error.
+            everyone in the group gets the error. Two groups may be written at a time.
         most: items in one group at most.
         every_s: the least time from the beginning of one write to that of the next.
     """
@@ -29,12 +32,7 @@ class GroupCommit(Generic[T, R]):
         most: int,
         every_s: float = 0.0,
     ) -> None:
-        self._write = write
-        self._most = most
-        self._every_s = every_s
-        self._turn = 0.0
-        self._waiting: list[tuple[T, asyncio.Future[R]]] = []
-        self._writer: asyncio.Task[None] | None = None
+        self._lines = {False: _Line(write, most, every_s), True: _Line(write, most, 0.0)}
 
     async def submit(self, item: T) -> R:
         """Write one item; returns when the group that holds it is acknowledged.
@@ -42,12 +40,30 @@ class GroupCommit(Generic[T, R]):
         Raises:
             Exception: whatever ``write`` raised for the group.
         """
+        # Shielded: a caller that goes away does not take its neighbours' write with it.
+        return await asyncio.shield(self._lines[HURRY.get()].join(item))
+
+
+class _Line(Generic[T, R]):
+    """Those who wait for the next write, and who writes."""
+
+    def __init__(
+        self, write: Callable[[Sequence[T]], Awaitable[Sequence[R]]], most: int, every_s: float
+    ) -> None:
+        self._write = write
+        self._most = most
+        self._every_s = every_s
+        self._turn = 0.0
+        self._waiting: list[tuple[T, asyncio.Future[R]]] = []
+        self._writer: asyncio.Task[None] | None = None
+
+    def join(self, item: T) -> asyncio.Future[R]:
+        """Wait in line."""
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write_all())
-        # Shielded: a caller that goes away does not take its neighbours' write with it.
-        return await asyncio.shield(future)
+        return future
 
     async def _write_all(self) -> None:
         loop = asyncio.get_running_loop()

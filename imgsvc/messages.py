@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from imgsvc.model import Recipe
+
 VERSION: Literal[1] = 1
 
 Stage = Literal["fetch", "compress", "upload"]
@@ -30,6 +32,7 @@ class ImageJob(_Frozen):
         attempt: at fetching it, from 1.
         turn: tells work that was asked for again from what a replica still holds of before.
         copied: other images of the request share its end.
+        hurry: little of its request is left to do, so that its client waits for this one.
     """
 
     v: Literal[1] = VERSION
@@ -40,6 +43,7 @@ class ImageJob(_Frozen):
     attempt: Annotated[int, Field(ge=1)] = 1
     turn: Annotated[int, Field(ge=0)] = 0
     copied: Annotated[bool, Field(exclude_if=operator.not_)] = False
+    hurry: Annotated[bool, Field(exclude_if=operator.not_)] = False
 
     @property
     def key(self) -> str:
@@ -86,6 +90,7 @@ class Fetched(_Frozen):
 
     file: str
     bytes_in: int
+    recipe: Recipe
     source: Source | None = None
     ms: Times
 

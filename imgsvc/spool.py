@@ -44,6 +44,7 @@ class Spool:
         self.folder = settings.dir / replica
         self._sizes: dict[str, int] = {}
         self._held: set[str] = set()
+        self._sources: set[str] = set()
         self._removals = GroupCommit[Path, None](_unlink, _REMOVED, _REMOVE_EVERY_S)
         self.on_freed: Callable[[], None] = lambda: None
         self._lock_file: int | None = None
@@ -117,6 +118,7 @@ class Spool:
         files are smaller than that.
         """
         partial = self.path(f"{file}.part")
+        self._sources.add(file)
         pieces: list[bytes] = []
         written = 0
 
@@ -149,13 +151,14 @@ class Spool:
 
     def _forget(self, file: str) -> None:
         self._sizes.pop(file, None)
+        self._sources.discard(file)
         self._held.discard(file)
         self.on_freed()
 
     @property
-    def files(self) -> int:
-        """Files in the spool."""
-        return len(self._sizes)
+    def sources(self) -> int:
+        """Files that were fetched, or are, and wait to be encoded."""
+        return len(self._sources)
 
     @property
     def used_bytes(self) -> int:

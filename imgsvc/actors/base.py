@@ -20,6 +20,7 @@ from imgsvc.bucket import Bucket
 from imgsvc.codec_pool import CodecPool
 from imgsvc.endings import end
 from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.hurry import HURRY
 from imgsvc.ledger import Failed, Ledger
 from imgsvc.mailboxes import BLOCK_MS, FETCH, NOTIFY, Envelope, Facts, Job, Mailboxes
 from imgsvc.messages import Compressed, Fetched, ImageJob, Reused, Times, WebhookJob
@@ -169,8 +170,11 @@ class MailboxActor(Actor, Generic[J]):
         """How many messages may be in hand at once; may change."""
 
     @abstractmethod
-    async def handle(self, job: J, facts: Facts) -> Verdict:
+    async def handle(self, job: J, facts: Facts) -> Verdict | None:
         """Do the work of one message and say what becomes of it.
+
+        Returns:
+            None if it is left for another replica because this one leaves.
 
         Raises:
             ServiceError: UNAVAILABLE if something it needs is away; it is then called again.
@@ -240,6 +244,7 @@ class MailboxActor(Actor, Generic[J]):
         job = self._read(envelope)
         if job is None:
             return  # still pending, and in hand so that it is not read again
+        HURRY.set(getattr(job, "hurry", False))
         structlog.contextvars.bind_contextvars(
             actor=self.name, request_id=job.request_id, call_id=job.call_id, **_image(job)
         )

@@ -12,7 +12,6 @@ from imgsvc.messages import Compressed, Fetched, ImageJob
 
 # An image that kills its worker gets one more chance; the first may have been bad luck.
 _RUNS = 2
-_IN_HAND = 6
 
 
 class Compressor(ImageActor):
@@ -26,8 +25,8 @@ class Compressor(ImageActor):
         return compress_lane(self.parts.mailboxes.replica)
 
     def capacity(self) -> int:
-        """Enough for each worker process to be busy while others are looked up or handed on."""
-        return self.parts.codec.size * _IN_HAND
+        """All that the Fetcher may have put there: those in a hurry can go first."""
+        return self.parts.settings.fetch.ahead + self.parts.codec.size
 
     async def handle(self, job: ImageJob, facts: Facts) -> Verdict:
         """Encode one image and pass it to this replica's Uploader.
@@ -37,13 +36,9 @@ class Compressor(ImageActor):
         """
         if not isinstance(facts, Fetched):
             return self.again(job)
-        work = await self.parts.ledger.work(job.request_id, job.product, job.index, job.turn)
         spool = self.parts.spool
-        if work is None:
-            await spool.remove(facts.file)
-            return await self.closed(job)
         target = spool.new_name()
-        task = Task(spool.path(facts.file), spool.path(target), work.recipe)
+        task = Task(spool.path(facts.file), spool.path(target), facts.recipe)
         try:
             result = await self._encode(task)
         except FileNotFoundError:

@@ -28,6 +28,7 @@ _IDLE_S = 1.0
 _FULL_S = 0.25
 _PUT_OFF = 4  # windows of messages of one request that may wait for their origin
 _SOON_S = 0.01
+_FEW = 10  # images; so many of a request that has no more are dealt as in a hurry
 
 
 class Dealer(Actor):
@@ -107,7 +108,7 @@ class Dealer(Actor):
         for new in found.values():
             # Marked first: if that fails now, the request must not look as if it was.
             await self.parts.ledger.start(new.id)
-            self._table.seat(Hand(new.id, new.call_id, new.payer))
+            self._table.seat(Hand(new.id, new.call_id, new.payer, new.products))
 
     async def _deal_images(self) -> bool:
         """Deal in turn until the mailbox is full; whether there is more to deal."""
@@ -149,6 +150,8 @@ class Dealer(Actor):
             hand.rest_until = time.monotonic() + self.parts.settings.redis.reconcile_s
             return False
         hand.product = page[-1].product
+        last = hand.product + _PAGE >= hand.products
+        few = last and sum(len(open_.turns) for open_ in page) <= _FEW
         hand.jobs.extend(
             ImageJob(
                 request_id=hand.request_id,
@@ -157,6 +160,7 @@ class Dealer(Actor):
                 index=index,
                 turn=turn,
                 copied=index in open_.copied,
+                hurry=few,
             )
             for open_ in page
             for index, turn in open_.turns.items()

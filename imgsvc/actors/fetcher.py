@@ -11,7 +11,8 @@ from imgsvc import backoff
 from imgsvc.actors.base import HandOff, ImageActor, Later, Parts, Verdict
 from imgsvc.endings import end
 from imgsvc.errors import ErrorCode, ServiceError
-from imgsvc.ledger import Completed, Remembered, source_key
+from imgsvc.hurry import Turnstile
+from imgsvc.ledger import Completed, Remembered, Work, source_key
 from imgsvc.mailboxes import FETCH, Facts, compress_lane, upload_lane
 from imgsvc.messages import Fetched, ImageJob, Reused, Source, Times
 from imgsvc.politeness import GivenUpError, Politeness, PutOffError, Trip, asks_for_time
@@ -26,7 +27,8 @@ class Fetcher(ImageActor):
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
-        parts.spool.on_freed = self.room_changed
+        parts.spool.on_freed = self._freed
+        self._turns = Turnstile(self._is_open)
         dedupe = parts.settings.dedupe
         self._ttl_s = dedupe.ttl_s if dedupe.enabled else 0.0
         self._politeness = Politeness(parts.origins, parts.metrics)
@@ -36,11 +38,26 @@ class Fetcher(ImageActor):
         return FETCH
 
     def capacity(self) -> int:
-        """As many as may be fetched at once, less what waits to be encoded here."""
+        """A window's worth: those in a hurry can go first only among those in hand."""
+        settings = self.parts.settings
+        most = max(settings.redis.window, settings.fetch.concurrency)
+        return 0 if self.parts.spool.is_full else most
+
+    def _is_open(self, inside: int) -> bool:
+        """Whether one more may be fetched: so many at once, and not too far ahead."""
         spool, fetch = self.parts.spool, self.parts.settings.fetch
-        if spool.is_full:
-            return 0
-        return max(0, min(fetch.concurrency, fetch.ahead - spool.files + len(self._tasks)))
+        if self.stopping.is_set():
+            return True  # to go away again
+        return inside < fetch.concurrency and spool.sources < fetch.ahead and not spool.is_full
+
+    def _freed(self) -> None:
+        self._turns.look()
+        self.room_changed()
+
+    def stop(self) -> None:
+        """Take nothing new, and leave what waits for its turn to other replicas."""
+        super().stop()
+        self._turns.look()
 
     async def run(self) -> None:
         """Fetch, and share origins with the other replicas meanwhile."""
@@ -51,23 +68,44 @@ class Fetcher(ImageActor):
             finally:
                 await end(sharing)
 
-    async def handle(self, job: ImageJob, facts: Facts) -> Verdict:  # noqa: ARG002
+    async def handle(self, job: ImageJob, facts: Facts) -> Verdict | None:  # noqa: ARG002
         """Fetch one image into a new file and pass it to this replica's Compressor.
 
         Twice is safe because it only reads from the origin and writes a file of its own; the
         file of the loser is removed.
         """
-        work = await self.parts.ledger.work(job.request_id, job.product, job.index, job.turn)
-        if work is None:
-            return await self.closed(job)
-        if work.shared:
+        trip = Trip(self._politeness)
+        try:
+            async with self._turns.turn():
+                if self.stopping.is_set():
+                    return None
+                place = (job.request_id, job.product, job.index)
+                work = await self.parts.ledger.work(*place, job.turn)
+                if work and not work.shared:
+                    return await self._fetch(job, work, trip)
+        except PutOffError as later:
+            told = {"origin": later.origin, "reason": later.reason, "wait_s": later.wait_s}
+            return Later(job, later.wait_s, event="image.put_off", told=told)
+        except ServiceError as error:
+            if error.code is ErrorCode.UNAVAILABLE:
+                raise
+            return await self._failed(job, error, _times(trip))
+        if work and work.shared:
             return await self._share(job, work.shared)
+        return await self.closed(job)
+
+    async def _fetch(self, job: ImageJob, work: Work, trip: Trip) -> Verdict:
+        """Fetch a file.
+
+        Raises:
+            PutOffError: not now.
+            ServiceError: with the code of an image that cannot be fetched.
+        """
         key = source_key(work.tenant, work.url, work.recipe) if self._ttl_s else None
         known = await self.parts.ledger.recall(key, self._ttl_s) if key else None
         spool = self.parts.spool
         file = spool.new_name()
         digest = hashlib.sha256()
-        trip = Trip(self._politeness)
         try:
             async with spool.writing(file) as write:
                 counted = self.parts.traffic.counted(work.payer, write)
@@ -82,15 +120,6 @@ class Fetcher(ImageActor):
                     trip.visit,
                     known=known.source.validators if known else None,
                 )
-        except PutOffError as later:
-            await spool.remove(file)
-            told = {"origin": later.origin, "reason": later.reason, "wait_s": later.wait_s}
-            return Later(job, later.wait_s, event="image.put_off", told=told)
-        except ServiceError as error:
-            await spool.remove(file)
-            if error.code is ErrorCode.UNAVAILABLE:
-                raise
-            return await self._failed(job, error, _times(trip))
         except BaseException:
             await spool.remove(file)
             raise
@@ -103,7 +132,9 @@ class Fetcher(ImageActor):
         assert downloaded  # noqa: S101 - only what is known can be unchanged
         size = downloaded.bytes
         lane = compress_lane(self.parts.mailboxes.replica)
-        fetched = Fetched(file=file, bytes_in=size, source=source, ms=_times(trip))
+        fetched = Fetched(
+            file=file, bytes_in=size, recipe=work.recipe, source=source, ms=_times(trip)
+        )
         return HandOff(lane, job, fetched, event="image.fetched", told={"bytes_in": size})
 
     async def _share(self, job: ImageJob, end: Completed) -> Verdict:

@@ -14,10 +14,11 @@ from imgsvc.messages import ImageJob
 class Hand:
     """How far one open request has been dealt."""
 
-    def __init__(self, request_id: str, call_id: str, payer: str) -> None:
+    def __init__(self, request_id: str, call_id: str, payer: str, products: int = 0) -> None:
         self.request_id = request_id
         self.call_id = call_id
         self.payer = payer
+        self.products = products  # how many it has
         self.jobs: deque[ImageJob] = deque()
         self.product = -1  # the last one read
         self.rest_until = 0.0  # all dealt: when to go through it again

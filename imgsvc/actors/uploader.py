@@ -6,15 +6,16 @@ import contextlib
 import time
 from typing import ClassVar
 
-from imgsvc.actors.base import ImageActor, Verdict
+from imgsvc.actors.base import ImageActor, Parts, Verdict
 from imgsvc.bucket import Stored
 from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.hurry import Turnstile
 from imgsvc.ledger import Completed
 from imgsvc.mailboxes import Facts, upload_lane
 from imgsvc.messages import Compressed, ImageJob, Reused
 from imgsvc.model import FILE_TYPES
 
-_IN_HAND = 4
+_IN_HAND = 8
 
 
 class Uploader(ImageActor):
@@ -22,6 +23,10 @@ class Uploader(ImageActor):
 
     name: ClassVar[str] = "uploader"
     own_lane = True
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self._turns = Turnstile(lambda inside: inside < parts.settings.gcs.threads)
 
     def mailbox(self) -> str:
         """This replica's lane."""
@@ -36,19 +41,17 @@ class Uploader(ImageActor):
 
         Twice is safe because an object is created only if it is not there, and adopted if it
         is, and because the ledger keeps the first end of an image that is written. If that is
-        another one, as of an image that was cancelled meanwhile, the object goes again.
+        another one, as of an image that was cancelled meanwhile, the object goes again. That is
+        rare: asking first whether the image is still open would cost each image a look-up.
         """
         if not isinstance(facts, Compressed | Reused):
             return self.again(job)
-        place = (job.request_id, job.product, job.index)
-        if await self.parts.ledger.work(*place, job.turn) is None:
-            await self._drop(facts)
-            return await self.closed(job)
         _, extension = FILE_TYPES[facts.format]
         name = f"{job.request_id}/{job.product}-{job.index}.{extension}"
-        started = time.monotonic()
         try:
-            stored = await self._store(name, facts)
+            async with self._turns.turn():
+                started = time.monotonic()
+                stored = await self._store(name, facts)
         except FileNotFoundError:
             return self.again(job)
         except ServiceError as error:
@@ -68,7 +71,9 @@ class Uploader(ImageActor):
             ms={**facts.ms, "upload": round((time.monotonic() - started) * 1000)},
             saved="reused" if isinstance(facts, Reused) else None,
         )
-        ended = await self.parts.ledger.finish(*place, end, job.turn, copied=job.copied)
+        ended = await self.parts.ledger.finish(
+            job.request_id, job.product, job.index, end, job.turn, copied=job.copied
+        )
         await self._drop(facts)
         if ended.unwanted:
             with contextlib.suppress(ServiceError):  # else the Eraser finds it

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from pymongo import ASCENDING, UpdateOne
+from pymongo import ASCENDING, DESCENDING, UpdateOne
 
 from imgsvc.failpoints import NO_FAILPOINTS, Failpoints
 from imgsvc.group_commit import GroupCommit
@@ -59,6 +59,7 @@ _WORK = (
     "images.turn",
     "images.of",
 )
+_KNOWN_OPEN = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,9 @@ class Images(Store):
     def __init__(self, settings: Mongo, failpoints: Failpoints = NO_FAILPOINTS) -> None:
         super().__init__(settings, failpoints)
         self._finishes = GroupCommit[_Finish, Ended](self._finish_group, GROUP, WRITE_EVERY_S)
+        # By request a product that was open, the last one if possible: while it still is, nobody
+        # need look for others, which in a large request may take long.
+        self._open_products: dict[str, str] = {}
         self._lookups = GroupCommit[_Place, Work | None](self._work_group, GROUP, READ_EVERY_S)
 
     async def open_requests(self, limit: int) -> list[OpenRequest]:
@@ -98,9 +102,16 @@ class Images(Store):
         """
         wanted = {"status": {"$in": sorted(OPEN_REQUEST)}, "cancelling": None}
         found = await self._oldest(
-            wanted, {"callId": 1}, by="createdAt", whose="payer", limit=limit
+            wanted,
+            {"callId": 1, "totalProducts": 1},
+            by="createdAt",
+            whose="payer",
+            limit=limit,
         )
-        return [OpenRequest(each["_id"], each["callId"], each["payer"]) for each in found]
+        return [
+            OpenRequest(each["_id"], each["callId"], each["payer"], each["totalProducts"])
+            for each in found
+        ]
 
     async def start(self, request_id: str) -> None:
         """Mark a request as being processed, if it was pending."""
@@ -113,15 +124,19 @@ class Images(Store):
             )
 
     async def open_images(self, request_id: str, after: int, limit: int) -> list[OpenImages]:
-        """The next products with open images, by number, ``after`` the given one."""
+        """The next products with open images, by number, ``after`` the given one.
+
+        They may be fewer than ``limit`` even if more follow.
+        """
+        fields = ("n", "images.status", "images.turn", "images.of", "images.copied")
+        open_ = {"request": request_id, "open": {"$gt": 0}}
         with translated():
-            cursor = self._products.find(
-                {"request": request_id, "open": {"$gt": 0}, "n": {"$gt": after}},
-                dict.fromkeys(
-                    ("n", "images.status", "images.turn", "images.of", "images.copied"), 1
-                ),
-            )
-            page = [found async for found in cursor.sort("n", ASCENDING).limit(limit)]
+            # A range first: not every MongoDB stops sorting when it has as many as are wanted.
+            for numbers in ({"$gt": after, "$lte": after + limit}, {"$gt": after}):
+                cursor = self._products.find({**open_, "n": numbers}, dict.fromkeys(fields, 1))
+                page = [found async for found in cursor.sort("n", ASCENDING).limit(limit)]
+                if page:
+                    break
             waiting = await self._open_originals(request_id, page)
         return [
             OpenImages(
@@ -210,12 +225,13 @@ class Images(Store):
             copies, copied = await self._finish_copies([item for item in group if item.copied])
             ended = [*group, *copies]
             touched = {item.place.key for item in ended}
-            closed = [
-                found
-                async for found in self._products.find(
-                    {"_id": {"$in": sorted(touched)}, "open": 0}, {"request": 1, "closed": 1}
-                )
-            ]
+            known = {self._open_products.get(item.place.request_id) for item in ended} - {None}
+            cursor = self._products.find(
+                {"_id": {"$in": sorted(touched | known)}}, {"request": 1, "closed": 1, "open": 1}
+            )
+            after = [found async for found in cursor]
+            closed = [found for found in after if found["open"] == 0 and found["_id"] in touched]
+            going_on = {found["request"] for found in after if found["open"] > 0}
             newly = [found for found in closed if not found["closed"]]
             exact = written.matched_count + copied == len(ended)
             if newly:
@@ -252,7 +268,7 @@ class Images(Store):
                     for item in group
                 ]
             due: set[str] = set()
-            for request_id in sorted({found["request"] for found in closed}):
+            for request_id in sorted({found["request"] for found in closed} - going_on):
                 if await self._complete(request_id):
                     due.add(request_id)
         answers = []
@@ -392,9 +408,15 @@ class Images(Store):
         return bool(written.matched_count and announced)
 
     async def _has_open(self, request_id: str) -> bool:
-        return bool(
-            await self._products.find_one({"request": request_id, "open": {"$gt": 0}}, {"_id": 1})
+        found = await self._products.find_one(
+            {"request": request_id, "open": {"$gt": 0}}, {"_id": 1}, sort=[("n", DESCENDING)]
         )
+        self._open_products.pop(request_id, None)
+        if found:
+            if len(self._open_products) >= _KNOWN_OPEN:
+                self._open_products.pop(next(iter(self._open_products)))
+            self._open_products[request_id] = found["_id"]
+        return bool(found)
 
 
 def _work(product: Document | None, place: _Place, original: Document | None) -> Work | None:

@@ -126,6 +126,7 @@ class OpenRequest:
     id: str
     call_id: str  # of the HTTP call that brought it
     payer: str
+    products: int = 0  # how many it has
 
 
 @dataclass(frozen=True, slots=True)

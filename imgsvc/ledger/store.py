@@ -20,7 +20,7 @@ from imgsvc.settings import Mongo
 
 # A command costs MongoDB and us more than what is in it: under load these go together. What is
 # written this much later was not acknowledged before, and a quiet service does not wait.
-GROUP, READ_EVERY_S, WRITE_EVERY_S = 200, 0.02, 0.05
+GROUP, READ_EVERY_S, WRITE_EVERY_S = 200, 0.02, 0.2
 
 CLOCKS_AGREE = timedelta(seconds=5)  # those of replicas; more than that, one of them is wrong
 _CLOSE_S = 1.0

@@ -158,7 +158,7 @@ async def test_a_killed_worker_costs_its_own_image_only(
     pool: Pools, picture: Task, endless: Task
 ) -> None:
     made = await pool(workers=2)
-    victim = made._idle._queue[-1]._pid
+    victim = made._idle[-1]._pid
     doomed = asyncio.create_task(made.encode(endless))
     beside = asyncio.create_task(made.encode(picture))
     assert await beside

@@ -46,13 +46,18 @@ async def slow(_: web.Request) -> web.Response:
     return web.Response(status=404)
 
 
-async def stopped(service: Service, origin: Origin, requests: list[str]) -> int:
+async def stopped(service: Service, requests: list[str]) -> int:
     """Cancel requests; how many of their images had ended before."""
     found = [(await service.get(f"/status/{each}"))[1]["processedImages"] for each in requests]
     for each in requests:
         await service.post(f"/api/requests/{each}/cancel")
-    # Dealt behind what is still in the mailboxes.
-    await service.finished(await service.upload([[origin.url("rocket.jpg")]]))
+    settings = service.settings.redis
+    async with redis.asyncio.Redis(port=settings.port, db=settings.db) as client:
+
+        async def empty() -> bool:
+            return not await client.xlen(FETCH)
+
+        await wait_until(empty, "what is still in the mailbox is found cancelled")
     return sum(found)
 
 
@@ -64,7 +69,7 @@ async def test_a_request_gets_its_turn_however_many_are_being_worked_on(
     many = [await service.upload([[f"{url}?{n}"] for n in range(20)]) for _ in range(10)]
     one = await service.upload([[origin.url("coffee.png")]])
     await service.finished(one)
-    assert await stopped(service, origin, many) < 100
+    assert await stopped(service, many) < 100
 
 
 @pytest.mark.parametrize("retried", [False, True])
@@ -89,4 +94,22 @@ async def test_a_payer_gets_their_turn_however_many_requests_another_has(
     few = await service.upload([[f"{url}?{n}"] for n in range(10)])
     await service.finished(few)
     # From now on every other image is theirs, but for those that were dealt ahead.
-    assert await stopped(service, origin, many) < 60
+    assert await stopped(service, many) < 60
+
+
+async def test_one_image_goes_past_those_that_were_dealt_before_it(
+    start_service: Callable[..., Awaitable[Service]], origin: Origin
+) -> None:
+    service = await start_service(redis={"window": 32}, fetch={"concurrency": 1})
+    url = origin.add("slow.jpg", slow)
+    many = await service.upload([[f"{url}?{n}"] for n in range(200)])
+
+    async def in_hand() -> bool:
+        return len(origin.asked) >= 2
+
+    await wait_until(in_hand, "some are being fetched")
+    before = len(origin.asked)
+    one = await service.upload([[origin.url("rocket.jpg")]])
+    await service.finished(one)
+    assert origin.asked.index("rocket.jpg") - before < 16  # in line it would come after 31
+    await stopped(service, [many])

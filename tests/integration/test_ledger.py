@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -86,7 +87,9 @@ async def test_a_request_is_started_once_and_stays_listed_until_it_ends(ledger: 
     old, young = new_request(1, call_id="first"), new_request(1, call_id="second")
     await ledger.insert(old)
     await ledger.insert(young)
-    first, second = (OpenRequest(each.id, each.call_id, NOBODY) for each in (old, young))
+    first, second = (
+        OpenRequest(each.id, each.call_id, NOBODY, len(each.products)) for each in (old, young)
+    )
     assert await ledger.open_requests(10) == [first, second]
     assert await ledger.open_requests(1) == [first]
     await ledger.start(old.id)
@@ -256,13 +259,16 @@ async def test_open_images_are_paged_and_leave_out_what_ended(ledger: Ledger) ->
     await ledger.finish(new.id, 1, 0, completed())
     await ledger.finish(new.id, 2, 1, FAILED)
 
-    async def page(after: int) -> list[tuple[int, list[int]]]:
-        found = await ledger.open_images(new.id, after, 2)
-        return [(f.product, list(f.turns)) for f in found]
+    async def pages(limit: int) -> list[list[tuple[int, list[int]]]]:
+        after, found = -1, []
+        while page := await ledger.open_images(new.id, after, limit):
+            found.append([(open_.product, list(open_.turns)) for open_ in page])
+            after = page[-1].product
+        return found
 
-    assert await page(-1) == [(0, [0, 1]), (2, [0, 2])]
-    assert await page(2) == [(3, [0])]
-    assert await page(3) == []
+    assert await pages(4) == [[(0, [0, 1]), (2, [0, 2]), (3, [0])]]
+    assert await pages(2) == [[(0, [0, 1])], [(2, [0, 2])], [(3, [0])]]
+    assert await pages(1) == [[(0, [0, 1])], [(2, [0, 2])], [(3, [0])]]
 
 
 async def test_work_is_there_until_the_image_ends(ledger: Ledger) -> None:
@@ -278,6 +284,16 @@ async def test_work_is_there_until_the_image_ends(ledger: Ledger) -> None:
 
 
 # Ends.
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+async def test_whichever_product_is_the_last_ends_the_request(
+    ledger: Ledger, started: Callable[..., Awaitable[str]], order: tuple[int, ...]
+) -> None:
+    request_id = await started(2, 1, 1)
+    await ledger.finish(request_id, 0, 1, completed())
+    due = [(await ledger.finish(request_id, product, 0, completed())).due for product in order]
+    assert due == [False, False, True]
 
 
 async def test_the_last_image_ends_the_request(

@@ -87,14 +87,15 @@ async def test_a_replica_takes_as_many_as_it_has_room_for(
         await opened.wait()
         raise ConnectionResetError
 
-    names = [origin.add(f"slow-{number}.jpg", slow) for number in range(6)]
+    names = [origin.add(f"slow-{number}.jpg", slow) for number in range(8)]
     await service.upload([[name] for name in names])
     await arrived.wait()
 
     async def all_dealt() -> bool:
-        return await redis.xlen(FETCH) == len(names)
+        return (await redis.xpending(FETCH, GROUP))["pending"] == 6
 
-    await wait_until(all_dealt, "the others wait in the mailbox")
-    assert (await redis.xpending(FETCH, GROUP))["pending"] == 2
+    await wait_until(all_dealt, "the others wait in hand, a window of them at most")
+    assert await redis.xlen(FETCH) == 6
+    assert len(origin.asked) == 2
     opened.set()
     await service.stop()

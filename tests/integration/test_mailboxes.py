@@ -30,13 +30,14 @@ from imgsvc.mailboxes import (
     upload_lane,
 )
 from imgsvc.messages import Compressed, Fetched, ImageJob, WebhookJob
+from imgsvc.model import Recipe
 from imgsvc.settings import Redis as RedisSettings
 from imgsvc.settings import Settings
 from tests.integration.proxy import between
 from tests.support import wait_until
 
 LONG_MS = 9000
-FETCHED = Fetched(file="abc", bytes_in=10)
+FETCHED = Fetched(file="abc", bytes_in=10, recipe=Recipe())
 
 
 def jobs(count: int, request: str = "r") -> list[ImageJob]:
@@ -791,7 +792,7 @@ async def test_files_in_lanes_are_those_that_messages_refer_to(
     await a.boxes.hand_off(first, compress_lane("a"), JOB, FETCHED)
     await a.boxes.hand_off(second, upload_lane("a"), jobs(2)[1], encoded)
     await a.boxes.hand_off(
-        third, compress_lane("another"), jobs(3)[2], Fetched(file="x", bytes_in=1)
+        third, compress_lane("another"), jobs(3)[2], Fetched(file="x", bytes_in=1, recipe=Recipe())
     )
     assert await a.boxes.files_in_lanes() == {"abc", "def"}
     lengths = {"fetch": 0, "notify": 0, "compress": 1, "upload": 1, "dead": 0}

@@ -98,7 +98,7 @@ async def test_a_file_has_its_name_when_it_is_whole(spool: Spool) -> None:
         await write(b"two")
     assert spool.path(name).read_bytes() == b"one two"
     assert files(spool) == [name]
-    assert (spool.files, spool.used_bytes) == (1, 7)
+    assert (spool.sources, spool.used_bytes) == (1, 7)
 
 
 async def test_pieces_are_gathered_and_stay_in_order(spool: Spool) -> None:
@@ -132,7 +132,7 @@ async def test_what_breaks_off_leaves_nothing(spool: Spool) -> None:
     with pytest.raises(ZeroDivisionError):
         await break_off(spool, name, ZeroDivisionError())
     assert files(spool) == []
-    assert (spool.files, spool.used_bytes, spool.unheld()) == (0, 0, set())
+    assert (spool.sources, spool.used_bytes, spool.unheld()) == (0, 0, set())
 
 
 async def test_a_removed_file_is_gone_and_may_be_removed_again(spool: Spool) -> None:
@@ -140,7 +140,7 @@ async def test_a_removed_file_is_gone_and_may_be_removed_again(spool: Spool) -> 
     for _ in range(2):
         await spool.remove(name)
         assert files(spool) == []
-        assert (spool.files, spool.used_bytes) == (0, 0)
+        assert (spool.sources, spool.used_bytes) == (0, 0)
 
 
 async def test_names_never_meet(spool: Spool) -> None:
@@ -160,7 +160,7 @@ async def test_files_of_other_processes_count(spool: Spool) -> None:
     name = spool.new_name()
     spool.path(name).write_bytes(b"by a worker")
     spool.count(name, 11)
-    assert (spool.files, spool.used_bytes) == (1, 11)
+    assert (spool.sources, spool.used_bytes) == (0, 11)
 
 
 # The quota.
@@ -202,7 +202,7 @@ async def test_a_full_disk_is_a_matter_of_time_and_leaves_nothing(spool: Spool, 
             await write(b"x" * size)
     assert caught.value.code is ErrorCode.UNAVAILABLE
     assert files(spool) == []
-    assert (spool.files, spool.used_bytes) == (0, 0)
+    assert (spool.sources, spool.used_bytes) == (0, 0)
 
 
 async def test_a_file_that_cannot_be_opened_is_a_matter_of_time(spool: Spool) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from imgsvc.group_commit import GroupCommit
+from imgsvc.hurry import HURRY
 
 
 class Store:
@@ -118,3 +119,25 @@ async def test_groups_gather_until_their_turn(store: Store) -> None:
     assert await asyncio.gather(*first, *submitted(commit, 3)) == [4, 6]
     assert asyncio.get_running_loop().time() - began >= 0.05
     assert store.groups == [[1], [2, 3]]
+
+
+async def test_who_is_in_a_hurry_waits_neither_for_the_others_write_nor_for_their_turn(
+    store: Store,
+) -> None:
+    commit = GroupCommit(store.write, 10, every_s=60)
+    store.open.clear()
+    others = submitted(commit, 1, 2)
+    await until_writing(store)
+    others += submitted(commit, 3)
+    await asyncio.sleep(0)
+    HURRY.set(True)
+    first, *rest = submitted(commit, 4, 5, 6)
+    await asyncio.sleep(0.01)
+    assert store.groups == [[1, 2], [4, 5, 6]]
+    store.open.set()
+    async with asyncio.timeout(5):
+        assert await asyncio.gather(first, *rest) == [8, 10, 12]
+        assert await commit.submit(7) == 14
+    assert not others[2].done()
+    for task in others:
+        task.cancel()

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from imgsvc.messages import VERSION, Compressed, Fetched, ImageJob, WebhookJob
+from imgsvc.model import Recipe
 
 text = st.text(st.characters(codec="utf-8"))
 count = st.integers(0, 2**53)
@@ -18,10 +19,17 @@ image_jobs = st.builds(
     product=count,
     index=count,
     attempt=st.integers(1, 1000),
+    copied=st.booleans(),
+    hurry=st.booleans(),
 )
 webhook_jobs = st.builds(WebhookJob, request_id=text, call_id=text)
 times = st.dictionaries(st.sampled_from(["fetch", "compress", "upload"]), count)
-fetched = st.builds(Fetched, file=text, bytes_in=count, ms=times)
+recipes = st.builds(
+    Recipe,
+    format=st.sampled_from(["keep", "webp", "auto"]),
+    quality=st.one_of(st.none(), st.integers(1, 100)),
+)
+fetched = st.builds(Fetched, file=text, bytes_in=count, recipe=recipes, ms=times)
 compressed = st.builds(
     Compressed,
     file=text,
@@ -85,7 +93,7 @@ def test_messages_do_not_change(message: ImageJob) -> None:
 
 
 def test_facts_from_before_times_were_kept_can_be_read() -> None:
-    assert Fetched.model_validate_json('{"file":"a","bytes_in":1}').ms == {}
+    assert Fetched.model_validate_json('{"file":"a","bytes_in":1,"recipe":{}}').ms == {}
     older = (
         '{"file":"a","bytes_in":2,"bytes_out":1,"format":"png","width":1,"height":1,"note":"kept"}'
     )
