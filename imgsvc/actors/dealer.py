@@ -28,7 +28,7 @@ _IDLE_S = 1.0
 _FULL_S = 0.25
 _PUT_OFF = 4  # windows of messages of one request that may wait for their origin
 _SOON_S = 0.01
-_FEW = 10  # images; so many of a request that has no more are dealt as in a hurry
+_FEW = 4  # images; of a request that has no more to be dealt, so many are in a hurry
 
 
 class Dealer(Actor):
