@@ -76,12 +76,12 @@ class Source(_Frozen):
 
     Attributes:
         key: under which it is remembered.
-        sha256: of all of it, in hex.
+        blake3: the digest of all of it, in hex.
         validators: by which its origin knows it again.
     """
 
     key: str
-    sha256: str
+    blake3: str
     validators: Validators
 
 

@@ -37,6 +37,9 @@ class Compressor(ImageActor):
         if not isinstance(facts, Fetched):
             return self.again(job)
         spool = self.parts.spool
+        if not await self.parts.ledger.is_wanted(job.request_id):
+            await spool.remove(facts.file)
+            return await self.closed(job)
         target = spool.new_name()
         task = Task(spool.path(facts.file), spool.path(target), facts.recipe)
         try:

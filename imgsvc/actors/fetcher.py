@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import random
 from typing import ClassVar
+
+from blake3 import blake3
 
 from imgsvc import backoff
 from imgsvc.actors.base import HandOff, ImageActor, Later, Parts, Verdict
@@ -105,7 +106,7 @@ class Fetcher(ImageActor):
         known = await self.parts.ledger.recall(key, self._ttl_s) if key else None
         spool = self.parts.spool
         file = spool.new_name()
-        digest = hashlib.sha256()
+        digest = blake3()
         try:
             async with spool.writing(file) as write:
                 counted = self.parts.traffic.counted(work.payer, write)
@@ -125,8 +126,8 @@ class Fetcher(ImageActor):
             raise
         source = None
         if downloaded and key:
-            source = Source(key=key, sha256=digest.hexdigest(), validators=downloaded.validators)
-        if known and (not source or source.sha256 == known.source.sha256):
+            source = Source(key=key, blake3=digest.hexdigest(), validators=downloaded.validators)
+        if known and (not source or source.blake3 == known.source.blake3):
             await spool.remove(file)
             return self._reuse(job, known, source or known.source, _times(trip))
         assert downloaded  # noqa: S101 - only what is known can be unchanged

@@ -41,11 +41,13 @@ class Uploader(ImageActor):
 
         Twice is safe because an object is created only if it is not there, and adopted if it
         is, and because the ledger keeps the first end of an image that is written. If that is
-        another one, as of an image that was cancelled meanwhile, the object goes again. That is
-        rare: asking first whether the image is still open would cost each image a look-up.
+        another one, as of an image that was cancelled meanwhile, the object goes again.
         """
         if not isinstance(facts, Compressed | Reused):
             return self.again(job)
+        if not await self.parts.ledger.is_wanted(job.request_id):
+            await self._drop(facts)
+            return await self.closed(job)
         _, extension = FILE_TYPES[facts.format]
         name = f"{job.request_id}/{job.product}-{job.index}.{extension}"
         try:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from pymongo import ASCENDING, DESCENDING, UpdateOne
 
@@ -50,6 +51,8 @@ from imgsvc.model import (
 from imgsvc.settings import Mongo
 from imgsvc.webhooks import event_type
 
+T = TypeVar("T")
+
 _WORK = (
     "options",
     "tenant",
@@ -59,7 +62,8 @@ _WORK = (
     "images.turn",
     "images.of",
 )
-_KNOWN_OPEN = 10_000
+_REMEMBERED = 10_000  # requests of which something is kept in mind
+_MOMENT_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,8 @@ class Images(Store):
         # By request a product that was open, the last one if possible: while it still is, nobody
         # need look for others, which in a large request may take long.
         self._open_products: dict[str, str] = {}
+        self._wanted_at: dict[str, float] = {}  # by request when its images were known to be
+        self._questions = GroupCommit[str, bool](self._wanted_group, GROUP, READ_EVERY_S)
         self._lookups = GroupCommit[_Place, Work | None](self._work_group, GROUP, READ_EVERY_S)
 
     async def open_requests(self, limit: int) -> list[OpenRequest]:
@@ -168,6 +174,28 @@ class Images(Store):
     async def work(self, request_id: str, product: int, index: int, turn: int = 0) -> Work | None:
         """What there is to do for an image in this turn, or None if it is not open (any more)."""
         return await self._lookups.submit(_Place(request_id, product, index, turn))
+
+    async def is_wanted(self, request_id: str) -> bool:
+        """Whether the images of a request are still to be worked on, as of a moment ago.
+
+        That suffices to stop soon when it is cancelled; what was late is found when it ends.
+        """
+        now = time.monotonic()
+        if now - self._wanted_at.get(request_id, -_MOMENT_S) < _MOMENT_S:
+            return True
+        wanted = await self._questions.submit(request_id)
+        if wanted:
+            _remember(self._wanted_at, request_id, now)
+        return wanted
+
+    async def _wanted_group(self, group: Sequence[str]) -> list[bool]:
+        wanted = {"status": {"$in": sorted(OPEN_REQUEST)}, "cancelling": None, "erasing": None}
+        with translated():
+            ids = {"_id": {"$in": sorted(set(group))}}
+            found = {
+                each["_id"] async for each in self._requests.find({**ids, **wanted}, {"_id": 1})
+            }
+        return [request_id in found for request_id in group]
 
     async def _work_group(self, group: Sequence[_Place]) -> list[Work | None]:
         with translated():
@@ -333,7 +361,7 @@ class Images(Store):
         )
 
     async def _totals(self, request_id: str) -> Document:
-        """The true counters of a request, from its products."""
+        """The true counters of a request's images."""
         cursor = self._products.aggregate(
             [
                 {"$match": {"request": request_id}},
@@ -353,9 +381,6 @@ class Images(Store):
         rows = {row["_id"]: row async for row in cursor}
         rows.pop(ImageStatus.PENDING, None)
         return {
-            "processedProducts": await self._products.count_documents(
-                {"request": request_id, "open": 0}
-            ),
             "processedImages": sum(row["images"] for row in rows.values()),
             "failedImages": rows.get(ImageStatus.FAILED, {}).get("images", 0),
             "bytesIn": sum(row["bytesIn"] for row in rows.values()),
@@ -365,11 +390,13 @@ class Images(Store):
         }
 
     async def _recount(self, request_id: str, now: datetime) -> None:
+        totals = await self._totals(request_id)
+        ended = await self._products.count_documents({"request": request_id, "open": 0})
         await self._write(
             "recount",
             self._requests.update_one,
             {"_id": request_id, "status": {"$in": sorted(OPEN_REQUEST)}},
-            {"$set": {**await self._totals(request_id), "updatedAt": now}},
+            {"$set": {**totals, "processedProducts": ended, "updatedAt": now}},
         )
 
     async def complete(self, request_id: str) -> bool:
@@ -378,14 +405,12 @@ class Images(Store):
             return await self._complete(request_id)
 
     async def _complete(self, request_id: str) -> bool:
-        if await self._has_open(request_id):
-            return False
         found = await self._requests.find_one(
             {"_id": request_id, **before(CANCEL), "reopen": None},
-            {"webhook": 1, "cancelling": 1, "reopens": 1},
+            {"webhook": 1, "cancelling": 1, "reopens": 1, "totalProducts": 1},
         )
-        # Asked again, for what was read first may be from before images were opened again: only
-        # what is true since the request was read, and no wish has come since, is its end.
+        # Only what is true since the request was read, and no wish has come since, is its end:
+        # before, images may have been opened again.
         if not found or await self._has_open(request_id):
             return False
         totals = await self._totals(request_id)
@@ -398,6 +423,7 @@ class Images(Store):
             step, status = END, outcome(totals["processedImages"], totals["failedImages"])
             swept = {}
         announced = _announced(found["webhook"], status, now)
+        totals["processedProducts"] = found["totalProducts"]
         change = {**totals, "status": status, "updatedAt": now, "finishedAt": now}
         written = await self._write(
             "complete",
@@ -413,10 +439,16 @@ class Images(Store):
         )
         self._open_products.pop(request_id, None)
         if found:
-            if len(self._open_products) >= _KNOWN_OPEN:
-                self._open_products.pop(next(iter(self._open_products)))
-            self._open_products[request_id] = found["_id"]
+            _remember(self._open_products, request_id, found["_id"])
         return bool(found)
+
+
+def _remember(memory: dict[str, T], request_id: str, what: T) -> None:
+    """Keep in mind what is known of a request; of so many, the oldest is forgotten."""
+    memory.pop(request_id, None)
+    memory[request_id] = what
+    if len(memory) > _REMEMBERED:
+        memory.pop(next(iter(memory)))
 
 
 def _work(product: Document | None, place: _Place, original: Document | None) -> Work | None:

@@ -60,7 +60,9 @@ class Sources(Store):
 
     async def _look_up(self, keys: Sequence[str]) -> list[Document | None]:
         with translated():
-            cursor = self._sources.find({"_id": {"$in": sorted(set(keys))}})
+            # Those of older versions have another digest; nothing is known of them.
+            known = {"_id": {"$in": sorted(set(keys))}, "source.blake3": {"$exists": True}}
+            cursor = self._sources.find(known)
             found = {entry["_id"]: entry async for entry in cursor}
         return [found.get(key) for key in keys]
 

@@ -33,6 +33,7 @@ from tests.integration.ledgers import (
     products,
 )
 from tests.integration.proxy import Proxy
+from tests.support import wait_until
 
 
 async def is_away(call: Awaitable[Any]) -> None:
@@ -150,17 +151,27 @@ async def test_what_is_noted_of_a_source_too_late_is_forgotten_with_the_request(
     gone, kept = new_request(1), new_request(1)
     for each in (gone, kept):
         await ledger.insert(each)
-        source = Source(key=each.id, sha256="0" * 64, validators=Validators())
+        source = Source(key=each.id, blake3="0" * 64, validators=Validators())
         await ledger.remember(source, completed(f"{each.id}/0-0.jpg"))
     await ledger.ask_to_erase(gone.id)
     for late in range(2):  # while it is being erased, and when it is
-        source = Source(key=gone.id, sha256="0" * 64, validators=Validators())
+        source = Source(key=gone.id, blake3="0" * 64, validators=Validators())
         await ledger.remember(source, completed(f"{gone.id}/0-0.jpg"))
         assert await ledger.recall(gone.id, ttl_s=60) is None, late
         await ledger.cancel(gone.id)
         assert await ledger.erase_products(gone.id, 10) == 1 - late
         await ledger.erase_request(gone.id)
     assert await ledger.recall(kept.id, ttl_s=60)
+
+
+async def test_a_source_that_an_older_version_noted_is_not_known(ledger: Ledger) -> None:
+    source = Source(key="key", blake3="0" * 64, validators=Validators())
+    await ledger.remember(source, completed())
+    assert await ledger.recall("key", ttl_s=60)
+    await ledger._sources.update_one(
+        {"_id": "key"}, {"$rename": {"source.blake3": "source.sha256"}}
+    )
+    assert await ledger.recall("key", ttl_s=60) is None
 
 
 async def test_images_in_flight_are_counted_for_each_payer(ledger: Ledger) -> None:
@@ -281,6 +292,22 @@ async def test_work_is_there_until_the_image_ends(ledger: Ledger) -> None:
     assert await ledger.work(new.id, 0, 1) is None
     assert await ledger.work(new.id, 0, 0)
     assert await ledger.work(new.id, 0, 2) is None, "there is no such image"
+
+
+async def test_images_are_wanted_until_their_request_is_cancelled_erased_or_ended(
+    ledger: Ledger, started: Callable[..., Awaitable[str]]
+) -> None:
+    ids = [await started(1) for _ in range(4)]
+    assert [await ledger.is_wanted(each) for each in ids] == [True] * 4
+    assert not await ledger.is_wanted("nobody's")
+    await ledger.ask_to_cancel(ids[1])
+    await ledger.ask_to_erase(ids[2])
+    await ledger.finish(ids[3], 0, 0, FAILED)
+
+    async def noticed() -> bool:
+        return [await ledger.is_wanted(each) for each in ids] == [True, False, False, False]
+
+    await wait_until(noticed, "the ledger is asked again")
 
 
 # Ends.
