@@ -39,8 +39,6 @@ _KEPT_VARIABLES = frozenset({"PATH", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "VIRT
 _ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(128 << 20)}
 _START_ATTEMPTS = 5
 _NICE = 5  # callers wait for the parent process, which also feeds the workers: it goes first
-# On Linux there is more to ask for: to make way at once for whoever else wants to run.
-_BACKGROUND: int | None = getattr(os, "SCHED_IDLE", None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,10 +276,7 @@ def _prepare(settings: Codec) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    if settings.background and _BACKGROUND is not None:
-        os.sched_setscheduler(0, _BACKGROUND, os.sched_param(0))
-    else:
-        os.nice(_NICE)
+    os.nice(_NICE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     memory = settings.memory_bytes
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))

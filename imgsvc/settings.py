@@ -197,7 +197,6 @@ class Codec(_Section):
     """How images are decoded and encoded."""
 
     workers: Annotated[int, Field(ge=0, le=256)] = 0
-    background: bool = True
     task_s: Positive = 60.0
     tasks_per_worker: Count = 2000
     memory_bytes: Count = 3 * 1024 * 1024 * 1024
