@@ -10,20 +10,22 @@ from imgsvc.hurry import HURRY
 
 T = TypeVar("T")
 R = TypeVar("R")
+_LOOK_EVERY_S = 0.02
 
 
 class GroupCommit(Generic[T, R]):
     """Turns many single writes, or reads, into few grouped ones.
 
     An idle group writes at once; under load the next group gathers while a write is under way,
-    and until its turn has come. Those in a hurry make groups of their own, which wait for nobody.
-    Nobody is told of success before the write is acknowledged.
+    and until its turn has come or nobody else is expected. Those in a hurry make groups of their
+    own, which wait for nobody. Nobody is told of success before the write is acknowledged.
 
     Args:
         write: writes a group and returns one answer for each item, in order. If it raises,
             everyone in the group gets the error. Two groups may be written at a time.
         most: items in one group at most.
         every_s: the least time from the beginning of one write to that of the next.
+        expecting: whether others may still join.
     """
 
     def __init__(
@@ -31,8 +33,12 @@ class GroupCommit(Generic[T, R]):
         write: Callable[[Sequence[T]], Awaitable[Sequence[R]]],
         most: int,
         every_s: float = 0.0,
+        expecting: Callable[[], bool] = lambda: True,
     ) -> None:
-        self._lines = {False: _Line(write, most, every_s), True: _Line(write, most, 0.0)}
+        self._lines = {
+            False: _Line(write, most, every_s, expecting),
+            True: _Line(write, most, 0.0, expecting),
+        }
 
     async def submit(self, item: T) -> R:
         """Write one item; returns when the group that holds it is acknowledged.
@@ -48,11 +54,16 @@ class _Line(Generic[T, R]):
     """Those who wait for the next write, and who writes."""
 
     def __init__(
-        self, write: Callable[[Sequence[T]], Awaitable[Sequence[R]]], most: int, every_s: float
+        self,
+        write: Callable[[Sequence[T]], Awaitable[Sequence[R]]],
+        most: int,
+        every_s: float,
+        expecting: Callable[[], bool],
     ) -> None:
         self._write = write
         self._most = most
         self._every_s = every_s
+        self._expecting = expecting
         self._turn = 0.0
         self._waiting: list[tuple[T, asyncio.Future[R]]] = []
         self._writer: asyncio.Task[None] | None = None
@@ -68,8 +79,9 @@ class _Line(Generic[T, R]):
     async def _write_all(self) -> None:
         loop = asyncio.get_running_loop()
         while self._waiting:
-            if (early_s := self._turn - loop.time()) > 0:
-                await asyncio.sleep(early_s)
+            # Looked at again and again: nobody says when others stop being expected.
+            while (early_s := self._turn - loop.time()) > 0 and self._expecting():  # noqa: ASYNC110
+                await asyncio.sleep(min(early_s, _LOOK_EVERY_S))
             self._turn = loop.time() + self._every_s
             group, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
             try:

@@ -92,7 +92,9 @@ class Images(Store):
 
     def __init__(self, settings: Mongo, failpoints: Failpoints = NO_FAILPOINTS) -> None:
         super().__init__(settings, failpoints)
-        self._finishes = GroupCommit[_Finish, Ended](self._finish_group, GROUP, WRITE_EVERY_S)
+        self._finishes = GroupCommit[_Finish, Ended](
+            self._finish_group, GROUP, WRITE_EVERY_S, self._expects
+        )
         # By request a product that was open, the last one if possible: while it still is, nobody
         # need look for others, which in a large request may take long.
         self._open_products: dict[str, str] = {}

@@ -44,7 +44,9 @@ class Sources(Store):
     def __init__(self, settings: Mongo, failpoints: Failpoints = NO_FAILPOINTS) -> None:
         super().__init__(settings, failpoints)
         self._recalls = GroupCommit[str, Document | None](self._look_up, GROUP, READ_EVERY_S)
-        self._memories = GroupCommit[Document, None](self._remember, GROUP, WRITE_EVERY_S)
+        self._memories = GroupCommit[Document, None](
+            self._remember, GROUP, WRITE_EVERY_S, self._expects
+        )
 
     async def recall(self, key: str, ttl_s: float) -> Remembered | None:
         """What is remembered of a source.

@@ -37,6 +37,8 @@ class Store:
     def __init__(self, settings: Mongo, failpoints: Failpoints = NO_FAILPOINTS) -> None:
         self._settings = settings
         self._failpoints = failpoints
+        self.expecting: Callable[[], bool] = lambda: True
+        """Whether more images will end soon; then ends that have come wait for them a little."""
         self._client: Any = AsyncIOMotorClient(
             settings.uri.get_secret_value(),
             serverSelectionTimeoutMS=settings.timeout_ms,
@@ -85,6 +87,9 @@ class Store:
                 [("updatedAt", ASCENDING)],
                 partialFilterExpression={"webhook.status": WebhookStatus.FAILED},
             )
+
+    def _expects(self) -> bool:
+        return self.expecting()
 
     async def check(self) -> None:
         """Raise ServiceError unless MongoDB answers."""

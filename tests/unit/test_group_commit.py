@@ -121,6 +121,19 @@ async def test_groups_gather_until_their_turn(store: Store) -> None:
     assert store.groups == [[1], [2, 3]]
 
 
+async def test_nobody_is_waited_for_who_is_not_expected(store: Store) -> None:
+    expected = True
+    commit = GroupCommit(store.write, 10, every_s=60, expecting=lambda: expected)
+    await commit.submit(1)
+    waiting = submitted(commit, 2, 3)
+    await asyncio.sleep(0.1)
+    assert store.groups == [[1]]
+    expected = False
+    async with asyncio.timeout(5):
+        assert await asyncio.gather(*waiting) == [4, 6]
+    assert store.groups == [[1], [2, 3]]
+
+
 async def test_who_is_in_a_hurry_waits_neither_for_the_others_write_nor_for_their_turn(
     store: Store,
 ) -> None:
