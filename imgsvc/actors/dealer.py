@@ -139,7 +139,8 @@ class Dealer(Actor):
             if time.monotonic() < hand.rest_until:
                 return False
             hand.restart()
-        page = await self.parts.ledger.open_images(hand.request_id, hand.product, _PAGE)
+        after = hand.product
+        page = await self.parts.ledger.open_images(hand.request_id, after, _PAGE)
         while page and not any(open_.turns for open_ in page):  # all wait for another image's end
             after = page[-1].product
             page = await self.parts.ledger.open_images(hand.request_id, after, _PAGE)
@@ -150,7 +151,7 @@ class Dealer(Actor):
             hand.rest_until = time.monotonic() + self.parts.settings.redis.reconcile_s
             return False
         hand.product = page[-1].product
-        last = hand.product + _PAGE >= hand.products
+        last = after + _PAGE >= hand.products - 1
         few = last and sum(len(open_.turns) for open_ in page) <= _FEW
         hand.jobs.extend(
             ImageJob(
