@@ -49,7 +49,7 @@ ERASING = f"{TAG}:erasing"
 
 BLOCK_MS = 2000
 _BATCH = 100
-_MOVE_EVERY_S = 0.02
+_MOVE_EVERY_S = 0.05
 
 Job = ImageJob | WebhookJob
 Facts = Fetched | Compressed | Reused | None
