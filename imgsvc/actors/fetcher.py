@@ -29,6 +29,7 @@ class Fetcher(ImageActor):
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
         parts.spool.on_freed = self._freed
+        parts.ledger.expecting = lambda: self._ahead() > 0
         self._turns = Turnstile(self._is_open)
         dedupe = parts.settings.dedupe
         self._ttl_s = dedupe.ttl_s if dedupe.enabled else 0.0
@@ -49,7 +50,12 @@ class Fetcher(ImageActor):
         spool, fetch = self.parts.spool, self.parts.settings.fetch
         if self.stopping.is_set():
             return True  # to go away again
-        return inside < fetch.concurrency and spool.sources < fetch.ahead and not spool.is_full
+        ahead = self._ahead() < fetch.ahead
+        return inside < fetch.concurrency and ahead and not spool.is_full
+
+    def _ahead(self) -> int:
+        """Images that are being fetched, or were and are not encoded yet."""
+        return self._turns.inside + self.parts.spool.sources
 
     def _freed(self) -> None:
         self._turns.look()
