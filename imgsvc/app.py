@@ -62,6 +62,7 @@ async def parts(settings: Settings) -> AsyncIterator[Parts]:
         outbound = Outbound(settings.net, settings.fetch, failpoints)
         stack.push_async_callback(outbound.close)
         spool = Spool(settings.spool, replica)
+        ledger.expecting = lambda: spool.sources > 0
         spool.open()
         stack.callback(spool.close)
         codec = CodecPool(settings.codec, metrics)

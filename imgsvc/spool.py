@@ -118,6 +118,7 @@ class Spool:
         files are smaller than that.
         """
         partial = self.path(f"{file}.part")
+        self._sources.add(file)
         pieces: list[bytes] = []
         written = 0
 
@@ -133,7 +134,6 @@ class Spool:
         try:
             yield write
             await _append(partial, pieces, self.path(file))
-            self._sources.add(file)
         except BaseException:
             with contextlib.suppress(OSError):
                 partial.unlink()
@@ -157,7 +157,7 @@ class Spool:
 
     @property
     def sources(self) -> int:
-        """Files that were fetched and are not encoded yet."""
+        """Files that were fetched, or are, and wait to be encoded."""
         return len(self._sources)
 
     @property

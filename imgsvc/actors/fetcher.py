@@ -29,7 +29,6 @@ class Fetcher(ImageActor):
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
         parts.spool.on_freed = self._freed
-        parts.ledger.expecting = lambda: self._ahead() > 0
         self._turns = Turnstile(self._is_open)
         dedupe = parts.settings.dedupe
         self._ttl_s = dedupe.ttl_s if dedupe.enabled else 0.0
@@ -46,16 +45,15 @@ class Fetcher(ImageActor):
         return 0 if self.parts.spool.is_full else most
 
     def _is_open(self, inside: int) -> bool:
-        """Whether one more may be fetched: so many at once, and not too far ahead."""
+        """Whether one more may be fetched: so many at once, and not too far ahead.
+
+        Who was let in has no file yet. So they come in bursts, up to one burst too far ahead: what
+        they ask of the ledger goes together, which costs less than letting in one after the other.
+        """
         spool, fetch = self.parts.spool, self.parts.settings.fetch
         if self.stopping.is_set():
             return True  # to go away again
-        ahead = self._ahead() < fetch.ahead
-        return inside < fetch.concurrency and ahead and not spool.is_full
-
-    def _ahead(self) -> int:
-        """Images that are being fetched, or were and are not encoded yet."""
-        return self._turns.inside + self.parts.spool.sources
+        return inside < fetch.concurrency and spool.sources < fetch.ahead and not spool.is_full
 
     def _freed(self) -> None:
         self._turns.look()
