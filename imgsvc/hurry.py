@@ -15,8 +15,13 @@ HURRY: ContextVar[bool] = ContextVar("hurry", default=False)
 """Whether this task is in a hurry."""
 
 
+_IN_A_ROW = 3  # in a hurry; then one of the others has a turn
+
+
 class Turnstile:
     """Lets so many tasks in at a time: those in a hurry first, the others as they came.
+
+    However many are in a hurry, every fourth turn is for one of the others.
 
     Args:
         is_open: whether one more may come in, beyond the given number inside.
@@ -25,6 +30,7 @@ class Turnstile:
     def __init__(self, is_open: Callable[[int], bool]) -> None:
         self._is_open = is_open
         self._lines: dict[bool, deque[asyncio.Future[None]]] = {True: deque(), False: deque()}
+        self._in_a_row = 0
         self.inside = 0
 
     @contextlib.asynccontextmanager
@@ -47,9 +53,12 @@ class Turnstile:
 
     def look(self) -> None:
         """Let in whoever may come in; to be called when there may be more room."""
-        for line in self._lines.values():
-            while line and self._is_open(self.inside):
-                called = line.popleft()
-                if not called.cancelled():
-                    self.inside += 1
-                    called.set_result(None)
+        while any(self._lines.values()) and self._is_open(self.inside):
+            hurried = bool(self._lines[True]) and (
+                not self._lines[False] or self._in_a_row < _IN_A_ROW
+            )
+            called = self._lines[hurried].popleft()
+            if not called.cancelled():
+                self._in_a_row = self._in_a_row + 1 if hurried else 0
+                self.inside += 1
+                called.set_result(None)

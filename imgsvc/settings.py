@@ -135,6 +135,11 @@ class Gcs(_Section):
     timeout_s: Positive = 60.0
     retry_s: Positive = 120.0
 
+    @property
+    def in_hand(self) -> int:
+        """Results that may be on their way; most of the time they wait for the ledger."""
+        return max(64, self.threads * 8)
+
     @field_validator("emulator_host", "project", "key_base64", "credentials_file", mode="before")
     @classmethod
     def _empty_means_unset(cls, value: Any) -> Any:

@@ -45,6 +45,7 @@ class Spool:
         self._sizes: dict[str, int] = {}
         self._held: set[str] = set()
         self._sources: set[str] = set()
+        self._used_bytes = 0
         self._removals = GroupCommit[Path, None](_unlink, _REMOVED, _REMOVE_EVERY_S)
         self.on_freed: Callable[[], None] = lambda: None
         self._lock_file: int | None = None
@@ -119,13 +120,15 @@ class Spool:
         """
         partial = self.path(f"{file}.part")
         self._sources.add(file)
+        self.count(file, 0)
         pieces: list[bytes] = []
         written = 0
 
         async def write(piece: bytes) -> None:
             nonlocal written
             pieces.append(piece)
-            size = self._sizes[file] = self._sizes.get(file, 0) + len(piece)
+            size = self._sizes[file] + len(piece)
+            self.count(file, size)
             if size - written >= _GATHERED_BYTES or len(pieces) == _GATHERED_PIECES:
                 await _append(partial, pieces)
                 pieces.clear()
@@ -141,7 +144,8 @@ class Spool:
             raise
 
     def count(self, file: str, size_bytes: int) -> None:
-        """Take a file into account that another process wrote here."""
+        """Take a file into account, such as one that another process wrote here."""
+        self._used_bytes += size_bytes - self._sizes.get(file, 0)
         self._sizes[file] = size_bytes
 
     async def remove(self, file: str) -> None:
@@ -150,7 +154,7 @@ class Spool:
         self._forget(file)
 
     def _forget(self, file: str) -> None:
-        self._sizes.pop(file, None)
+        self._used_bytes -= self._sizes.pop(file, 0)
         self._sources.discard(file)
         self._held.discard(file)
         self.on_freed()
@@ -161,9 +165,14 @@ class Spool:
         return len(self._sources)
 
     @property
+    def results(self) -> int:
+        """Files that wait to be stored."""
+        return len(self._sizes) - len(self._sources)
+
+    @property
     def used_bytes(self) -> int:
         """Bytes in the spool."""
-        return sum(self._sizes.values())
+        return self._used_bytes
 
     @property
     def is_full(self) -> bool:

@@ -154,6 +154,8 @@ class MailboxActor(Actor, Generic[J]):
     jobs: ClassVar[type[ImageJob | WebhookJob]]
     # Whether the mailbox is this replica's own: then it is emptied before leaving.
     own_lane: ClassVar[bool] = False
+    # How many to take in one go at most, so that replicas which wait for work share it.
+    most_at_once: ClassVar[int] = 100
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
@@ -170,11 +172,8 @@ class MailboxActor(Actor, Generic[J]):
         """How many messages may be in hand at once; may change."""
 
     @abstractmethod
-    async def handle(self, job: J, facts: Facts) -> Verdict | None:
+    async def handle(self, job: J, facts: Facts) -> Verdict:
         """Do the work of one message and say what becomes of it.
-
-        Returns:
-            None if it is left for another replica because this one leaves.
 
         Raises:
             ServiceError: UNAVAILABLE if something it needs is away; it is then called again.
@@ -204,7 +203,8 @@ class MailboxActor(Actor, Generic[J]):
                     await self._wait_for_room()
                     continue
                 try:
-                    envelopes = await self._inbox.take(free, 1 if draining else BLOCK_MS)
+                    count = min(free, self.most_at_once)
+                    envelopes = await self._inbox.take(count, 1 if draining else BLOCK_MS)
                 except ServiceError as error:
                     tries += 1
                     await self.wait_out(error, tries)

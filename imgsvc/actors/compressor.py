@@ -26,7 +26,8 @@ class Compressor(ImageActor):
 
     def capacity(self) -> int:
         """All that the Fetcher may have put there: those in a hurry can go first."""
-        return self.parts.settings.fetch.ahead + self.parts.codec.size
+        fetch = self.parts.settings.fetch
+        return fetch.ahead + fetch.concurrency
 
     async def handle(self, job: ImageJob, facts: Facts) -> Verdict:
         """Encode one image and pass it to this replica's Uploader.

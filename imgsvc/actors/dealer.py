@@ -151,7 +151,7 @@ class Dealer(Actor):
             hand.rest_until = time.monotonic() + self.parts.settings.redis.reconcile_s
             return False
         hand.product = page[-1].product
-        last = after + _PAGE >= hand.products - 1
+        last = max(after + _PAGE, hand.product) >= hand.products - 1
         few = last and sum(len(open_.turns) for open_ in page) <= _FEW
         hand.jobs.extend(
             ImageJob(

@@ -78,7 +78,7 @@ class Eraser(Actor):
         return True
 
     async def _erase_some(self, request_id: str) -> None:
-        """Products first: what has none gets no new object."""
+        """Products first: what is stored for one that has none is found unwanted and goes again."""
         gone = await self.parts.ledger.erase_products(request_id, _BATCH)
         if not gone:
             names = await self.parts.bucket.names(f"{request_id}/", _BATCH)

@@ -25,6 +25,7 @@ class Fetcher(ImageActor):
     """Takes images that are to be fetched; the only one that reads what origins send."""
 
     name: ClassVar[str] = "fetcher"
+    most_at_once = 8
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
@@ -50,10 +51,12 @@ class Fetcher(ImageActor):
         Who was let in has no file yet. So they come in bursts, up to one burst too far ahead: what
         they ask of the ledger goes together, which costs less than letting in one after the other.
         """
-        spool, fetch = self.parts.spool, self.parts.settings.fetch
+        spool, settings = self.parts.spool, self.parts.settings
         if self.stopping.is_set():
             return True  # to go away again
-        return inside < fetch.concurrency and spool.sources < fetch.ahead and not spool.is_full
+        fetch, stored_late = settings.fetch, spool.results >= settings.gcs.in_hand
+        ahead = spool.sources >= fetch.ahead or stored_late or spool.is_full
+        return inside < fetch.concurrency and not ahead
 
     def _freed(self) -> None:
         self._turns.look()
@@ -73,7 +76,7 @@ class Fetcher(ImageActor):
             finally:
                 await end(sharing)
 
-    async def handle(self, job: ImageJob, facts: Facts) -> Verdict | None:  # noqa: ARG002
+    async def handle(self, job: ImageJob, facts: Facts) -> Verdict:  # noqa: ARG002
         """Fetch one image into a new file and pass it to this replica's Compressor.
 
         Twice is safe because it only reads from the origin and writes a file of its own; the
@@ -83,7 +86,7 @@ class Fetcher(ImageActor):
         try:
             async with self._turns.turn():
                 if self.stopping.is_set():
-                    return None
+                    return HandOff(FETCH, job, event="image.left")
                 place = (job.request_id, job.product, job.index)
                 work = await self.parts.ledger.work(*place, job.turn)
                 if work and not work.shared:

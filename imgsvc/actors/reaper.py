@@ -64,7 +64,7 @@ class Reaper(Actor):
             self.log.warning("replica.reclaimed", replica=replica, messages=moved)
 
     async def _sweep_spool(self) -> None:
-        """Remove files whose message is gone, as after a loss of Redis: they block the Fetcher."""
+        """Remove files whose message is gone, as after a loss of Redis: they count against the Fetcher."""
         candidates = self.parts.spool.unheld()
         if candidates:
             for file in candidates - await self.parts.mailboxes.files_in_lanes():

@@ -15,8 +15,6 @@ from imgsvc.mailboxes import Facts, upload_lane
 from imgsvc.messages import Compressed, ImageJob, Reused
 from imgsvc.model import FILE_TYPES
 
-_IN_HAND = 8
-
 
 class Uploader(ImageActor):
     """Takes images whose result lies in this replica's spool."""
@@ -33,8 +31,8 @@ class Uploader(ImageActor):
         return upload_lane(self.parts.mailboxes.replica)
 
     def capacity(self) -> int:
-        """Several times the bucket's threads: most of the time is spent waiting for the ledger."""
-        return self.parts.settings.gcs.threads * _IN_HAND
+        """All that may be on their way; how many are stored at a time is said at the turnstile."""
+        return self.parts.settings.gcs.in_hand
 
     async def handle(self, job: ImageJob, facts: Facts) -> Verdict:
         """Store one result and record it; the last image of a request makes its webhook due.
@@ -45,15 +43,15 @@ class Uploader(ImageActor):
         """
         if not isinstance(facts, Compressed | Reused):
             return self.again(job)
-        if not await self.parts.ledger.is_wanted(job.request_id):
-            await self._drop(facts)
-            return await self.closed(job)
         _, extension = FILE_TYPES[facts.format]
         name = f"{job.request_id}/{job.product}-{job.index}.{extension}"
+        stored = None
         try:
             async with self._turns.turn():
                 started = time.monotonic()
-                stored = await self._store(name, facts)
+                # Now and not before: the wait may have been long, and the Eraser counts on it.
+                if await self.parts.ledger.is_wanted(job.request_id):
+                    stored = await self._store(name, facts)
         except FileNotFoundError:
             return self.again(job)
         except ServiceError as error:
@@ -61,6 +59,9 @@ class Uploader(ImageActor):
                 raise
             await self._drop(facts)
             return await self.fail(job, error.code, error.detail, facts.ms)
+        if stored is None:
+            await self._drop(facts)
+            return await self.closed(job)
         end = Completed(
             output=name,
             checksum=stored.checksum,

@@ -246,11 +246,8 @@ class Images(Store):
     async def _finish_group(self, group: Sequence[_Finish]) -> list[Ended]:
         with translated():
             now = the_time()
-            written = await self._write(
-                "finish_images",
-                self._products.bulk_write,
-                [_finish_one(item) for item in group],
-                ordered=False,
+            finished = await self._update_all(
+                "finish_images", self._products, [_finish_one(item) for item in group]
             )
             copies, copied = await self._finish_copies([item for item in group if item.copied])
             ended = [*group, *copies]
@@ -263,7 +260,7 @@ class Images(Store):
             closed = [found for found in after if found["open"] == 0 and found["_id"] in touched]
             going_on = {found["request"] for found in after if found["open"] > 0}
             newly = [found for found in closed if not found["closed"]]
-            exact = written.matched_count + copied == len(ended)
+            exact = finished + copied == len(ended)
             if newly:
                 closer = uuid.uuid4().hex
                 marked = await self._write(
@@ -325,13 +322,8 @@ class Images(Store):
                 copies += [_copy(item, Spot.read(spot)) for spot in image.get("copies", [])]
         if not copies:
             return [], 0
-        written = await self._write(
-            "finish_copies",
-            self._products.bulk_write,
-            [_finish_one(copy) for copy in copies],
-            ordered=False,
-        )
-        return copies, written.matched_count
+        updates = [_finish_one(copy) for copy in copies]
+        return copies, await self._update_all("finish_copies", self._products, updates)
 
     async def _count(self, group: Sequence[_Finish], products: Counter[str], now: datetime) -> None:
         increments: dict[str, Counter[str]] = {}

@@ -76,9 +76,9 @@ class Sources(Store):
     async def _remember(self, memories: Sequence[Document]) -> list[None]:
         now = the_time()
         with translated():
-            await self._write(
+            await self._update_all(
                 "remember_sources",
-                self._sources.bulk_write,
+                self._sources,
                 [
                     UpdateOne(
                         {"_id": memory["_id"]},
@@ -87,7 +87,6 @@ class Sources(Store):
                     )
                     for memory in memories
                 ],
-                ordered=False,
             )
             await self._forget_erased(memories)
         return [None] * len(memories)

@@ -35,12 +35,14 @@ Hang = Callable[[Stack, Posted, Witness], AbstractAsyncContextManager[Callable[[
 
 def large() -> Picture:
     """A picture whose result is so large that a thread uploads it."""
-    pair = Image.new("RGB", (2000, 1000))
+    whole = Image.new("RGB", (2000, 2000))
     for number, side in enumerate(("left", "right")):
         with Image.open(BytesIO(photo(f"motorcycle_{side}.png"))) as one:
-            pair.paste(one.convert("RGB").resize((1000, 1000)), (1000 * number, 0))
+            part = one.convert("RGB").resize((1000, 1000))
+        for row in range(2):
+            whole.paste(part, (1000 * number, 1000 * row))
     out = BytesIO()
-    pair.save(out, "PNG")
+    whole.save(out, "PNG")
     return Picture(out.getvalue())
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from io import BytesIO
 from typing import Any
 
 import pytest
+from PIL import Image
 from redis.asyncio import Redis
 
 from imgsvc.actors import Fetcher
+from imgsvc.embedded import EmbeddedServers
 from imgsvc.mailboxes import DEAD, FETCH, GROUP, connect
 from imgsvc.messages import VERSION, ImageJob
 from imgsvc.settings import Settings
@@ -98,4 +101,27 @@ async def test_a_replica_takes_as_many_as_it_has_room_for(
     assert await redis.xlen(FETCH) == 6
     assert len(origin.asked) == 2
     opened.set()
+    await service.stop()
+
+
+async def test_while_the_bucket_is_away_few_images_are_fetched(
+    servers: EmbeddedServers, start_service: Any, origin: Origin
+) -> None:
+    service: Service = await start_service(fetch={"ahead": 4, "concurrency": 4})
+    most = service.settings.gcs.in_hand + 4 + 2 * 4 + service.settings.codec.worker_count
+    small = BytesIO()
+    Image.new("RGB", (16, 16), "teal").save(small, "PNG")
+    url = origin.add("small.png", small.getvalue())
+    servers.gcs.kill()
+    try:
+        request_id = await service.upload([[f"{url}?{n}"] for n in range(3 * most)])
+        asked = -1
+        while asked < len(origin.asked):
+            asked = len(origin.asked)
+            await asyncio.sleep(2)
+        assert asked <= most
+    finally:
+        await servers.gcs.start()
+    await service.post(f"/api/requests/{request_id}/cancel")
+    await service.finished(request_id)
     await service.stop()

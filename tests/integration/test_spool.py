@@ -160,7 +160,19 @@ async def test_files_of_other_processes_count(spool: Spool) -> None:
     name = spool.new_name()
     spool.path(name).write_bytes(b"by a worker")
     spool.count(name, 11)
-    assert (spool.sources, spool.used_bytes) == (0, 11)
+    assert (spool.sources, spool.results, spool.used_bytes) == (0, 1, 11)
+    await written(spool, b"source")
+    assert (spool.sources, spool.results, spool.used_bytes) == (1, 1, 17)
+    await spool.remove(name)
+    assert (spool.sources, spool.results, spool.used_bytes) == (1, 0, 6)
+
+
+async def test_an_empty_source_is_a_file_like_any_other(spool: Spool) -> None:
+    name = await written(spool)
+    spool.let_go(name)
+    assert (spool.sources, spool.unheld()) == (1, {name})
+    await spool.remove(name)
+    assert spool.sources == 0
 
 
 # The quota.

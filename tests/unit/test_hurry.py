@@ -64,6 +64,12 @@ async def test_those_in_a_hurry_go_first_and_the_others_as_they_came() -> None:
     assert order == ["first", "Hurried", "Late", "second", "third"]
 
 
+async def test_however_many_are_in_a_hurry_the_others_have_turns_too() -> None:
+    turnstile = Turnstile(lambda inside: inside < 1)
+    order = await order_of(turnstile, "first", "second", "third", *"ABCDEFGH")
+    assert order == ["first", *"ABC", "second", *"DEF", "third", *"GH"]
+
+
 async def test_who_waits_gets_in_when_there_is_more_room() -> None:
     room = 0
     turnstile = Turnstile(lambda inside: inside < room)
