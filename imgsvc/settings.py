@@ -138,7 +138,7 @@ class Gcs(_Section):
     @property
     def in_hand(self) -> int:
         """Results that may be on their way; most of the time they wait for the ledger."""
-        return max(64, self.threads * 8)
+        return max(256, self.threads * 8)
 
     @field_validator("emulator_host", "project", "key_base64", "credentials_file", mode="before")
     @classmethod

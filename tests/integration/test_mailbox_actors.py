@@ -114,7 +114,7 @@ async def test_while_the_bucket_is_away_few_images_are_fetched(
     url = origin.add("small.png", small.getvalue())
     servers.gcs.kill()
     try:
-        request_id = await service.upload([[f"{url}?{n}"] for n in range(3 * most)])
+        request_id = await service.upload([[f"{url}?{n}"] for n in range(2 * most)])
         asked = -1
         while asked < len(origin.asked):
             asked = len(origin.asked)
