@@ -13,7 +13,7 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 
 import aiofiles.os
@@ -102,6 +102,15 @@ class Spool:
         name = secrets.token_hex(12)
         self._held.add(name)
         return name
+
+    @contextlib.contextmanager
+    def holding(self, file: str) -> Iterator[None]:
+        """Keep a file alive while it is worked on, whoever may have its message by now."""
+        self._held.add(file)
+        try:
+            yield
+        finally:
+            self._held.discard(file)
 
     def let_go(self, file: str) -> None:
         """Say that a message in a lane refers to the file now, and keeps it alive."""

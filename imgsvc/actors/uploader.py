@@ -104,8 +104,10 @@ class Uploader(ImageActor):
         """
         if isinstance(facts, Compressed):
             content_type, _ = FILE_TYPES[facts.format]
-            path = self.parts.spool.path(facts.file)
-            return await self.parts.bucket.create(name, path, content_type, facts.note)
+            spool = self.parts.spool
+            with spool.holding(facts.file):
+                path = spool.path(facts.file)
+                return await self.parts.bucket.create(name, path, content_type, facts.note)
         stored = await self.parts.bucket.copy(facts.output, name)
         if stored is None:
             await self.parts.ledger.forget_source(facts.source.key)

@@ -105,7 +105,7 @@ async def test_a_replica_takes_as_many_as_it_has_room_for(
 
 
 async def test_while_the_bucket_is_away_few_images_are_fetched(
-    servers: EmbeddedServers, start_service: Any, origin: Origin
+    servers: EmbeddedServers, redis: Redis, start_service: Any, origin: Origin
 ) -> None:
     service: Service = await start_service(fetch={"ahead": 4, "concurrency": 4})
     most = service.settings.gcs.in_hand + 4 + 2 * 4 + service.settings.codec.worker_count
@@ -124,4 +124,9 @@ async def test_while_the_bucket_is_away_few_images_are_fetched(
         await servers.gcs.start()
     await service.post(f"/api/requests/{request_id}/cancel")
     await service.finished(request_id)
+
+    async def empty() -> bool:
+        return not await redis.xlen(FETCH)
+
+    await wait_until(empty, "what is still in the mailbox is found cancelled")
     await service.stop()

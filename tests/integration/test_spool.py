@@ -167,6 +167,15 @@ async def test_files_of_other_processes_count(spool: Spool) -> None:
     assert (spool.sources, spool.results, spool.used_bytes) == (1, 0, 6)
 
 
+async def test_a_file_that_is_worked_on_is_not_orphaned(spool: Spool) -> None:
+    name = await written(spool, b"abc")
+    spool.let_go(name)
+    with spool.holding(name):
+        assert spool.unheld() == set()
+    assert spool.unheld() == {name}
+    await spool.remove(name)
+
+
 async def test_an_empty_source_is_a_file_like_any_other(spool: Spool) -> None:
     name = await written(spool)
     spool.let_go(name)

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis.asyncio
 
+from imgsvc.mailboxes import FETCH
 from tests import hostile
 from tests.support import Origin, Receiver, Service, wait_until
 
@@ -76,6 +78,8 @@ async def test_no_call_made_from_the_document_is_answered_with_5xx(
             (await service.get("/api/requests", status=status))[1]["requests"]
             for status in ("PENDING", "PROCESSING")
         ]
-        return not any(open_ones)
+        return not any(open_ones) and not await client.xlen(FETCH)
 
-    await wait_until(all_ended, "what was accepted is done")
+    settings = service.settings.redis
+    async with redis.asyncio.Redis(port=settings.port, db=settings.db) as client:
+        await wait_until(all_ended, "what was accepted is done")
