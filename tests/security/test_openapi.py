@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import redis.asyncio
 
-from imgsvc.mailboxes import FETCH
+from imgsvc.mailboxes import IN_FLIGHT
 from tests import hostile
 from tests.support import Origin, Receiver, Service, wait_until
 
@@ -78,7 +78,7 @@ async def test_no_call_made_from_the_document_is_answered_with_5xx(
             (await service.get("/api/requests", status=status))[1]["requests"]
             for status in ("PENDING", "PROCESSING")
         ]
-        return not any(open_ones) and not await client.xlen(FETCH)
+        return not any(open_ones) and not await client.zcard(IN_FLIGHT)
 
     settings = service.settings.redis
     async with redis.asyncio.Redis(port=settings.port, db=settings.db) as client:
