@@ -51,12 +51,15 @@ class Fetcher(ImageActor):
         Who was let in has no file yet. So they come in bursts, up to one burst too far ahead: what
         they ask of the ledger goes together, which costs less than letting in one after the other.
         """
-        spool, settings = self.parts.spool, self.parts.settings
         if self.stopping.is_set():
             return True  # to go away again
-        fetch, stored_late = settings.fetch, spool.results >= settings.gcs.in_hand
-        ahead = spool.sources >= fetch.ahead or stored_late or spool.is_full
-        return inside < fetch.concurrency and not ahead
+        spool, settings = self.parts.spool, self.parts.settings
+        return (
+            inside < settings.fetch.concurrency
+            and spool.sources < settings.fetch.ahead
+            and spool.results < settings.gcs.in_hand
+            and not spool.is_full
+        )
 
     def _freed(self) -> None:
         self._turns.look()

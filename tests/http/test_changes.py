@@ -258,7 +258,7 @@ async def test_what_has_not_started_is_cancelled_at_once_and_results_stay(
     await service.finished(later)
     assert origin.asked[asked:] == ["coffee.png"], "nothing of it is fetched any more"
 
-    async def swept() -> bool:  # what was being worked on is stored first, and then found unwanted
+    async def swept() -> bool:  # up to a quarter of a second late, it is stored and found unwanted
         return await service.objects(request_id) == [f"{request_id}/0-0.jpg"]
 
     await wait_until(swept, "nothing of it is left but what was done before")
