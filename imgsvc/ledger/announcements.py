@@ -7,11 +7,13 @@ from datetime import datetime
 from pymongo import ASCENDING, ReturnDocument
 
 from imgsvc.ledger.records import (
+    ERASED,
     UNFINISHED,
     Delivery,
     Document,
     FailedWebhook,
     PendingDelivery,
+    is_erased,
     iso,
     status_object,
 )
@@ -39,12 +41,13 @@ class Announcements(Store):
         """The next attempt to announce a request's end, or None if there is nothing to send."""
         with translated():
             found = await self._requests.find_one(
-                {"_id": request_id, "webhook.status": WebhookStatus.PENDING, "erasing": None},
-                {"webhook": 1},
+                {"_id": request_id}, {"webhook": 1, **dict.fromkeys(ERASED, 1)}
             )
-        if not found:
+        webhook, now = (found or {}).get("webhook"), the_time()
+        if not found or is_erased(found) or not webhook:
             return None
-        webhook, now = found["webhook"], the_time()
+        if webhook["status"] != WebhookStatus.PENDING:
+            return None
         wait_s = max(0.0, (webhook["nextAt"] - now).total_seconds())
         if webhook["setAt"] > now + CLOCKS_AGREE:
             wait_s = 0.0

@@ -16,6 +16,7 @@ from imgsvc.failpoints import NO_FAILPOINTS, Failpoints
 from imgsvc.group_commit import GroupCommit
 from imgsvc.ledger.copies import Spot
 from imgsvc.ledger.records import (
+    ERASED,
     NOBODY,
     Completed,
     Document,
@@ -24,6 +25,7 @@ from imgsvc.ledger.records import (
     OpenImages,
     OpenRequest,
     Work,
+    is_erased,
 )
 from imgsvc.ledger.store import (
     GROUP,
@@ -191,13 +193,16 @@ class Images(Store):
         return wanted
 
     async def _wanted_group(self, group: Sequence[str]) -> list[bool]:
-        wanted = {"status": {"$in": sorted(OPEN_REQUEST)}, "cancelling": None, "erasing": None}
         with translated():
-            ids = {"_id": {"$in": sorted(set(group))}}
-            found = {
-                each["_id"] async for each in self._requests.find({**ids, **wanted}, {"_id": 1})
-            }
-        return [request_id in found for request_id in group]
+            found = await self._by_key(self._requests, group, "status", "cancelling", *ERASED)
+        wanted = {
+            key
+            for key, request in found.items()
+            if request.get("status") in OPEN_REQUEST
+            and request.get("cancelling") is None
+            and not is_erased(request)
+        }
+        return [request_id in wanted for request_id in group]
 
     async def _work_group(self, group: Sequence[_Place]) -> list[Work | None]:
         with translated():
@@ -216,9 +221,7 @@ class Images(Store):
 
     async def _products_of(self, places: Iterable[_Place], *fields: str) -> dict[str, Document]:
         """These fields of the products of these places, by the products' keys."""
-        keys = sorted({place.key for place in places})
-        cursor = self._products.find({"_id": {"$in": keys}}, dict.fromkeys(fields, 1))
-        return {found["_id"]: found async for found in cursor}
+        return await self._by_key(self._products, (place.key for place in places), *fields)
 
     async def finish(
         self,
@@ -252,11 +255,11 @@ class Images(Store):
             copies, copied = await self._finish_copies([item for item in group if item.copied])
             ended = [*group, *copies]
             touched = {item.place.key for item in ended}
-            known = {self._open_products.get(item.place.request_id) for item in ended} - {None}
-            cursor = self._products.find(
-                {"_id": {"$in": sorted(touched | known)}}, {"request": 1, "closed": 1, "open": 1}
-            )
-            after = [found async for found in cursor]
+            requests = {item.place.request_id for item in ended} & self._open_products.keys()
+            known = {self._open_products[request_id] for request_id in requests}
+            after = (
+                await self._by_key(self._products, touched | known, "request", "closed", "open")
+            ).values()
             closed = [found for found in after if found["open"] == 0 and found["_id"] in touched]
             going_on = {found["request"] for found in after if found["open"] > 0}
             newly = [found for found in closed if not found["closed"]]
@@ -399,13 +402,13 @@ class Images(Store):
             return await self._complete(request_id)
 
     async def _complete(self, request_id: str) -> bool:
-        found = await self._requests.find_one(
-            {"_id": request_id, **before(CANCEL), "reopen": None},
-            {"webhook": 1, "cancelling": 1, "reopens": 1, "totalProducts": 1},
-        )
+        fields = ("status", "webhook", "cancelling", "reopen", "reopens", "totalProducts")
+        found = await self._requests.find_one({"_id": request_id}, dict.fromkeys(fields, 1))
+        if not found or found.get("status") not in CANCEL.sources or found.get("reopen"):
+            return False
         # Only what is true since the request was read, and no wish has come since, is its end:
         # before, images may have been opened again.
-        if not found or await self._has_open(request_id):
+        if await self._has_open(request_id):
             return False
         totals = await self._totals(request_id)
         now = the_time()

@@ -12,7 +12,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError
 from imgsvc.errors import ServiceError
 from imgsvc.ledger.copies import Copies
 from imgsvc.ledger.journal import Journal
-from imgsvc.ledger.records import Document, NewProduct, NewRequest, status_object
+from imgsvc.ledger.records import Document, NewProduct, NewRequest, is_erased, status_object
 from imgsvc.ledger.store import product_id, the_time, translated
 from imgsvc.model import OPEN_REQUEST, ImageStatus, RequestStatus, Subscription
 
@@ -109,10 +109,10 @@ class Intake(Journal):
     async def status(self, request_id: str, tenant: str) -> Document | None:
         """The status object of a tenant's request, or None if they have no such request."""
         with translated():
-            found = await self._requests.find_one(
-                {"_id": request_id, "tenant": tenant, "erasing": None, "erasedAt": None}
-            )
-        return status_object(found) if found else None
+            found = await self._requests.find_one({"_id": request_id})
+        if not found or found["tenant"] != tenant or is_erased(found):
+            return None
+        return status_object(found)
 
     async def requests(
         self,

@@ -125,8 +125,7 @@ class Journal(Store):
 
     async def _sweep(self, entries: list[Document]) -> int:
         ids = [entry["request"] for entry in entries]
-        cursor = self._requests.find({"_id": {"$in": ids}}, {"_id": 1})
-        accepted = {found["_id"] async for found in cursor}
+        accepted = await self._by_key(self._requests, ids, "_id")
         now = the_time()
         keep, forget, removed = [], [], 0
         for entry in entries:

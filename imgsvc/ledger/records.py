@@ -15,6 +15,7 @@ from imgsvc.model import OPEN_REQUEST, Recipe, Scope, Subscription, WebhookStatu
 Document = dict[str, Any]
 
 NOBODY = "nobody"  # the tenant of all that comes in while nobody has to say who they are
+ERASED = ("erasing", "erasedAt")  # fields of a request that say so
 UNFINISHED = "UNFINISHED"  # an attempt that is under way, or was lost with its replica
 
 
@@ -184,6 +185,11 @@ class ApiKey:
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None  # to the minute
+
+
+def is_erased(request: Document) -> bool:
+    """Whether a request's data are gone, or are about to go."""
+    return any(request.get(field) is not None for field in ERASED)
 
 
 def status_object(found: Document) -> Document:

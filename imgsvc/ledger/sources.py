@@ -17,7 +17,7 @@ from pymongo import UpdateOne
 
 from imgsvc.failpoints import NO_FAILPOINTS, Failpoints
 from imgsvc.group_commit import GroupCommit
-from imgsvc.ledger.records import Completed, Document
+from imgsvc.ledger.records import ERASED, Completed, Document, is_erased
 from imgsvc.ledger.store import GROUP, READ_EVERY_S, WRITE_EVERY_S, Store, the_time, translated
 from imgsvc.messages import Source
 from imgsvc.model import Recipe
@@ -62,11 +62,10 @@ class Sources(Store):
 
     async def _look_up(self, keys: Sequence[str]) -> list[Document | None]:
         with translated():
-            # Those of older versions have another digest; nothing is known of them.
-            known = {"_id": {"$in": sorted(set(keys))}, "source.blake3": {"$exists": True}}
-            cursor = self._sources.find(known)
-            found = {entry["_id"]: entry async for entry in cursor}
-        return [found.get(key) for key in keys]
+            found = await self._by_key(self._sources, keys)
+        # Those of older versions have another digest; nothing is known of them.
+        known = {key: entry for key, entry in found.items() if "blake3" in entry["source"]}
+        return [known.get(key) for key in keys]
 
     async def remember(self, source: Source, end: Completed) -> None:
         """Remember a source and the result that was stored for it, instead of what was before."""
@@ -94,9 +93,8 @@ class Sources(Store):
     async def _forget_erased(self, memories: Sequence[Document]) -> None:
         """Forget again what was noted after the Eraser had looked for it."""
         requests = {_request_of(memory) for memory in memories}
-        gone = [{"erasing": {"$exists": True}}, {"erasedAt": {"$exists": True}}]
-        cursor = self._requests.find({"_id": {"$in": sorted(requests)}, "$or": gone}, {"_id": 1})
-        erased = {found["_id"] async for found in cursor}
+        found = await self._by_key(self._requests, requests, *ERASED)
+        erased = {key for key, request in found.items() if is_erased(request)}
         if late := [memory for memory in memories if _request_of(memory) in erased]:
             await self._write(
                 "forget_source",

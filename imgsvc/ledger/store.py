@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -104,6 +104,24 @@ class Store:
         closing = threading.Thread(target=self._client.close, daemon=True)
         closing.start()
         closing.join(_CLOSE_S)
+
+    async def _by_key(
+        self, collection: Any, keys: Iterable[str], *fields: str
+    ) -> dict[str, Document]:
+        """Documents by their keys, those that are there.
+
+        The key is all that is asked for, as nothing is found faster: whatever else must be true of
+        a document is looked at here.
+
+        Args:
+            collection: which.
+            keys: of the documents.
+            fields: what of them; all if none is named.
+        """
+        cursor = collection.find(
+            {"_id": {"$in": sorted(set(keys))}}, dict.fromkeys(fields, 1) or None
+        )
+        return {found["_id"]: found async for found in cursor}
 
     async def _oldest(
         self, wanted: Document, fields: Document, *, by: str, whose: str, limit: int
