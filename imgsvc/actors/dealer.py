@@ -9,6 +9,7 @@ mailbox knows is dealt once more, be it new or lost.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from typing import ClassVar
@@ -16,6 +17,7 @@ from typing import ClassVar
 from imgsvc.actors.base import Actor, Parts
 from imgsvc.actors.table import Hand, Table
 from imgsvc.errors import ServiceError
+from imgsvc.ledger import OpenImages
 from imgsvc.mailboxes import DEALING, FETCH, NOTIFY
 from imgsvc.messages import ImageJob, WebhookJob
 
@@ -77,8 +79,7 @@ class Dealer(Actor):
         wishes = False
         if time.monotonic() >= self._look_at:  # otherwise a mailbox runs low and has to be filled
             wishes = await self._carry_out_wishes()
-            await self._deal_webhooks()
-            await self._look_for_requests()
+            await asyncio.gather(self._deal_webhooks(), self._look_for_requests())
             self._look_at = 0.0 if wishes else time.monotonic() + _IDLE_S
         full = await self._deal_images()
         return _SOON_S if wishes else _FULL_S if full else _IDLE_S
@@ -86,12 +87,13 @@ class Dealer(Actor):
     async def _carry_out_wishes(self) -> bool:
         """Some of what clients wish of requests; whether more is left."""
         ledger = self.parts.ledger
-        reopening = await ledger.to_reopen(_WISHES)
+        reopening, cancelling = await asyncio.gather(
+            ledger.to_reopen(_WISHES), ledger.to_cancel(_WISHES)
+        )
         more = [await ledger.reopen(request_id) for request_id in reopening]
         for hand in self._table:
             if hand.request_id in reopening:
                 self._table.leave(hand)
-        cancelling = await ledger.to_cancel(_WISHES)
         more += [await ledger.cancel(request_id) for request_id in cancelling]
         return any(more) or max(len(reopening), len(cancelling)) >= _WISHES
 
@@ -105,9 +107,9 @@ class Dealer(Actor):
         for hand in self._table:
             if not found.pop(hand.request_id, None):
                 self._table.leave(hand)
+        # Marked first: if that fails now, no request must look as if it was.
+        await self.parts.ledger.start(list(found))
         for new in found.values():
-            # Marked first: if that fails now, the request must not look as if it was.
-            await self.parts.ledger.start(new.id)
             self._table.seat(Hand(new.id, new.call_id, new.payer, new.products))
 
     async def _deal_images(self) -> bool:
@@ -140,10 +142,10 @@ class Dealer(Actor):
                 return False
             hand.restart()
         after = hand.product
-        page = await self.parts.ledger.open_images(hand.request_id, after, _PAGE)
+        page = await self._open_images(hand, after)
         while page and not any(open_.turns for open_ in page):  # all wait for another image's end
             after = page[-1].product
-            page = await self.parts.ledger.open_images(hand.request_id, after, _PAGE)
+            page = await self._open_images(hand, after)
         if not page:
             if hand.product < 0 and await self.parts.ledger.complete(hand.request_id):
                 # Its last image was finished by someone who died before closing the request.
@@ -167,3 +169,8 @@ class Dealer(Actor):
             for index, turn in open_.turns.items()
         )
         return bool(hand.jobs)
+
+    async def _open_images(self, hand: Hand, after: int) -> list[OpenImages]:
+        if after >= hand.products - 1:
+            return []  # that was its last product
+        return await self.parts.ledger.open_images(hand.request_id, after, _PAGE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from typing import ClassVar
@@ -12,7 +13,7 @@ from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.hurry import Turnstile
 from imgsvc.ledger import Completed
 from imgsvc.mailboxes import Facts, upload_lane
-from imgsvc.messages import Compressed, ImageJob, Reused
+from imgsvc.messages import Compressed, ImageJob, Reused, Source
 from imgsvc.model import FILE_TYPES
 
 
@@ -74,13 +75,16 @@ class Uploader(ImageActor):
             ms={**facts.ms, "upload": round((time.monotonic() - started) * 1000)},
             saved="reused" if isinstance(facts, Reused) else None,
         )
-        ended = await self.parts.ledger.finish(
-            job.request_id, job.product, job.index, end, job.turn, copied=job.copied
+        place = (job.request_id, job.product, job.index)
+        ended, _ = await asyncio.gather(
+            self.parts.ledger.finish(*place, end, job.turn, copied=job.copied),
+            self._remember(facts.source, end),
         )
         await self._drop(facts)
         if ended.unwanted:
             with contextlib.suppress(ServiceError):  # else the Eraser finds it
                 await self.parts.bucket.delete([name])
+            # A memory of it is found out when it is to be copied.
             return self.ended(job, due=ended.due, event="image.unwanted", told={})
         metrics = self.parts.metrics
         metrics.images.labels("COMPLETED", "").inc(1 + ended.copies)
@@ -89,9 +93,6 @@ class Uploader(ImageActor):
             metrics.images_saved.labels(end.saved).inc()
         metrics.image_bytes.labels("in").inc(facts.bytes_in)
         metrics.image_bytes.labels("out").inc(stored.size_bytes)
-        if facts.source:
-            with contextlib.suppress(ServiceError):  # only a memory
-                await self.parts.ledger.remember(facts.source, end)
         told = {"bytes_in": facts.bytes_in, "bytes_out": stored.size_bytes, "note": facts.note}
         return self.ended(job, due=ended.due, event="image.uploaded", told=told)
 
@@ -113,6 +114,11 @@ class Uploader(ImageActor):
             await self.parts.ledger.forget_source(facts.source.key)
             raise FileNotFoundError(facts.output)
         return stored
+
+    async def _remember(self, source: Source | None, end: Completed) -> None:
+        if source:
+            with contextlib.suppress(ServiceError):  # only a memory
+                await self.parts.ledger.remember(source, end)
 
     async def _drop(self, facts: Compressed | Reused) -> None:
         if isinstance(facts, Compressed):

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import NamedTuple, TypeVar
 
 from pymongo import ASCENDING, DESCENDING, UpdateOne
 
@@ -66,6 +66,7 @@ _WORK = (
 )
 _REMEMBERED = 10_000  # requests of which something is kept in mind
 _MOMENT_S = 0.25
+_FEW_PRODUCTS = 16  # to count them is as quick as to look for an open one
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,16 @@ class _Finish:
     end: Completed | Failed
     copied: bool = False
     of: Spot | None = None  # the image that it is a copy of
+
+
+class _Closing(NamedTuple):
+    """What came of trying to end a request."""
+
+    ended: bool  # by us
+    due: bool  # its webhook, by this
+
+
+_GOES_ON = _Closing(ended=False, due=False)
 
 
 class Images(Store):
@@ -123,13 +134,15 @@ class Images(Store):
             for each in found
         ]
 
-    async def start(self, request_id: str) -> None:
-        """Mark a request as being processed, if it was pending."""
+    async def start(self, request_ids: Sequence[str]) -> None:
+        """Mark requests as being processed, if they were pending."""
+        if not request_ids:
+            return
         with translated():
             await self._write(
                 "start",
-                self._requests.update_one,
-                {"_id": request_id, **before(START)},
+                self._requests.update_many,
+                {"_id": {"$in": request_ids}, **before(START)},
                 {"$set": {"status": RequestStatus.PROCESSING, "updatedAt": the_time()}},
             )
 
@@ -249,46 +262,28 @@ class Images(Store):
     async def _finish_group(self, group: Sequence[_Finish]) -> list[Ended]:
         with translated():
             now = the_time()
-            finished = await self._update_all(
-                "finish_images", self._products, [_finish_one(item) for item in group]
-            )
-            copies, copied = await self._finish_copies([item for item in group if item.copied])
+            exact = await self._write_ends("finish_images", group)
+            copies = await self._copies_of([item for item in group if item.copied])
+            if copies:
+                exact = await self._write_ends("finish_copies", copies) and exact
             ended = [*group, *copies]
-            touched = {item.place.key for item in ended}
-            requests = {item.place.request_id for item in ended} & self._open_products.keys()
-            known = {self._open_products[request_id] for request_id in requests}
-            after = (
-                await self._by_key(self._products, touched | known, "request", "closed", "open")
-            ).values()
-            closed = [found for found in after if found["open"] == 0 and found["_id"] in touched]
-            going_on = {found["request"] for found in after if found["open"] > 0}
-            newly = [found for found in closed if not found["closed"]]
-            exact = finished + copied == len(ended)
-            if newly:
-                closer = uuid.uuid4().hex
-                marked = await self._write(
-                    "close_products",
-                    self._products.bulk_write,
-                    [
-                        UpdateOne(
-                            {"_id": found["_id"], "closed": False}, {"$set": {"closed": closer}}
-                        )
-                        for found in newly
-                    ],
-                    ordered=False,
-                )
-                if marked.matched_count < len(newly):
-                    # Another replica saw some of them closed as well: each counts its own.
-                    ids = [found["_id"] for found in newly]
-                    mine = {"_id": {"$in": ids}, "closed": closer}
-                    newly = [found async for found in self._products.find(mine, {"request": 1})]
+            closed, going_on = await self._closed_by(ended)
+            newly = await self._newly_closed(closed, ended if exact else [])
+            closings = {
+                request_id: await self._complete(request_id)
+                for request_id in sorted({found["request"] for found in closed} - going_on)
+            }
+            over = {request_id for request_id, closing in closings.items() if closing.ended}
             unwanted = [False] * len(group)
             if exact:
-                await self._count(ended, Counter(found["request"] for found in newly), now)
+                products = Counter(found["request"] for found in newly)
+                # Who ended a request has counted everything anew.
+                rest = [item for item in ended if item.place.request_id not in over]
+                await self._count(rest, products, now)
             else:
                 # Somebody else had finished one of these: then we cannot tell which of our
                 # increments are right, so the cache is refreshed from the truth.
-                for request_id in sorted({item.place.request_id for item in group}):
+                for request_id in sorted({item.place.request_id for item in group} - over):
                     await self._recount(request_id, now)
                 found = await self._products_of(
                     (item.place for item in group), "images.status", "images.output"
@@ -297,10 +292,7 @@ class Images(Store):
                     _is_unwanted(item, _image(found.get(item.place.key), item.place))
                     for item in group
                 ]
-            due: set[str] = set()
-            for request_id in sorted({found["request"] for found in closed} - going_on):
-                if await self._complete(request_id):
-                    due.add(request_id)
+        due = {request_id for request_id, closing in closings.items() if closing.due}
         answers = []
         for item, nobodys in zip(group, unwanted, strict=True):
             request_id = item.place.request_id
@@ -309,13 +301,33 @@ class Images(Store):
             due.discard(request_id)
         return answers
 
-    async def _finish_copies(self, originals: Sequence[_Finish]) -> tuple[list[_Finish], int]:
-        """End the copies of images that have ended; which were tried, and how many it were.
+    async def _write_ends(self, name: str, items: Sequence[_Finish]) -> bool:
+        """Write ends of images; whether each was written now, and none was there already.
+
+        Those of one product are one update, which is carried out as a whole or not at all.
+        """
+        together: list[dict[_Place, _Finish]] = []
+        latest: dict[str, dict[_Place, _Finish]] = {}  # by product
+        for item in items:
+            of_product = latest.get(item.place.key)
+            if of_product is None or any(place.index == item.place.index for place in of_product):
+                of_product = latest[item.place.key] = {}
+                together.append(of_product)
+            of_product[item.place] = item
+        updates = [_finishing(list(some.values())) for some in together]
+        if await self._update_all(name, self._products, updates) == len(updates):
+            return True
+        if len(updates) < len(items):  # some were held up by an end that was there already
+            await self._update_all(name, self._products, [_finishing([item]) for item in items])
+        return False
+
+    async def _copies_of(self, originals: Sequence[_Finish]) -> list[_Finish]:
+        """The ends of the copies of images that have ended.
 
         Only an end that stands is shared: an image that was cancelled meanwhile loses its object.
         """
         if not originals:
-            return [], 0
+            return []
         fields = ("images.status", "images.turn", "images.output", "images.copies")
         found = await self._products_of((item.place for item in originals), *fields)
         copies = []
@@ -323,12 +335,53 @@ class Images(Store):
             image = _image(found.get(item.place.key), item.place)
             if image and _stands(item, image):
                 copies += [_copy(item, Spot.read(spot)) for spot in image.get("copies", [])]
-        if not copies:
-            return [], 0
-        updates = [_finish_one(copy) for copy in copies]
-        return copies, await self._update_all("finish_copies", self._products, updates)
+        return copies
+
+    async def _closed_by(self, ended: Sequence[_Finish]) -> tuple[list[Document], set[str]]:
+        """Products of these images that are not open any more, and requests known to go on."""
+        touched = {item.place.key for item in ended}
+        requests = {item.place.request_id for item in ended} & self._open_products.keys()
+        known = {self._open_products[request_id] for request_id in requests}
+        fields = ("request", "closed", "open", "images.status")
+        found = (await self._by_key(self._products, touched | known, *fields)).values()
+        closed = [each for each in found if each["open"] == 0 and each["_id"] in touched]
+        return closed, {each["request"] for each in found if each["open"] > 0}
+
+    async def _newly_closed(
+        self, closed: Sequence[Document], written: Sequence[_Finish]
+    ) -> list[Document]:
+        """Which of these products are ours to count: each is counted by one replica.
+
+        Args:
+            closed: products that are not open any more.
+            written: ends of images that nobody but us has written.
+        """
+        images = Counter(item.place.key for item in written)
+        ours: list[Document] = []
+        shared: list[Document] = []
+        for found in closed:
+            # All of whose images ended here, nobody else can have closed.
+            (ours if images[found["_id"]] == len(found["images"]) else shared).append(found)
+        shared = [found for found in shared if not found["closed"]]
+        if not shared:
+            return ours
+        closer = uuid.uuid4().hex
+        ids = [found["_id"] for found in shared]
+        marked = await self._write(
+            "close_products",
+            self._products.bulk_write,
+            [UpdateOne({"_id": id_, "closed": False}, {"$set": {"closed": closer}}) for id_ in ids],
+            ordered=False,
+        )
+        if marked.matched_count < len(shared):
+            # Another replica saw some of them closed as well: each counts its own.
+            again = await self._by_key(self._products, ids, "request", "closed")
+            shared = [each for each in again.values() if each["closed"] == closer]
+        return [*ours, *shared]
 
     async def _count(self, group: Sequence[_Finish], products: Counter[str], now: datetime) -> None:
+        if not group:
+            return
         increments: dict[str, Counter[str]] = {}
         for item in group:
             counted = increments.setdefault(item.place.request_id, Counter())
@@ -340,8 +393,8 @@ class Images(Store):
                     counted[f"{item.end.saved}Images"] += 1
             else:
                 counted["failedImages"] += 1
-        for request_id, number in products.items():
-            increments[request_id]["processedProducts"] += number
+        for request_id, counted in increments.items():
+            counted["processedProducts"] += products[request_id]
         await self._write(
             "count",
             self._requests.bulk_write,
@@ -357,8 +410,8 @@ class Images(Store):
             ordered=False,
         )
 
-    async def _totals(self, request_id: str) -> Document:
-        """The true counters of a request's images."""
+    async def _totals(self, request_id: str) -> tuple[Document, int]:
+        """The true counters of a request's images, and how many are open."""
         cursor = self._products.aggregate(
             [
                 {"$match": {"request": request_id}},
@@ -376,7 +429,7 @@ class Images(Store):
             ]
         )
         rows = {row["_id"]: row async for row in cursor}
-        rows.pop(ImageStatus.PENDING, None)
+        open_ = rows.pop(ImageStatus.PENDING, {}).get("images", 0)
         return {
             "processedImages": sum(row["images"] for row in rows.values()),
             "failedImages": rows.get(ImageStatus.FAILED, {}).get("images", 0),
@@ -384,10 +437,10 @@ class Images(Store):
             "bytesOut": sum(row["bytesOut"] for row in rows.values()),
             "sharedImages": sum(row["shared"] for row in rows.values()),
             "reusedImages": sum(row["reused"] for row in rows.values()),
-        }
+        }, open_
 
     async def _recount(self, request_id: str, now: datetime) -> None:
-        totals = await self._totals(request_id)
+        totals, _ = await self._totals(request_id)
         ended = await self._products.count_documents({"request": request_id, "open": 0})
         await self._write(
             "recount",
@@ -399,18 +452,20 @@ class Images(Store):
     async def complete(self, request_id: str) -> bool:
         """End a request none of whose products is open; True if its webhook is due by this."""
         with translated():
-            return await self._complete(request_id)
+            return (await self._complete(request_id)).due
 
-    async def _complete(self, request_id: str) -> bool:
+    async def _complete(self, request_id: str) -> _Closing:
         fields = ("status", "webhook", "cancelling", "reopen", "reopens", "totalProducts")
         found = await self._requests.find_one({"_id": request_id}, dict.fromkeys(fields, 1))
         if not found or found.get("status") not in CANCEL.sources or found.get("reopen"):
-            return False
+            return _GOES_ON
         # Only what is true since the request was read, and no wish has come since, is its end:
         # before, images may have been opened again.
-        if await self._has_open(request_id):
-            return False
-        totals = await self._totals(request_id)
+        if found["totalProducts"] > _FEW_PRODUCTS and await self._has_open(request_id):
+            return _GOES_ON
+        totals, open_ = await self._totals(request_id)
+        if open_:
+            return _GOES_ON
         now = the_time()
         unchanged = {key: found.get(key) for key in ("cancelling", "reopens")}
         if found.get("cancelling"):
@@ -428,7 +483,8 @@ class Images(Store):
             {"_id": request_id, **before(step), "reopen": None, **unchanged},
             {"$set": {**change, **announced, **swept}, "$unset": {"cancelling": ""}},
         )
-        return bool(written.matched_count and announced)
+        ended = bool(written.matched_count)
+        return _Closing(ended=ended, due=ended and bool(announced))
 
     async def _has_open(self, request_id: str) -> bool:
         found = await self._products.find_one(
@@ -536,35 +592,37 @@ def _is_unwanted(item: _Finish, image: Document | None) -> bool:
     return bool(image["status"] == ImageStatus.COMPLETED and image["output"] != item.end.output)
 
 
-def _finish_one(item: _Finish) -> UpdateOne:
-    at = f"images.{item.place.index}"
-    if isinstance(item.end, Completed):
-        end = item.end
-        change: Iterable[tuple[str, Any]] = (
-            ("status", ImageStatus.COMPLETED),
-            ("output", end.output),
-            ("checksum", end.checksum),
-            ("bytesIn", end.bytes_in),
-            ("bytesOut", end.bytes_out),
-            ("format", end.format),
-            ("width", end.width),
-            ("height", end.height),
-            ("note", end.note),
-            ("ms", end.ms),
-            *([(end.saved, 1)] if end.saved else []),
-        )
-    else:
-        change = (
-            ("status", ImageStatus.FAILED),
-            ("error", {"code": item.end.code.name, "detail": item.end.detail}),
-            ("ms", item.end.ms),
-        )
-    return UpdateOne(
-        {
-            "_id": item.place.key,
-            **before(FINISH_IMAGE, f"{at}.status"),
-            f"{at}.turn": item.place.turn or None,
-            **({f"{at}.of": str(item.of)} if item.of else {}),
-        },
-        {"$set": {f"{at}.{key}": value for key, value in change}, "$inc": {"open": -1}},
-    )
+def _finishing(items: Sequence[_Finish]) -> UpdateOne:
+    """The update that ends images of one product, if all of them are open in their turns."""
+    wanted: Document = {"_id": items[0].place.key}
+    change: Document = {}
+    for item in items:
+        at = f"images.{item.place.index}"
+        wanted |= {**before(FINISH_IMAGE, f"{at}.status"), f"{at}.turn": item.place.turn or None}
+        if item.of:
+            wanted[f"{at}.of"] = str(item.of)
+        change |= {f"{at}.{key}": value for key, value in _fields(item.end).items()}
+    return UpdateOne(wanted, {"$set": change, "$inc": {"open": -len(items)}})
+
+
+def _fields(end: Completed | Failed) -> Document:
+    """An image's end as it is kept."""
+    if isinstance(end, Failed):
+        return {
+            "status": ImageStatus.FAILED,
+            "error": {"code": end.code.name, "detail": end.detail},
+            "ms": end.ms,
+        }
+    return {
+        "status": ImageStatus.COMPLETED,
+        "output": end.output,
+        "checksum": end.checksum,
+        "bytesIn": end.bytes_in,
+        "bytesOut": end.bytes_out,
+        "format": end.format,
+        "width": end.width,
+        "height": end.height,
+        "note": end.note,
+        "ms": end.ms,
+        **({end.saved: 1} if end.saved else {}),
+    }

@@ -110,7 +110,7 @@ class Intake(Journal):
         """The status object of a tenant's request, or None if they have no such request."""
         with translated():
             found = await self._requests.find_one({"_id": request_id})
-        if not found or found["tenant"] != tenant or is_erased(found):
+        if not found or found.get("tenant") != tenant or is_erased(found):
             return None
         return status_object(found)
 

@@ -73,7 +73,7 @@ async def started(ledger: Ledger) -> Callable[..., Awaitable[str]]:
     async def start(*images: int, **more: Any) -> str:
         new = new_request(*images, **more)
         await ledger.insert(new)
-        await ledger.start(new.id)
+        await ledger.start([new.id])
         return new.id
 
     return start

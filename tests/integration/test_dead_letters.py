@@ -62,7 +62,7 @@ async def a_dead_letter(
     ledger = Ledger(settings.mongo)
     new = NewRequest([NewProduct("1", "A", [url])], Recipe())
     await ledger.insert(new)
-    await ledger.start(new.id)
+    await ledger.start([new.id])
     await lost_with_every_replica(settings, ImageJob(request_id=new.id, product=0, index=0))
     ledger.close()
     service: Service = await start_service()

@@ -93,11 +93,11 @@ async def test_a_request_is_started_once_and_stays_listed_until_it_ends(ledger: 
     )
     assert await ledger.open_requests(10) == [first, second]
     assert await ledger.open_requests(1) == [first]
-    await ledger.start(old.id)
+    await ledger.start([old.id])
     assert (await known(ledger, old.id))["status"] == "PROCESSING"
     assert await ledger.count_in_flight(NOBODY) == (2, 2)
     await ledger.finish(old.id, 0, 0, completed())
-    await ledger.start(old.id)
+    await ledger.start([old.id])
     assert (await known(ledger, old.id))["status"] == "COMPLETED"
     assert await ledger.open_requests(10) == [second]
     assert await ledger.count_in_flight(NOBODY) == (1, 1)
@@ -121,7 +121,7 @@ async def test_however_much_one_payer_retries_and_cancels_others_have_their_turn
     )
     for each in (*failed, *running):
         await ledger.insert(each)
-        await ledger.start(each.id)
+        await ledger.start([each.id])
     for one, other in zip(failed, running, strict=True):
         await ledger.finish(one.id, 0, 0, FAILED)
         assert await ledger.ask_to_retry(one.id, Choice(), 1)
@@ -183,7 +183,7 @@ async def test_images_in_flight_are_counted_for_each_payer(ledger: Ledger) -> No
     assert await ledger.count_in_flight("acme") == (12, 8)
     assert await ledger.count_in_flight("globex") == (12, 4)
     assert await ledger.count_in_flight("nobody else") == (12, 0)
-    await ledger.start(first.id)
+    await ledger.start([first.id])
     await ledger.finish(first.id, 0, 1, FAILED)
     assert await ledger.count_in_flight("acme") == (11, 7)
     found = await ledger.work(first.id, 0, 0)
@@ -454,6 +454,36 @@ async def test_several_replicas_complete_a_request_once_with_exact_numbers(
         status = await known(ledger, request_id)
         assert (status["processedImages"], status["processedProducts"]) == (6, 2)
         assert (status["status"], status["bytesIn"]) == ("COMPLETED", 60)
+
+
+async def test_an_end_that_was_there_before_does_not_keep_those_beside_it_from_being_written(
+    connect: Callable[[], Ledger], ledger: Ledger, started: Callable[..., Awaitable[str]]
+) -> None:
+    """Ends of one product go together, and one of them came from another replica already."""
+    request_id = await started(3, 1)
+    await connect().finish(request_id, 0, 1, FAILED)
+    await asyncio.gather(*(ledger.finish(request_id, 0, i, completed()) for i in range(3)))
+    product, _ = await products(ledger, request_id)
+    assert [image["status"] for image in product["images"]] == ["COMPLETED", "FAILED", "COMPLETED"]
+    assert product["open"] == 0
+    status = await known(ledger, request_id)
+    assert (status["processedImages"], status["failedImages"]) == (3, 1)
+    assert (status["processedProducts"], status["status"]) == (1, "PROCESSING")
+
+
+async def test_an_end_that_comes_twice_at_once_is_counted_once(
+    ledger: Ledger, started: Callable[..., Awaitable[str]]
+) -> None:
+    request_id = await started(2, 1)
+    places = [(0, 0), (0, 1), (0, 0), (1, 0), (0, 0)]
+    answers = await asyncio.gather(
+        *(ledger.finish(request_id, *place, completed()) for place in places)
+    )
+    assert [answer.due for answer in answers].count(True) == 1
+    assert [each["open"] for each in await products(ledger, request_id)] == [0, 0]
+    status = await known(ledger, request_id)
+    assert (status["processedImages"], status["processedProducts"]) == (3, 2)
+    assert (status["status"], status["bytesIn"]) == ("COMPLETED", 30)
 
 
 async def test_replicas_that_close_a_product_together_count_it_once(
