@@ -37,6 +37,7 @@ _COMMANDS = {
     "origin": "origin.py",
 }
 _MANY = "1000000000"  # the rate limiter is asked about every call, and lets all in
+_MEMORY = Path("/dev/shm")  # a file system in memory, where there is one
 _ENDED_WITHIN_S = 900.0
 
 
@@ -151,8 +152,10 @@ async def stand(
         peer: what is to run instead of the service, with the same routes.
     """
     async with contextlib.AsyncExitStack() as stack:
-        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="imgsvc-bench-")))
-        servers = EmbeddedServers(home / "servers", mongo_standalone=True)
+        home = _folder(stack)
+        # They stand for other machines: what they write to disk is not to hold up the service. The
+        # bucket's server has every object written through, which whoever uses that disk waits for.
+        servers = EmbeddedServers(_folder(stack, _MEMORY), mongo_standalone=True)
         await stack.enter_async_context(servers)
         first, *ports = free_ports(replicas + 1)
         origin = Server("origin", first, _origin(first, folders), home / "origin.log", _ASK_ORIGIN)
@@ -180,6 +183,13 @@ async def stand(
         )
         made.hook = await stack.enter_async_context(serving(made.receive))
         yield made
+
+
+def _folder(stack: contextlib.AsyncExitStack, parent: Path | None = None) -> Path:
+    made = tempfile.TemporaryDirectory(
+        prefix="imgsvc-bench-", dir=parent if parent and parent.is_dir() else None
+    )
+    return Path(stack.enter_context(made))
 
 
 # What to ask to see that it serves: bytes to send, and what the answer holds.
