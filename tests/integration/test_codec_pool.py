@@ -158,7 +158,7 @@ async def test_a_killed_worker_costs_its_own_image_only(
     pool: Pools, picture: Task, endless: Task
 ) -> None:
     made = await pool(workers=2)
-    victim = made._idle[-1]._pid
+    victim = made._workers[0]._pid
     doomed = asyncio.create_task(made.encode(endless))
     beside = asyncio.create_task(made.encode(picture))
     assert await beside
@@ -167,6 +167,64 @@ async def test_a_killed_worker_costs_its_own_image_only(
     assert lost(made, "crash") == 1
     assert all(await asyncio.gather(*(made.encode(picture) for _ in range(4))))
     assert victim not in pids(made)
+
+
+async def test_an_image_behind_one_that_is_late_is_encoded_all_the_same(
+    pool: Pools, picture: Task, endless: Task
+) -> None:
+    made = await pool(task_s=1)
+    late, behind = asyncio.create_task(made.encode(endless)), made.encode(picture)
+    assert await behind
+    assert await refusal(late) is ErrorCode.CODEC_TIMEOUT
+    assert (lost(made, "deadline"), lost(made, "crash")) == (1, 0)
+
+
+async def test_an_image_behind_one_that_kills_its_worker_is_encoded_all_the_same(
+    pool: Pools, picture: Task, endless: Task
+) -> None:
+    made = await pool()
+    deadly, behind = (asyncio.create_task(made.encode(task)) for task in (endless, picture))
+    await both_are_given(made)
+    os.kill(*pids(made), signal.SIGKILL)
+    assert await refusal(deadly) is ErrorCode.CODEC_CRASHED
+    assert await behind
+    assert lost(made, "crash") == 1
+
+
+async def test_an_image_before_one_that_is_given_up_is_encoded_all_the_same(
+    pool: Pools, picture: Task, endless: Task
+) -> None:
+    made = await pool()
+    before, given_up = (asyncio.create_task(made.encode(task)) for task in (endless, picture))
+    await both_are_given(made)
+    given_up.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await given_up
+    await asyncio.to_thread(endless.source.write_bytes, picture.source.read_bytes())
+    assert await before
+    assert (lost(made, "cancelled"), lost(made, "crash")) == (1, 0)
+
+
+async def test_the_time_of_an_image_begins_with_its_turn(
+    pool: Pools, picture: Task, tmp_path: Path
+) -> None:
+    made = await pool(task_s=1)
+    pipes = [tmp_path / "first", tmp_path / "second"]
+    for pipe in pipes:
+        os.mkfifo(pipe)
+    tasks = [Task(pipe, pipe.with_suffix(".out"), picture.recipe) for pipe in pipes]
+    encoding = [asyncio.create_task(made.encode(task)) for task in tasks]
+    for pipe, result in zip(pipes, encoding, strict=True):
+        await asyncio.sleep(0.7)
+        await asyncio.to_thread(pipe.write_bytes, picture.source.read_bytes())
+        assert await result
+
+
+async def both_are_given(pool: CodecPool) -> None:
+    async def given() -> bool:
+        return pool._workers[0].tasks == 2
+
+    await wait_until(given, "the worker has both tasks")
 
 
 async def test_an_idle_worker_that_was_killed_is_replaced(pool: Pools, picture: Task) -> None:
@@ -271,6 +329,14 @@ async def test_a_worker_is_replaced_after_its_number_of_tasks(pool: Pools, pictu
     await is_gone(first)
     assert await made.encode(picture)
     assert pids(made) != [first]
+
+
+async def test_a_worker_that_is_never_idle_is_replaced_too(pool: Pools, picture: Task) -> None:
+    made = await pool(tasks_per_worker=2)
+    (first,) = pids(made)
+    assert all(await asyncio.gather(*(made.encode(picture) for _ in range(7))))
+    await is_gone(first)
+    assert lost(made, "crash") == 0
 
 
 async def test_an_image_too_large_for_the_memory_is_refused_and_its_worker_goes_on(
