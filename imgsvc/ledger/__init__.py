@@ -18,6 +18,7 @@ from __future__ import annotations
 from imgsvc.ledger.announcements import Announcements
 from imgsvc.ledger.api_keys import USE_NOTED, ApiKeys
 from imgsvc.ledger.erasure import Erasing
+from imgsvc.ledger.images import Images
 from imgsvc.ledger.intake import Intake
 from imgsvc.ledger.records import (
     NOBODY,
@@ -44,7 +45,7 @@ from imgsvc.ledger.sources import Remembered, Sources, source_key
 from imgsvc.ledger.wishes import Wishes
 
 
-class Ledger(Intake, Wishes, Announcements, Erasing, Sources, ApiKeys):
+class Ledger(Intake, Images, Wishes, Announcements, Erasing, Sources, ApiKeys):
     """Everything the service remembers.
 
     Every method raises ``ServiceError(UNAVAILABLE)`` while MongoDB is away.

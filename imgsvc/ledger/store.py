@@ -6,7 +6,7 @@ import contextlib
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import ASCENDING, DESCENDING, UpdateOne
@@ -27,6 +27,9 @@ _PIECE = 8
 
 CLOCKS_AGREE = timedelta(seconds=5)  # those of replicas; more than that, one of them is wrong
 _CLOSE_S = 1.0
+_REMEMBERED = 10_000  # requests of which something is kept in mind
+
+T = TypeVar("T")
 
 
 class Store:
@@ -118,9 +121,10 @@ class Store:
             keys: of the documents.
             fields: what of them; all if none is named.
         """
-        cursor = collection.find(
-            {"_id": {"$in": sorted(set(keys))}}, dict.fromkeys(fields, 1) or None
-        )
+        wanted = sorted(set(keys))
+        if not wanted:
+            return {}
+        cursor = collection.find({"_id": {"$in": wanted}}, dict.fromkeys(fields, 1) or None)
         return {found["_id"]: found async for found in cursor}
 
     async def _oldest(
@@ -183,6 +187,14 @@ def scheduled(now: datetime, wait_s: float) -> Document:
 def product_id(request_id: str, product: int) -> str:
     """The key of a product's document."""
     return f"{request_id}/{product}"
+
+
+def remember(memory: dict[str, T], request_id: str, what: T) -> None:
+    """Keep in mind what is known of a request; of so many, the oldest is forgotten."""
+    memory.pop(request_id, None)
+    memory[request_id] = what
+    if len(memory) > _REMEMBERED:
+        memory.pop(next(iter(memory)))
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from dataclasses import asdict
 
 from pymongo import ASCENDING, UpdateOne
 
-from imgsvc.ledger.images import Images
+from imgsvc.ledger.ends import Ends
 from imgsvc.ledger.records import Choice, Document
 from imgsvc.ledger.store import before, the_time, translated
 from imgsvc.model import (
@@ -32,7 +32,7 @@ from imgsvc.model import (
 _PRODUCTS = 200  # changed at once
 
 
-class Wishes(Images):
+class Wishes(Ends):
     """Wishes, and how they are carried out."""
 
     async def count_failed(self, request_id: str, choice: Choice) -> int:

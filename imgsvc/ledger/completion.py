@@ -1,0 +1,137 @@
+"""Ending requests, and counting what became of their images."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import NamedTuple
+
+from pymongo import DESCENDING
+
+from imgsvc.failpoints import NO_FAILPOINTS, Failpoints
+from imgsvc.ledger.records import Document
+from imgsvc.ledger.store import Store, before, remember, scheduled, the_time, translated
+from imgsvc.model import (
+    CANCEL,
+    END,
+    OPEN_REQUEST,
+    ImageStatus,
+    RequestStatus,
+    WebhookStatus,
+    outcome,
+)
+from imgsvc.settings import Mongo
+from imgsvc.webhooks import event_type
+
+_FEW_PRODUCTS = 16  # to count them is as quick as to look for an open one
+
+
+class Closing(NamedTuple):
+    """What came of trying to end a request."""
+
+    ended: bool  # by us
+    due: bool  # its webhook, by this
+
+
+_GOES_ON = Closing(ended=False, due=False)
+
+
+class Completion(Store):
+    """The ends of requests."""
+
+    def __init__(self, settings: Mongo, failpoints: Failpoints = NO_FAILPOINTS) -> None:
+        super().__init__(settings, failpoints)
+        # By request a product that was open, the last one if possible: while it still is, nobody
+        # need look for others, which in a large request may take long.
+        self._open_products: dict[str, str] = {}
+
+    async def _totals(self, request_id: str) -> tuple[Document, int]:
+        """The true counters of a request's images, and how many are open."""
+        cursor = self._products.aggregate(
+            [
+                {"$match": {"request": request_id}},
+                {"$unwind": "$images"},
+                {
+                    "$group": {
+                        "_id": "$images.status",
+                        "images": {"$sum": 1},
+                        "bytesIn": {"$sum": "$images.bytesIn"},
+                        "bytesOut": {"$sum": "$images.bytesOut"},
+                        "shared": {"$sum": "$images.shared"},
+                        "reused": {"$sum": "$images.reused"},
+                    }
+                },
+            ]
+        )
+        rows = {row["_id"]: row async for row in cursor}
+        open_ = rows.pop(ImageStatus.PENDING, {}).get("images", 0)
+        return {
+            "processedImages": sum(row["images"] for row in rows.values()),
+            "failedImages": rows.get(ImageStatus.FAILED, {}).get("images", 0),
+            "bytesIn": sum(row["bytesIn"] for row in rows.values()),
+            "bytesOut": sum(row["bytesOut"] for row in rows.values()),
+            "sharedImages": sum(row["shared"] for row in rows.values()),
+            "reusedImages": sum(row["reused"] for row in rows.values()),
+        }, open_
+
+    async def _recount(self, request_id: str, now: datetime) -> None:
+        totals, _ = await self._totals(request_id)
+        ended = await self._products.count_documents({"request": request_id, "open": 0})
+        await self._write(
+            "recount",
+            self._requests.update_one,
+            {"_id": request_id, "status": {"$in": sorted(OPEN_REQUEST)}},
+            {"$set": {**totals, "processedProducts": ended, "updatedAt": now}},
+        )
+
+    async def complete(self, request_id: str) -> bool:
+        """End a request none of whose products is open; True if its webhook is due by this."""
+        with translated():
+            return (await self._complete(request_id)).due
+
+    async def _complete(self, request_id: str) -> Closing:
+        fields = ("status", "webhook", "cancelling", "reopen", "reopens", "totalProducts")
+        found = await self._requests.find_one({"_id": request_id}, dict.fromkeys(fields, 1))
+        if not found or found.get("status") not in CANCEL.sources or found.get("reopen"):
+            return _GOES_ON
+        # Only what is true since the request was read, and no wish has come since, is its end:
+        # before, images may have been opened again.
+        if found["totalProducts"] > _FEW_PRODUCTS and await self._has_open(request_id):
+            return _GOES_ON
+        totals, open_ = await self._totals(request_id)
+        if open_:
+            return _GOES_ON
+        now = the_time()
+        unchanged = {key: found.get(key) for key in ("cancelling", "reopens")}
+        if found.get("cancelling"):
+            step, status = CANCEL, RequestStatus.CANCELLED
+            swept: Document = {"sweepFrom": now}
+        else:
+            step, status = END, outcome(totals["processedImages"], totals["failedImages"])
+            swept = {}
+        announced = _announced(found["webhook"], status, now)
+        totals["processedProducts"] = found["totalProducts"]
+        change = {**totals, "status": status, "updatedAt": now, "finishedAt": now}
+        written = await self._write(
+            "complete",
+            self._requests.update_one,
+            {"_id": request_id, **before(step), "reopen": None, **unchanged},
+            {"$set": {**change, **announced, **swept}, "$unset": {"cancelling": ""}},
+        )
+        ended = bool(written.matched_count)
+        return Closing(ended=ended, due=ended and bool(announced))
+
+    async def _has_open(self, request_id: str) -> bool:
+        found = await self._products.find_one(
+            {"request": request_id, "open": {"$gt": 0}}, {"_id": 1}, sort=[("n", DESCENDING)]
+        )
+        self._open_products.pop(request_id, None)
+        if found:
+            remember(self._open_products, request_id, found["_id"])
+        return bool(found)
+
+
+def _announced(webhook: Document | None, status: RequestStatus, now: datetime) -> Document:
+    """The change that makes the end of a request due to be announced, if that is wanted."""
+    if not webhook or event_type(status) not in webhook["events"]:
+        return {}
+    return {"webhook.status": WebhookStatus.PENDING, **scheduled(now, 0)}
