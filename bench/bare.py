@@ -21,6 +21,7 @@ from PIL import Image
 
 def _encode(data: bytes, quality: int) -> int:
     image = Image.open(BytesIO(data), formats=["JPEG"])
+    image.decodermaxblock = len(data)  # in one piece, as the service's workers do
     image.load()
     image.info = {}
     out = BytesIO()
