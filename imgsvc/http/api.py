@@ -78,7 +78,7 @@ async def images(request: web.Request) -> web.Response:
     page: list[Document] = []
     next_cursor = None
     async for row in request.app[keys.LEDGER].products(
-        found["requestId"], first=product, with_status=wanted.status
+        found["requestId"], found["totalProducts"], first=product, with_status=wanted.status
     ):
         first = index if row["n"] == product else 0
         for at, image in enumerate(row["images"][first:], start=first):
@@ -124,7 +124,9 @@ async def download(request: web.Request) -> web.StreamResponse:
         )
     columns: report.Columns = "failed" if wanted.only else wanted.columns
     rows = request.app[keys.LEDGER].products(
-        found["requestId"], with_status=ImageStatus.FAILED if wanted.only else None
+        found["requestId"],
+        found["totalProducts"],
+        with_status=ImageStatus.FAILED if wanted.only else None,
     )
     bucket = request.app[keys.BUCKET]
     # The first lines are made before the status is sent: an error can still be told.

@@ -9,7 +9,15 @@ from pymongo import DESCENDING
 
 from imgsvc.failpoints import NO_FAILPOINTS, Failpoints
 from imgsvc.ledger.records import Document
-from imgsvc.ledger.store import Store, before, remember, scheduled, the_time, translated
+from imgsvc.ledger.store import (
+    Store,
+    before,
+    product_id,
+    remember,
+    scheduled,
+    the_time,
+    translated,
+)
 from imgsvc.model import (
     CANCEL,
     END,
@@ -95,7 +103,8 @@ class Completion(Store):
             return _GOES_ON
         # Only what is true since the request was read, and no wish has come since, is its end:
         # before, images may have been opened again.
-        if found["totalProducts"] > _FEW_PRODUCTS and await self._has_open(request_id):
+        products = found["totalProducts"]
+        if products > _FEW_PRODUCTS and await self._has_open(request_id, products):
             return _GOES_ON
         totals, open_ = await self._totals(request_id)
         if open_:
@@ -109,7 +118,7 @@ class Completion(Store):
             step, status = END, outcome(totals["processedImages"], totals["failedImages"])
             swept = {}
         announced = _announced(found["webhook"], status, now)
-        totals["processedProducts"] = found["totalProducts"]
+        totals["processedProducts"] = products
         change = {**totals, "status": status, "updatedAt": now, "finishedAt": now}
         written = await self._write(
             "complete",
@@ -120,10 +129,13 @@ class Completion(Store):
         ended = bool(written.matched_count)
         return Closing(ended=ended, due=ended and bool(announced))
 
-    async def _has_open(self, request_id: str) -> bool:
-        found = await self._products.find_one(
-            {"request": request_id, "open": {"$gt": 0}}, {"_id": 1}, sort=[("n", DESCENDING)]
-        )
+    async def _has_open(self, request_id: str, products: int) -> bool:
+        last = product_id(request_id, products - 1)
+        found = await self._products.find_one({"_id": last}, {"open": 1})
+        if not found or not found["open"]:  # then few are: images are dealt in order
+            found = await self._products.find_one(
+                {"request": request_id, "open": {"$gt": 0}}, {"_id": 1}, sort=[("n", DESCENDING)]
+            )
         self._open_products.pop(request_id, None)
         if found:
             remember(self._open_products, request_id, found["_id"])

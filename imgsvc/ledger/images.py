@@ -83,12 +83,15 @@ class Images(Store):
         They may be fewer than ``limit`` even if more follow.
         """
         fields = ("n", "images.status", "images.turn", "images.of", "images.copied")
-        open_ = {"request": request_id, "open": {"$gt": 0}}
+        near = {"request": request_id, "n": {"$gt": after, "$lte": after + limit}}
+        far = {"request": request_id, "open": {"$gt": 0}, "n": {"$gt": after + limit}}
         with translated():
-            # A range first: not every MongoDB stops sorting when it has as many as are wanted.
-            for numbers in ({"$gt": after, "$lte": after + limit}, {"$gt": after}):
-                cursor = self._products.find({**open_, "n": numbers}, dict.fromkeys(fields, 1))
-                page = [found async for found in cursor.sort("n", ASCENDING).limit(limit)]
+            # Those near first, by number alone: in a large request many more are open, and not
+            # every MongoDB looks at no more of them than it has to.
+            for wanted in (near, far):
+                cursor = self._products.find(wanted, {"open": 1, **dict.fromkeys(fields, 1)})
+                cursor = cursor.sort("n", ASCENDING).limit(limit)
+                page = [found async for found in cursor if found["open"] > 0]
                 if page:
                     break
             waiting = await self._open_originals(request_id, page)

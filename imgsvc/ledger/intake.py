@@ -17,6 +17,7 @@ from imgsvc.ledger.store import product_id, the_time, translated
 from imgsvc.model import OPEN_REQUEST, ImageStatus, RequestStatus, Subscription
 
 _INSERT_BATCH = 1000
+_READ_AT_ONCE = 500  # products
 _DUPLICATE_KEY = 11000
 _EVER = datetime.fromtimestamp(0, UTC)
 
@@ -153,21 +154,25 @@ class Intake(Journal):
             return [status_object(found) async for found in cursor]
 
     async def products(
-        self, request_id: str, *, first: int = 0, with_status: str | None = None
+        self, request_id: str, count: int, *, first: int = 0, with_status: str | None = None
     ) -> AsyncIterator[Document]:
         """The products of a request in input order, streamed.
 
         Args:
             request_id: whose products.
+            count: how many it has.
             first: the number of the first one wanted.
             with_status: only products that have an image in this status.
         """
-        wanted: Document = {"request": request_id, "n": {"$gte": first}}
-        if with_status:
-            wanted["images.status"] = with_status
-        with translated():
-            async for found in self._products.find(wanted).sort("n", ASCENDING).batch_size(500):
-                yield found
+        # By ranges of numbers: not every MongoDB begins to answer before it has sorted them all.
+        for start in range(first, count, _READ_AT_ONCE):
+            numbers = {"$gte": start, "$lt": start + _READ_AT_ONCE}
+            with translated():
+                cursor = self._products.find({"request": request_id, "n": numbers})
+                page = [found async for found in cursor.sort("n", ASCENDING)]
+            for found in page:
+                if not with_status or _has(found, with_status):
+                    yield found
 
     async def ends(self, request_id: str, products: int) -> AsyncIterator[list[Document]]:
         """What became of the images of a request so far, in any order.
@@ -201,6 +206,10 @@ class Intake(Journal):
             )
             waiting = {row["_id"]: max(0, row["total"] - row["done"]) async for row in cursor}
         return sum(waiting.values()), waiting.get(True, 0)
+
+
+def _has(product: Document, status: str) -> bool:
+    return any(image["status"] == status for image in product["images"])
 
 
 def _product(

@@ -35,5 +35,5 @@ async def known(ledger: Ledger, request_id: str) -> dict[str, Any]:
 
 
 async def products(ledger: Ledger, request_id: str, **more: Any) -> list[dict[str, Any]]:
-    """All products of a request."""
-    return [found async for found in ledger.products(request_id, **more)]
+    """All products of a request, of 2000 at most."""
+    return [found async for found in ledger.products(request_id, 2000, **more)]

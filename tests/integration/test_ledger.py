@@ -258,7 +258,7 @@ async def test_products_are_streamed_in_input_order_from_any_place(ledger: Ledge
 async def test_a_stream_of_products_may_be_left_half_way(ledger: Ledger) -> None:
     new = new_request(*[1] * 600)
     await ledger.insert(new)
-    stream = ledger.products(new.id)
+    stream = ledger.products(new.id, 600)
     assert (await anext(stream))["n"] == 0
     await stream.aclose()
     await ledger.check()
@@ -853,7 +853,7 @@ async def test_while_mongodb_is_away_all_say_so_soon_and_then_go_on(
         ledger.pending_delivery(request_id),
         ledger.claim_delivery(request_id, 1, 60),
         ledger.count_in_flight(NOBODY),
-        anext(ledger.products(request_id)),
+        anext(ledger.products(request_id, 2)),
         ledger.check(),
         ledger.prepare(),
     )
