@@ -79,7 +79,8 @@ class Dealer(Actor):
         wishes = False
         if time.monotonic() >= self._look_at:  # otherwise a mailbox runs low and has to be filled
             wishes = await self._carry_out_wishes()
-            await asyncio.gather(self._deal_webhooks(), self._look_for_requests())
+            await self._deal_webhooks()
+            await self._look_for_requests()
             self._look_at = 0.0 if wishes else time.monotonic() + _IDLE_S
         full = await self._deal_images()
         return _SOON_S if wishes else _FULL_S if full else _IDLE_S
