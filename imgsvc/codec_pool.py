@@ -2,8 +2,9 @@
 
 Separate pools, because one lost process breaks a whole ``ProcessPoolExecutor``: this way it costs
 the image that killed it and nobody else's; what that process was to do next is done by another. A
-worker that overruns its deadline is killed; waiting for it would leave it running. Workers are replaced after a number of tasks from outside, since
-``max_tasks_per_child`` can deadlock (cpython gh-115634).
+worker that overruns its deadline is killed; waiting for it would leave it running. Workers are
+replaced after a number of tasks from outside, since ``max_tasks_per_child`` can deadlock (cpython
+gh-115634).
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ _Answer = Result | _Refusal | _NeedsMemory
 
 
 class _BystanderError(Exception):
-    """The process was lost over the task before this one."""
+    """The process was lost over another task."""
 
 
 class _Worker:
@@ -143,10 +144,7 @@ class _Worker:
             BrokenProcessPool: the process died over it.
             _BystanderError: the process was lost over another task.
         """
-        async with self._starting:
-            if self._executor is None:
-                await self.start()
-            executor = self._executor
+        executor = await self._running()
         before = list(self._given)
         try:
             asked = asyncio.get_running_loop().run_in_executor(
@@ -177,6 +175,18 @@ class _Worker:
             self._given.remove(asked)
             if self.is_spent and not self._given:
                 self.stop(kill=False)
+
+    async def _running(self) -> ProcessPoolExecutor | None:
+        """The executor, with a process that has started; starting takes no longer than a task may."""
+        async with self._starting:
+            if self._executor is None:
+                try:
+                    async with asyncio.timeout(self._settings.task_s):
+                        await self.start()
+                except BaseException:
+                    self.stop(kill=True)
+                    raise
+            return self._executor
 
     def _discard(self, executor: ProcessPoolExecutor | None) -> None:
         if self._executor is executor:  # else it was replaced already

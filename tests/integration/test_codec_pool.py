@@ -320,6 +320,24 @@ async def test_a_task_nobody_waits_for_any_more_ends_its_worker(
     assert await made.encode(picture)
 
 
+async def test_a_start_that_is_given_up_leaves_no_process_that_nobody_can_kill(
+    pool: Pools, picture: Task
+) -> None:
+    made = await pool()
+    (worker,) = made._workers
+    worker.stop(kill=True)
+    encoding = asyncio.create_task(made.encode(picture))
+    while worker._executor is None:  # noqa: ASYNC110 - it lasts a few milliseconds
+        await asyncio.sleep(0)
+    assert not worker._pid, "it is starting"
+    encoding.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await encoding
+    assert worker._executor is None
+    assert await made.encode(picture)
+    assert worker._pid
+
+
 async def test_a_worker_is_replaced_after_its_number_of_tasks(pool: Pools, picture: Task) -> None:
     made = await pool(tasks_per_worker=2)
     (first,) = pids(made)
