@@ -43,9 +43,9 @@ class Announcements(Store):
             found = await self._requests.find_one(
                 {"_id": request_id}, {"webhook": 1, **dict.fromkeys(ERASED, 1)}
             )
-        webhook, now = (found or {}).get("webhook"), the_time()
-        if not found or is_erased(found) or not webhook:
+        if not found or is_erased(found) or not found["webhook"]:
             return None
+        webhook, now = found["webhook"], the_time()
         if webhook["status"] != WebhookStatus.PENDING:
             return None
         wait_s = max(0.0, (webhook["nextAt"] - now).total_seconds())

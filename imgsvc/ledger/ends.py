@@ -66,8 +66,7 @@ class Ends(Completion):
             now = the_time()
             exact = await self._write_ends("finish_images", group)
             copies = await self._copies_of([item for item in group if item.copied])
-            if copies:
-                exact = await self._write_ends("finish_copies", copies) and exact
+            exact = await self._write_ends("finish_copies", copies) and exact
             ended = [*group, *copies]
             closed, going_on = await self._closed_by(ended)
             newly = await self._newly_closed(closed, ended if exact else [])
@@ -111,14 +110,14 @@ class Ends(Completion):
 
         Those of one product are one update, which is carried out as a whole or not at all.
         """
-        together: list[dict[Place, _Finish]] = []
-        latest: dict[str, dict[Place, _Finish]] = {}  # by product
+        together: list[dict[int, _Finish]] = []  # by index
+        latest: dict[str, dict[int, _Finish]] = {}  # the last of these, by product
         for item in items:
             of_product = latest.get(item.place.key)
-            if of_product is None or any(place.index == item.place.index for place in of_product):
+            if of_product is None or item.place.index in of_product:
                 of_product = latest[item.place.key] = {}
                 together.append(of_product)
-            of_product[item.place] = item
+            of_product[item.place.index] = item
         updates = [_finishing(list(some.values())) for some in together]
         if await self._update_all(name, self._products, updates) == len(updates):
             return True

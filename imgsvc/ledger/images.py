@@ -82,14 +82,14 @@ class Images(Store):
 
         They may be fewer than ``limit`` even if more follow.
         """
-        fields = ("n", "images.status", "images.turn", "images.of", "images.copied")
+        fields = ("n", "open", "images.status", "images.turn", "images.of", "images.copied")
         near = {"request": request_id, "n": {"$gt": after, "$lte": after + limit}}
         far = {"request": request_id, "open": {"$gt": 0}, "n": {"$gt": after + limit}}
         with translated():
             # Those near first, by number alone: in a large request many more are open, and not
             # every MongoDB looks at no more of them than it has to.
             for wanted in (near, far):
-                cursor = self._products.find(wanted, {"open": 1, **dict.fromkeys(fields, 1)})
+                cursor = self._products.find(wanted, dict.fromkeys(fields, 1))
                 cursor = cursor.sort("n", ASCENDING).limit(limit)
                 page = [found async for found in cursor if found["open"] > 0]
                 if page:
