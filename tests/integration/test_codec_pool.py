@@ -197,9 +197,11 @@ async def test_an_image_before_one_that_is_given_up_is_encoded_all_the_same(
     made = await pool()
     before, given_up = (asyncio.create_task(made.encode(task)) for task in (endless, picture))
     await both_are_given(made)
+    running = pids(made)
     given_up.cancel()
     with pytest.raises(asyncio.CancelledError):
         await given_up
+    await is_gone(*running)  # else it may take the picture with it
     await asyncio.to_thread(endless.source.write_bytes, picture.source.read_bytes())
     assert await before
     assert (lost(made, "cancelled"), lost(made, "crash")) == (1, 0)
