@@ -40,7 +40,7 @@ _KEPT_VARIABLES = frozenset({"PATH", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "VIRT
 _ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(128 << 20)}
 _START_ATTEMPTS = 5
 _LINED_UP = 2  # tasks that a process has at once: one in work, and the next
-_NICE = 5  # callers wait for the parent process, which also feeds the workers: it goes first
+_NICE = 5  # callers wait for the parent process, which also feeds the workers, and for servers
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,6 +364,8 @@ def _prepare(settings: Codec) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     os.nice(_NICE)
+    os.setsid()
+    threading.Thread(target=_let_others_go_first, daemon=True).start()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     memory = settings.memory_bytes
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
@@ -382,6 +384,18 @@ def _die_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
+
+
+def _let_others_go_first() -> None:
+    # Where the kernel shares its processors among sessions (autogroup, see sched(7)), niceness
+    # counts within one only: so each worker has its own, and that is nice beside all others.
+    told = False
+    with contextlib.suppress(OSError):  # there may be no such thing
+        while not told:
+            try:
+                told = bool(Path("/proc/self/autogroup").write_text(str(_NICE)))
+            except BlockingIOError:  # it takes ten of these a second from all users together
+                time.sleep(0.1)
 
 
 def _encode(task: Task, settings: Codec, memory_bytes: int | None) -> _Answer:

@@ -154,6 +154,26 @@ async def test_a_full_disk_is_a_matter_of_time(pool: Pools, picture: Task) -> No
     assert await refusal((await pool()).encode(picture)) is ErrorCode.UNAVAILABLE
 
 
+def session_of(pid: int) -> tuple[str, str]:
+    """What the kernel shares its processors among, and how nice that is."""
+    name, _, nice = Path(f"/proc/{pid}/autogroup").read_text().split()
+    return name, nice
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="no autogroups here")
+async def test_workers_let_others_go_first_where_the_kernel_shares_among_sessions(
+    pool: Pools,
+) -> None:
+    workers = pids(await pool(workers=3))
+
+    async def are_nice() -> bool:
+        sessions = dict(map(session_of, workers))
+        return len(sessions) == 3 and set(sessions.values()) == {"5"}
+
+    await wait_until(are_nice, "each has a session of its own, and that is nice")
+    assert psutil.Process().nice() < min(psutil.Process(pid).nice() for pid in workers)
+
+
 async def test_a_killed_worker_costs_its_own_image_only(
     pool: Pools, picture: Task, endless: Task
 ) -> None:
