@@ -40,44 +40,9 @@ class Budget:
                     self._waiting.remove((amount, turn))
             self._give()
 
-    @property
-    def is_waited_for(self) -> bool:
-        """Whether somebody waits for bytes to be given back."""
-        return bool(self._waiting)
-
     def _give(self) -> None:
         while self._waiting and self._waiting[0][0] <= self._free:
             amount, turn = self._waiting.popleft()
             if not turn.cancelled():
                 self._free -= amount
                 turn.set_result(None)
-
-
-class Share:
-    """Bytes of a budget that several tasks use one after the other.
-
-    Args:
-        budget: that they are taken from, for the first of those who hold them.
-        amount: how many.
-    """
-
-    def __init__(self, budget: Budget, amount: int) -> None:
-        self._budget = budget
-        self.amount = amount
-        self._holders = 0
-        self._taking = asyncio.Lock()  # whoever comes meanwhile waits for the first
-        self._taken = contextlib.AsyncExitStack()
-
-    @contextlib.asynccontextmanager
-    async def held(self) -> AsyncIterator[None]:
-        """Hold the share, waiting until it can be taken; the last one gives it back."""
-        async with self._taking:
-            if not self._holders:
-                await self._taken.enter_async_context(self._budget.reserve(self.amount))
-            self._holders += 1
-        try:
-            yield
-        finally:
-            self._holders -= 1
-            if not self._holders:
-                await self._taken.aclose()

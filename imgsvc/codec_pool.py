@@ -1,10 +1,9 @@
 """Worker processes that decode and encode: one single-worker pool for each core.
 
 Separate pools, because one lost process breaks a whole ``ProcessPoolExecutor``: this way it costs
-the image that killed it and nobody else's; what that process was to do next is done by another. A
-worker that overruns its deadline is killed; waiting for it would leave it running. Workers are
-replaced after a number of tasks from outside, since ``max_tasks_per_child`` can deadlock (cpython
-gh-115634).
+the image that killed it and nobody else's. A worker that overruns its deadline is killed; waiting
+for it would leave it running. Workers are replaced after a number of tasks from outside, since
+``max_tasks_per_child`` can deadlock (cpython gh-115634).
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from multiprocessing.context import BaseContext
 from pathlib import Path
 
 from imgsvc import logs
-from imgsvc.budget import Budget, Share
+from imgsvc.budget import Budget
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.hurry import Turnstile
 from imgsvc.metrics import Metrics
@@ -39,7 +38,6 @@ _KEPT_VARIABLES = frozenset({"PATH", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "VIRT
 # it back and having every page of it made anew. It costs 12 % less CPU; elsewhere it means nothing.
 _ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(128 << 20)}
 _START_ATTEMPTS = 5
-_LINED_UP = 2  # tasks that a process has at once: one in work, and the next
 _NICE = 5  # callers wait for the parent process, which also feeds the workers, and for servers
 
 
@@ -80,34 +78,16 @@ class _NeedsMemory:
 _Answer = Result | _Refusal | _NeedsMemory
 
 
-class _BystanderError(Exception):
-    """The process was lost over another task."""
-
-
 class _Worker:
-    """One process, behind an executor of its own.
+    """One process, behind an executor of its own."""
 
-    It has its next task while it works on one: between two it would have to wait for us.
-    """
-
-    def __init__(
-        self, context: BaseContext, settings: Codec, share: Share, lost: Callable[[str], None]
-    ) -> None:
+    def __init__(self, context: BaseContext, settings: Codec, lost: Callable[[str], None]) -> None:
         self._context = context
         self._settings = settings
         self._lost = lost
         self._executor: ProcessPoolExecutor | None = None
         self._pid = 0
-        self._starting = asyncio.Lock()
-        self._given: list[asyncio.Future[_Answer]] = []  # in the order in which it does them
-        self.share = share  # of the memory, for one after the other
-        self.in_line = 0  # tasks that are meant for it
         self.tasks = 0
-
-    @property
-    def is_spent(self) -> bool:
-        """Whether the process has done so many tasks that it is to do no more."""
-        return self._executor is not None and self.tasks >= self._settings.tasks_per_worker
 
     async def start(self) -> None:
         """Start the process, again if it does not live long enough to answer.
@@ -137,60 +117,12 @@ class _Worker:
         self._pid = await asked
 
     async def run(self, task: Task, memory_bytes: int | None) -> _Answer:
-        """Have a task done after those that the process has already.
-
-        Raises:
-            TimeoutError: it took too long; the process was killed.
-            BrokenProcessPool: the process died over it.
-            _BystanderError: the process was lost over another task.
-        """
-        executor = await self._running()
-        before = list(self._given)
-        try:
-            asked = asyncio.get_running_loop().run_in_executor(
-                executor, _encode, task, self._settings, memory_bytes
-            )
-        except BrokenProcessPool:
-            self._discard(executor)
-            if before:
-                raise _BystanderError from None
-            raise
+        if self._executor is None:
+            await self.start()
         self.tasks += 1
-        self._given.append(asked)
-        try:
-            if before:
-                await asyncio.wait(before)
-            # Its time begins when the process begins with it.
-            await asyncio.wait({asked}, timeout=self._settings.task_s)
-            if not asked.done():
-                raise TimeoutError
-            if not _is_lost(asked):
-                return asked.result()
-            innocent = any(map(_is_lost, before)) or self._executor is not executor
-            raise _BystanderError if innocent else BrokenProcessPool
-        finally:
-            if _is_lost(asked):
-                self._discard(executor)
-            asked.cancel()
-            self._given.remove(asked)
-            if self.is_spent and not self._given:
-                self.stop(kill=False)
-
-    async def _running(self) -> ProcessPoolExecutor | None:
-        """The executor, with a process that has started; starting takes no longer than a task may."""
-        async with self._starting:
-            if self._executor is None:
-                try:
-                    async with asyncio.timeout(self._settings.task_s):
-                        await self.start()
-                except BaseException:
-                    self.stop(kill=True)
-                    raise
-            return self._executor
-
-    def _discard(self, executor: ProcessPoolExecutor | None) -> None:
-        if self._executor is executor:  # else it was replaced already
-            self.stop(kill=True)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._executor, _encode, task, self._settings, memory_bytes
+        )
 
     def stop(self, *, kill: bool) -> None:
         """Let the process end, or end it at once; the next ``run`` starts another."""
@@ -203,13 +135,6 @@ class _Worker:
         self._executor, self._pid = None, 0
 
 
-def _is_lost(asked: asyncio.Future[_Answer]) -> bool:
-    """Whether a task was not done, because its process is lost or is to be."""
-    if not asked.done() or asked.cancelled():
-        return True
-    return isinstance(asked.exception(), BrokenProcessPool)
-
-
 class CodecPool:
     """All worker processes of this replica.
 
@@ -219,39 +144,25 @@ class CodecPool:
     """
 
     def __init__(self, settings: Codec, metrics: Metrics) -> None:
+        self._settings = settings
         self._metrics = metrics
-        self._task_s = settings.task_s
         self._log = logs.get("codec_pool")
         # Forked from a server that holds neither threads nor sockets of ours.
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["imgsvc.codec"])
+        self._workers = [
+            _Worker(context, settings, self._count_lost) for _ in range(settings.worker_count)
+        ]
+        self._idle: list[_Worker] = []
+        self._turns = Turnstile(lambda inside: inside < self.size)
         # An image whose estimate exceeds its worker's share waits until there is so much to
         # spare; most never do, and cost no extra round.
         self._budget = Budget(settings.budget_bytes)
-        count = settings.worker_count
-        self._workers = [
-            _Worker(
-                context,
-                settings,
-                Share(self._budget, self._budget.total // count),
-                self._count_lost,
-            )
-            for _ in range(count)
-        ]
-        self._turns = Turnstile(self._is_open)
 
     @property
     def size(self) -> int:
         """Number of worker processes."""
         return len(self._workers)
-
-    def _is_open(self, inside: int) -> bool:
-        """Whether one more task may be given to a process.
-
-        Not while one waits for memory: those who have some must come to an end.
-        """
-        places = sum(each.in_line if each.is_spent else _LINED_UP for each in self._workers)
-        return inside < places and not self._budget.is_waited_for
 
     async def start(self) -> None:
         """Start the processes.
@@ -260,6 +171,7 @@ class CodecPool:
             ServiceError: UNAVAILABLE if they die at once, again and again.
         """
         await asyncio.gather(*(worker.start() for worker in self._workers))
+        self._idle += self._workers
 
     async def encode(self, task: Task) -> Result:
         """Encode one file.
@@ -270,11 +182,13 @@ class CodecPool:
                 overran ``[codec] task_s``, CODEC_CRASHED if its worker died, UNAVAILABLE if the
                 target cannot be written or no worker starts.
         """
+        share = self._budget.total // self.size
         async with self._turns.turn():
-            answer = await self._run(task, None)
+            async with self._budget.reserve(share):
+                answer = await self._run(task, share)
             if isinstance(answer, _NeedsMemory):
                 async with self._budget.reserve(answer.needed_bytes):
-                    answer = await self._run(task, answer.needed_bytes)
+                    answer = await self._run(task, None)
         if isinstance(answer, Result):
             return answer
         if isinstance(answer, _Refusal):
@@ -282,37 +196,36 @@ class CodecPool:
         raise AssertionError("memory without bound was not enough")
 
     async def _run(self, task: Task, memory_bytes: int | None) -> _Answer:
-        """Have a task done, with its worker's share of memory unless other was reserved for it."""
-        while True:
-            worker = min(self._workers, key=lambda each: (each.is_spent, each.in_line))
-            worker.in_line += 1
-            try:
-                if memory_bytes:
-                    return await worker.run(task, memory_bytes)
-                async with worker.share.held():
-                    return await worker.run(task, worker.share.amount)
-            except _BystanderError:
-                continue
-            except TimeoutError:
-                self._count_lost("deadline")
-                raise ServiceError(
-                    ErrorCode.CODEC_TIMEOUT,
-                    f"Decoding or encoding took more than {self._task_s:g} s.",
-                ) from None
-            except BrokenProcessPool:
-                self._count_lost("crash")
-                raise ServiceError(ErrorCode.CODEC_CRASHED) from None
-            except FileNotFoundError:
-                raise
-            except OSError as error:
-                raise ServiceError(
-                    ErrorCode.UNAVAILABLE, "The spool cannot be written to.", retry_after_s=5
-                ) from error
-            except asyncio.CancelledError:
-                self._count_lost("cancelled")
-                raise
-            finally:
-                worker.in_line -= 1
+        worker = self._idle.pop()  # there is one for each turn
+        try:
+            async with asyncio.timeout(self._settings.task_s):
+                return await worker.run(task, memory_bytes)
+        except TimeoutError:
+            self._lose(worker, "deadline")
+            raise ServiceError(
+                ErrorCode.CODEC_TIMEOUT,
+                f"Decoding or encoding took more than {self._settings.task_s:g} s.",
+            ) from None
+        except BrokenProcessPool:
+            self._lose(worker, "crash")
+            raise ServiceError(ErrorCode.CODEC_CRASHED) from None
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise ServiceError(
+                ErrorCode.UNAVAILABLE, "The spool cannot be written to.", retry_after_s=5
+            ) from error
+        except asyncio.CancelledError:
+            self._lose(worker, "cancelled")
+            raise
+        finally:
+            if worker.tasks >= self._settings.tasks_per_worker:
+                worker.stop(kill=False)
+            self._idle.append(worker)
+
+    def _lose(self, worker: _Worker, reason: str) -> None:
+        self._count_lost(reason)
+        worker.stop(kill=True)
 
     def _count_lost(self, reason: str) -> None:
         self._log.warning("codec.worker_lost", reason=reason)

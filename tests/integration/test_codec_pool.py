@@ -178,7 +178,7 @@ async def test_a_killed_worker_costs_its_own_image_only(
     pool: Pools, picture: Task, endless: Task
 ) -> None:
     made = await pool(workers=2)
-    victim = made._workers[0]._pid
+    victim = made._idle[-1]._pid
     doomed = asyncio.create_task(made.encode(endless))
     beside = asyncio.create_task(made.encode(picture))
     assert await beside
@@ -199,34 +199,6 @@ async def test_an_image_behind_one_that_is_late_is_encoded_all_the_same(
     assert (lost(made, "deadline"), lost(made, "crash")) == (1, 0)
 
 
-async def test_an_image_behind_one_that_kills_its_worker_is_encoded_all_the_same(
-    pool: Pools, picture: Task, endless: Task
-) -> None:
-    made = await pool()
-    deadly, behind = (asyncio.create_task(made.encode(task)) for task in (endless, picture))
-    await both_are_given(made)
-    os.kill(*pids(made), signal.SIGKILL)
-    assert await refusal(deadly) is ErrorCode.CODEC_CRASHED
-    assert await behind
-    assert lost(made, "crash") == 1
-
-
-async def test_an_image_before_one_that_is_given_up_is_encoded_all_the_same(
-    pool: Pools, picture: Task, endless: Task
-) -> None:
-    made = await pool()
-    before, given_up = (asyncio.create_task(made.encode(task)) for task in (endless, picture))
-    await both_are_given(made)
-    running = pids(made)
-    given_up.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await given_up
-    await is_gone(*running)  # else it may take the picture with it
-    await asyncio.to_thread(endless.source.write_bytes, picture.source.read_bytes())
-    assert await before
-    assert (lost(made, "cancelled"), lost(made, "crash")) == (1, 0)
-
-
 async def test_the_time_of_an_image_begins_with_its_turn(
     pool: Pools, picture: Task, tmp_path: Path
 ) -> None:
@@ -240,13 +212,6 @@ async def test_the_time_of_an_image_begins_with_its_turn(
         await asyncio.sleep(0.7)
         await asyncio.to_thread(pipe.write_bytes, picture.source.read_bytes())
         assert await result
-
-
-async def both_are_given(pool: CodecPool) -> None:
-    async def given() -> bool:
-        return pool._workers[0].tasks == 2
-
-    await wait_until(given, "the worker has both tasks")
 
 
 async def test_an_idle_worker_that_was_killed_is_replaced(pool: Pools, picture: Task) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgsvc.budget import Budget, Share
+from imgsvc.budget import Budget
 
 
 @given(amounts=st.lists(st.integers(1, 150), min_size=1, max_size=30), seed=st.integers(0, 2**16))
@@ -59,26 +58,3 @@ async def test_a_large_request_is_not_overtaken() -> None:
     names = [("small", 5), ("large", 10), ("late", 1)]
     await asyncio.gather(*(use(name, amount) for name, amount in names))
     assert order == ["small", "large", "late"]
-
-
-async def test_a_share_is_taken_by_the_first_and_given_back_by_the_last() -> None:
-    budget = Budget(100)
-    share = Share(budget, 60)
-    first, second = contextlib.AsyncExitStack(), contextlib.AsyncExitStack()
-    async with budget.reserve(50):
-        holders = [
-            asyncio.create_task(each.enter_async_context(share.held())) for each in (first, second)
-        ]
-        await asyncio.sleep(0.01)
-        assert budget.is_waited_for
-        assert not any(holder.done() for holder in holders)
-    await asyncio.gather(*holders)
-    assert not budget.is_waited_for
-    rest = contextlib.AsyncExitStack()
-    waiting = asyncio.create_task(rest.enter_async_context(budget.reserve(50)))
-    await first.aclose()
-    await asyncio.sleep(0.01)
-    assert not waiting.done(), "the second holds the share still"
-    await second.aclose()
-    await waiting
-    await rest.aclose()
