@@ -247,13 +247,16 @@ class Mailboxes:
                 if not str(error).startswith("BUSYGROUP"):
                     raise
 
-    async def deal(self, mailbox: str, jobs: Sequence[Job], *, bounded: bool) -> tuple[int, int]:
+    async def deal(
+        self, mailbox: str, jobs: Sequence[Job], *, bounded: bool, spare: int = 0
+    ) -> tuple[int, int]:
         """Put work into a shared mailbox unless it is in flight already.
 
         Args:
             mailbox: ``FETCH`` or ``NOTIFY``.
             jobs: what to put, in order.
             bounded: stop when the mailbox holds ``[redis] window`` entries per live replica.
+            spare: or so many more.
 
         Returns:
             How many jobs were looked at before the window closed, and how many were new.
@@ -261,7 +264,7 @@ class Mailboxes:
         if not jobs:
             return 0, 0
         pairs = [text for job in jobs for text in (job.key, job.model_dump_json())]
-        window = self._settings.window if bounded else 0
+        window = self._settings.window + spare if bounded else 0
         seen, added = await self.run(
             "deal", (mailbox, IN_FLIGHT, REPLICAS), (window, self._lease_ms, *pairs)
         )

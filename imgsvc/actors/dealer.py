@@ -12,11 +12,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Collection
 from typing import ClassVar
 
 from imgsvc.actors.base import Actor, Parts
 from imgsvc.actors.table import Hand, Table
 from imgsvc.errors import ServiceError
+from imgsvc.hurry import SPARE
 from imgsvc.ledger import OpenImages
 from imgsvc.mailboxes import DEALING, FETCH, NOTIFY
 from imgsvc.messages import ImageJob, WebhookJob
@@ -127,12 +129,19 @@ class Dealer(Actor):
             }
             if not ready:
                 return any(hand.request_id in held for hand in self._table)
-            drawn = self._table.draw(ready, window)
-            jobs = [job for _, job in drawn]
-            seen, _ = await self.parts.mailboxes.deal(FETCH, jobs, bounded=True)
-            self._table.served(drawn, seen)
-            if seen < len(drawn):
+            if not await self._deal_to(ready, window):
+                # Whose client waits for it need not wait until there is room again.
+                hurried = {hand for hand in ready if hand.jobs and hand.jobs[0].hurry}
+                await self._deal_to(hurried, SPARE, spare=SPARE)
                 return True
+
+    async def _deal_to(self, hands: Collection[Hand], most: int, *, spare: int = 0) -> bool:
+        """Deal to these in turn; whether there was room for so many."""
+        drawn = self._table.draw(hands, most)
+        jobs = [job for _, job in drawn]
+        seen, _ = await self.parts.mailboxes.deal(FETCH, jobs, bounded=True, spare=spare)
+        self._table.served(drawn, seen)
+        return seen == len(drawn)
 
     async def _fill(self, hand: Hand) -> bool:
         """Read on in the ledger when a hand is empty; whether it holds jobs."""

@@ -12,7 +12,7 @@ from imgsvc import backoff
 from imgsvc.actors.base import HandOff, ImageActor, Later, Parts, Verdict
 from imgsvc.endings import end
 from imgsvc.errors import ErrorCode, ServiceError
-from imgsvc.hurry import Turnstile
+from imgsvc.hurry import SPARE, Turnstile
 from imgsvc.ledger import Completed, Remembered, Work, source_key
 from imgsvc.mailboxes import FETCH, Facts, compress_lane, upload_lane
 from imgsvc.messages import Fetched, ImageJob, Reused, Source, Times
@@ -30,7 +30,7 @@ class Fetcher(ImageActor):
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
         parts.spool.on_freed = self._freed
-        self._turns = Turnstile(self._is_open)
+        self._turns = Turnstile(self._is_open, lambda inside: self._is_open(inside, SPARE))
         dedupe = parts.settings.dedupe
         self._ttl_s = dedupe.ttl_s if dedupe.enabled else 0.0
         self._politeness = Politeness(parts.origins, parts.metrics)
@@ -43,9 +43,9 @@ class Fetcher(ImageActor):
         """A window's worth: those in a hurry can go first only among those in hand."""
         settings = self.parts.settings
         most = max(settings.redis.window, settings.fetch.concurrency)
-        return 0 if self.parts.spool.is_full else most
+        return 0 if self.parts.spool.is_full else most + SPARE
 
-    def _is_open(self, inside: int) -> bool:
+    def _is_open(self, inside: int, spare: int = 0) -> bool:
         """Whether one more may be fetched: so many at once, and not too far ahead.
 
         Who was let in has no file yet. So they come in bursts, up to one burst too far ahead: what
@@ -56,7 +56,7 @@ class Fetcher(ImageActor):
         spool, settings = self.parts.spool, self.parts.settings
         return (
             inside < settings.fetch.concurrency
-            and spool.sources < settings.fetch.ahead
+            and spool.sources < settings.fetch.ahead + spare
             and spool.results < settings.gcs.in_hand
             and not spool.is_full
         )

@@ -113,3 +113,27 @@ async def test_one_image_goes_past_those_that_were_dealt_before_it(
     await service.finished(one)
     assert origin.asked.index("rocket.jpg") - before < 16  # in line it would come after 31
     await stopped(service, [many])
+
+
+async def test_a_mailbox_full_of_a_large_request_has_room_for_one_image(
+    start_service: Callable[..., Awaitable[Service]], origin: Origin
+) -> None:
+    service = await start_service(redis={"window": WINDOW})
+    opened = asyncio.Event()
+
+    async def held(_: web.Request) -> web.Response:
+        await opened.wait()
+        return web.Response(status=404)
+
+    url = origin.add("held.jpg", held)
+    many = await service.upload([[f"{url}?{n}"] for n in range(20)])
+
+    async def full() -> bool:
+        return len(origin.asked) == WINDOW
+
+    await wait_until(full, "all that the mailbox has room for are being fetched")
+    one = await service.upload([[origin.url("rocket.jpg")]])
+    assert (await service.finished(one))["status"] == "COMPLETED"
+    assert len(origin.asked) == WINDOW + 1
+    opened.set()
+    await stopped(service, [many])

@@ -271,7 +271,8 @@ async def test_a_mailbox_holds_one_window_for_each_live_replica(
     assert await a.boxes.deal(FETCH, jobs(10), bounded=True) == (0, 0)
     await (await replica("b", window=4, heartbeat_s=60)).boxes.beat()
     assert await a.boxes.deal(FETCH, jobs(10), bounded=True) == (8, 4)
-    assert await a.boxes.deal(FETCH, jobs(10), bounded=False) == (10, 2)
+    assert await a.boxes.deal(FETCH, jobs(12), bounded=True, spare=1) == (10, 2)
+    assert await a.boxes.deal(FETCH, jobs(12), bounded=False) == (12, 2)
 
 
 async def test_a_mailbox_that_runs_low_rings_for_the_dealer(replica: Callable[..., Any]) -> None:
