@@ -14,10 +14,12 @@ from contextvars import ContextVar
 HURRY: ContextVar[bool] = ContextVar("hurry", default=False)
 """Whether this task is in a hurry."""
 
-SPARE = 8
-"""Where images wait, so many more places are for those in a hurry: for them it is not full."""
-
 _IN_A_ROW = 3  # in a hurry; then one of the others has a turn
+
+
+def spare(places: int) -> int:
+    """How many more there are for those in a hurry alone, where so many images may wait."""
+    return places // 4
 
 
 class Turnstile:

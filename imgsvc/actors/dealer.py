@@ -1,6 +1,6 @@
 """Dealer: from the ledger to the mailboxes, fairly and never too much at once.
 
-What clients wish of a request, to work on it again or to cancel it, it carries out beforehand.
+What clients wish of a request, to work on it again or to cancel it, it carries out too.
 
 It is the reconciler too. Putting work that is in flight already does nothing, so the dealer simply
 goes through the open requests again and again: whatever the ledger says is not finished and no
@@ -18,7 +18,7 @@ from typing import ClassVar
 from imgsvc.actors.base import Actor, Parts
 from imgsvc.actors.table import Hand, Table
 from imgsvc.errors import ServiceError
-from imgsvc.hurry import SPARE
+from imgsvc.hurry import spare
 from imgsvc.ledger import OpenImages
 from imgsvc.mailboxes import DEALING, FETCH, NOTIFY
 from imgsvc.messages import ImageJob, WebhookJob
@@ -78,17 +78,17 @@ class Dealer(Actor):
             return _IDLE_S
         if not led:
             self.log.info("dealer.leads")
-        wishes = False
-        if time.monotonic() >= self._look_at:  # otherwise a mailbox runs low and has to be filled
-            wishes = await self._carry_out_wishes()
-            await self._deal_webhooks()
-            await self._look_for_requests()
-            self._look_at = 0.0 if wishes else time.monotonic() + _IDLE_S
-        full = await self._deal_images()
-        return _SOON_S if wishes else _FULL_S if full else _IDLE_S
+        if time.monotonic() < self._look_at:  # a mailbox runs low and has to be filled
+            return _FULL_S if await self._deal_images() else _IDLE_S
+        await self._look_for_requests()
+        full = await self._deal_images()  # before anything else: somebody may wait for these
+        await self._deal_webhooks()
+        look_again_s = await self._carry_out_wishes()
+        self._look_at = time.monotonic() + look_again_s
+        return min(look_again_s, _FULL_S if full else _IDLE_S)
 
-    async def _carry_out_wishes(self) -> bool:
-        """Some of what clients wish of requests; whether more is left."""
+    async def _carry_out_wishes(self) -> float:
+        """Some of what clients wish of requests; seconds until there may be more to see."""
         ledger = self.parts.ledger
         reopening, cancelling = await asyncio.gather(
             ledger.to_reopen(_WISHES), ledger.to_cancel(_WISHES)
@@ -98,7 +98,9 @@ class Dealer(Actor):
             if hand.request_id in reopening:
                 self._table.leave(hand)
         more += [await ledger.cancel(request_id) for request_id in cancelling]
-        return any(more) or max(len(reopening), len(cancelling)) >= _WISHES
+        if any(more) or len(more) >= _WISHES:
+            return _SOON_S
+        return _FULL_S if more else _IDLE_S  # what was opened again is to be dealt
 
     async def _deal_webhooks(self) -> None:
         due = await self.parts.ledger.due_webhooks(_WEBHOOKS)
@@ -132,14 +134,14 @@ class Dealer(Actor):
             if not await self._deal_to(ready, window):
                 # Whose client waits for it need not wait until there is room again.
                 hurried = {hand for hand in ready if hand.jobs and hand.jobs[0].hurry}
-                await self._deal_to(hurried, SPARE, spare=SPARE)
+                await self._deal_to(hurried, window, more=spare(window))
                 return True
 
-    async def _deal_to(self, hands: Collection[Hand], most: int, *, spare: int = 0) -> bool:
+    async def _deal_to(self, hands: Collection[Hand], most: int, *, more: int = 0) -> bool:
         """Deal to these in turn; whether there was room for so many."""
         drawn = self._table.draw(hands, most)
         jobs = [job for _, job in drawn]
-        seen, _ = await self.parts.mailboxes.deal(FETCH, jobs, bounded=True, spare=spare)
+        seen, _ = await self.parts.mailboxes.deal(FETCH, jobs, bounded=True, spare=more)
         self._table.served(drawn, seen)
         return seen == len(drawn)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 from typing import ClassVar
 
@@ -12,7 +13,7 @@ from imgsvc import backoff
 from imgsvc.actors.base import HandOff, ImageActor, Later, Parts, Verdict
 from imgsvc.endings import end
 from imgsvc.errors import ErrorCode, ServiceError
-from imgsvc.hurry import SPARE, Turnstile
+from imgsvc.hurry import Turnstile, spare
 from imgsvc.ledger import Completed, Remembered, Work, source_key
 from imgsvc.mailboxes import FETCH, Facts, compress_lane, upload_lane
 from imgsvc.messages import Fetched, ImageJob, Reused, Source, Times
@@ -30,7 +31,7 @@ class Fetcher(ImageActor):
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
         parts.spool.on_freed = self._freed
-        self._turns = Turnstile(self._is_open, lambda inside: self._is_open(inside, SPARE))
+        self._turns = Turnstile(self._is_open, functools.partial(self._is_open, hurried=True))
         dedupe = parts.settings.dedupe
         self._ttl_s = dedupe.ttl_s if dedupe.enabled else 0.0
         self._politeness = Politeness(parts.origins, parts.metrics)
@@ -43,20 +44,26 @@ class Fetcher(ImageActor):
         """A window's worth: those in a hurry can go first only among those in hand."""
         settings = self.parts.settings
         most = max(settings.redis.window, settings.fetch.concurrency)
-        return 0 if self.parts.spool.is_full else most + SPARE
+        return 0 if self.parts.spool.is_full else most
 
-    def _is_open(self, inside: int, spare: int = 0) -> bool:
+    def _is_open(self, inside: int, *, hurried: bool = False) -> bool:
         """Whether one more may be fetched: so many at once, and not too far ahead.
 
         Who was let in has no file yet. So they come in bursts, up to one burst too far ahead: what
         they ask of the ledger goes together, which costs less than letting in one after the other.
+        Those in a hurry have places of their own: some of the downloads, and some ahead.
         """
         if self.stopping.is_set():
             return True  # to go away again
         spool, settings = self.parts.spool, self.parts.settings
+        at_once, ahead = settings.fetch.concurrency, settings.fetch.ahead
+        if hurried:
+            ahead += spare(ahead)
+        else:
+            at_once -= at_once // 8
         return (
-            inside < settings.fetch.concurrency
-            and spool.sources < settings.fetch.ahead + spare
+            inside < at_once
+            and spool.sources < ahead
             and spool.results < settings.gcs.in_hand
             and not spool.is_full
         )
