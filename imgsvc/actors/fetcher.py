@@ -20,6 +20,7 @@ from imgsvc.messages import Fetched, ImageJob, Reused, Source, Times
 from imgsvc.politeness import GivenUpError, Politeness, PutOffError, Trip, asks_for_time
 
 _FIRST_WAIT_S = 1.0
+_ONE_KEPT_OF = 8  # downloads: one is for those in a hurry
 
 
 class Fetcher(ImageActor):
@@ -60,7 +61,7 @@ class Fetcher(ImageActor):
         if hurried:
             ahead += spare(ahead)
         else:
-            at_once -= at_once // 8
+            at_once -= at_once // _ONE_KEPT_OF
         return (
             inside < at_once
             and spool.sources < ahead
