@@ -27,7 +27,7 @@ _PAGE = 100  # products read at once
 _REQUESTS = 1000
 _WEBHOOKS = 500
 _WISHES = 10  # of one payer; some of each is carried out in one round
-_LEAD_S = 5.0
+_LEAD_S, _LEAD_AGAIN_S = 5.0, 1.0
 _IDLE_S = 1.0
 _FULL_S = 0.25
 _PUT_OFF = 4  # windows of messages of one request that may wait for their origin
@@ -45,6 +45,7 @@ class Dealer(Actor):
         self._bell = parts.mailboxes.bell()
         self._table = Table()
         self._leads = False
+        self._lead_again_at = 0.0
         self._look_at = 0.0  # when the ledger is to be asked for what is new, if nobody rings
 
     async def run(self) -> None:
@@ -71,13 +72,8 @@ class Dealer(Actor):
 
     async def _deal_once(self) -> float:
         """One round; returns the seconds after which another makes sense if nobody rings."""
-        led, self._leads = self._leads, await self.parts.mailboxes.lead(DEALING, _LEAD_S)
-        if not self._leads:
-            self._table.clear()
-            self._look_at = 0.0
+        if time.monotonic() >= self._lead_again_at and not await self._lead():
             return _IDLE_S
-        if not led:
-            self.log.info("dealer.leads")
         if time.monotonic() < self._look_at:  # a mailbox runs low and has to be filled
             return _FULL_S if await self._deal_images() else _IDLE_S
         await self._look_for_requests()
@@ -86,6 +82,18 @@ class Dealer(Actor):
         look_again_s = await self._carry_out_wishes()
         self._look_at = time.monotonic() + look_again_s
         return min(look_again_s, _FULL_S if full else _IDLE_S)
+
+    async def _lead(self) -> bool:
+        """Become or stay the one who deals; whether that is so."""
+        led, self._leads = self._leads, await self.parts.mailboxes.lead(DEALING, _LEAD_S)
+        if self._leads:
+            self._lead_again_at = time.monotonic() + _LEAD_AGAIN_S
+        else:
+            self._table.clear()
+            self._look_at = self._lead_again_at = 0.0
+        if self._leads and not led:
+            self.log.info("dealer.leads")
+        return self._leads
 
     async def _carry_out_wishes(self) -> float:
         """Some of what clients wish of requests; seconds until there may be more to see."""
