@@ -1,8 +1,8 @@
 """Dealer: from the ledger to the mailboxes, fairly and never too much at once.
 
-What clients wish of a request, to work on it again or to cancel it, it carries out too.
+It also carries out what clients wish of a request: to work on it again, or to cancel it.
 
-It is the reconciler too. Putting work that is in flight already does nothing, so the dealer simply
+And it is the reconciler. Putting work that is in flight already does nothing, so the dealer simply
 goes through the open requests again and again: whatever the ledger says is not finished and no
 mailbox knows is dealt once more, be it new or lost.
 """

@@ -85,10 +85,9 @@ async def _room(request: web.Request, images: int, name: Hashable) -> AsyncItera
     """Exact for all calls of this replica; others may let in as much at the same moment."""
     settings, reserved = request.app[keys.SETTINGS], request.app[keys.RESERVED]
     payer = request[keys.PAYER]
-    before = reserved.besides(name, payer)
-    waiting, of_payer = await request.app[keys.LEDGER].count_in_flight(payer)
-    # What was promised when the ledger was asked, it may or may not have counted.
-    all_reserved, of_payer_reserved = map(max, before, reserved.besides(name, payer))
+    with reserved.watched() as promises:
+        waiting, of_payer = await request.app[keys.LEDGER].count_in_flight(payer)
+    all_reserved, of_payer_reserved = promises.besides(name, payer)
     waiting, of_payer = waiting + all_reserved, of_payer + of_payer_reserved
     if waiting + images > settings.http.backlog_limit:
         raise ServiceError(ErrorCode.OVERLOADED, retry_after_s=_ROOM_S)

@@ -6,16 +6,37 @@ import contextlib
 from collections.abc import Hashable, Iterator
 
 
+class Promises:
+    """How many images were promised room for what, and who pays for it."""
+
+    def __init__(self, images: dict[tuple[Hashable, str], int]) -> None:
+        self.images = images  # by name and payer
+
+    def besides(self, name: Hashable, payer: str) -> tuple[int, int]:
+        """Images that were promised for something else: to all, and to one payer."""
+        others = [(key[1], n) for key, n in self.images.items() if key != (name, payer)]
+        return sum(n for _, n in others), sum(n for of, n in others if of == payer)
+
+
 class Reserved:
     """Promises, each until its call is answered."""
 
     def __init__(self) -> None:
-        self._images: dict[tuple[Hashable, str], int] = {}  # name and payer -> how many
+        self._images: dict[tuple[Hashable, str], int] = {}
+        self._watching: set[Promises] = set()
 
-    def besides(self, name: Hashable, payer: str) -> tuple[int, int]:
-        """Images that were promised for something else: to all, and to one payer."""
-        others = [(key[1], n) for key, n in self._images.items() if key != (name, payer)]
-        return sum(n for _, n in others), sum(n for of, n in others if of == payer)
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[Promises]:
+        """All promises of the time that the block takes, also those that come and go within it.
+
+        The ledger, asked meanwhile, may or may not have counted what they were for.
+        """
+        seen = Promises(dict(self._images))
+        self._watching.add(seen)
+        try:
+            yield seen
+        finally:
+            self._watching.remove(seen)
 
     @contextlib.contextmanager
     def hold(self, name: Hashable, payer: str, images: int) -> Iterator[None]:
@@ -26,7 +47,8 @@ class Reserved:
             payer: who has it.
             images: how much.
         """
-        self._images[name, payer] = images
+        for promised in (self._images, *(seen.images for seen in self._watching)):
+            promised[name, payer] = images
         try:
             yield
         finally:
