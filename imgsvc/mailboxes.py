@@ -256,7 +256,7 @@ class Mailboxes:
             mailbox: ``FETCH`` or ``NOTIFY``.
             jobs: what to put, in order.
             bounded: stop when the mailbox holds ``[redis] window`` entries per live replica.
-            spare: or so many more.
+            spare: so many entries more for each of them.
 
         Returns:
             How many jobs were looked at before the window closed, and how many were new.

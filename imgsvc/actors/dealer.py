@@ -45,7 +45,7 @@ class Dealer(Actor):
         self._bell = parts.mailboxes.bell()
         self._table = Table()
         self._leads = False
-        self._lead_again_at = 0.0
+        self._lead_again_at = 0.0  # when the lead is to be asked for, or renewed
         self._look_at = 0.0  # when the ledger is to be asked for what is new, if nobody rings
 
     async def run(self) -> None:
@@ -86,14 +86,14 @@ class Dealer(Actor):
     async def _lead(self) -> bool:
         """Become or stay the one who deals; whether that is so."""
         led, self._leads = self._leads, await self.parts.mailboxes.lead(DEALING, _LEAD_S)
-        if self._leads:
-            self._lead_again_at = time.monotonic() + _LEAD_AGAIN_S
-        else:
+        if not self._leads:
             self._table.clear()
-            self._look_at = self._lead_again_at = 0.0
-        if self._leads and not led:
+            self._look_at = 0.0
+            return False
+        self._lead_again_at = time.monotonic() + _LEAD_AGAIN_S
+        if not led:
             self.log.info("dealer.leads")
-        return self._leads
+        return True
 
     async def _carry_out_wishes(self) -> float:
         """Some of what clients wish of requests; seconds until there may be more to see."""
@@ -139,15 +139,20 @@ class Dealer(Actor):
             }
             if not ready:
                 return any(hand.request_id in held for hand in self._table)
-            if not await self._deal_to(ready, window):
+            if not await self._deal_to(ready):
                 # Whose client waits for it need not wait until there is room again.
                 hurried = {hand for hand in ready if hand.jobs and hand.jobs[0].hurry}
-                await self._deal_to(hurried, window, more=spare(window))
+                await self._deal_to(hurried, more=spare(window))
                 return True
 
-    async def _deal_to(self, hands: Collection[Hand], most: int, *, more: int = 0) -> bool:
-        """Deal to these in turn; whether there was room for so many."""
-        drawn = self._table.draw(hands, most)
+    async def _deal_to(self, hands: Collection[Hand], *, more: int = 0) -> bool:
+        """Deal a window of jobs from these hands, in turn; whether there was room for all of it.
+
+        Args:
+            hands: those with jobs.
+            more: places of the mailbox beyond the window that these may have.
+        """
+        drawn = self._table.draw(hands, self.parts.settings.redis.window)
         jobs = [job for _, job in drawn]
         seen, _ = await self.parts.mailboxes.deal(FETCH, jobs, bounded=True, spare=more)
         self._table.served(drawn, seen)

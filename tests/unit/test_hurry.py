@@ -83,7 +83,7 @@ async def test_who_waits_gets_in_when_there_is_more_room() -> None:
 
 async def test_places_of_those_in_a_hurry_are_nobody_elses_and_keep_nobody_out() -> None:
     turnstile = Turnstile(lambda inside: inside < 1, lambda inside: inside < 2)
-    order, ends = [], {name: asyncio.Event() for name in (*"abABCDEF",)}
+    order, ends = [], {name: asyncio.Event() for name in "abABCDEF"}
 
     async def go(name: str) -> None:
         HURRY.set(name.isupper())
@@ -102,5 +102,5 @@ async def test_places_of_those_in_a_hurry_are_nobody_elses_and_keep_nobody_out()
         ends[name].set()
         seen.append(await go_on())
     assert seen[:3] == ["aAB", "aABC", "aABC"], "after three it is b's turn, who waits for a place"
-    assert seen[3] == "aABCb" + "D", "and then others have theirs again"
+    assert seen[3] == "aABCbD", "and then others have theirs again"
     await asyncio.gather(*tasks)
