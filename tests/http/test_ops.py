@@ -44,9 +44,15 @@ async def test_metrics_count_what_was_done(service: Service, origin: Origin) -> 
     await service.finished(
         await service.upload([[origin.url("rocket.jpg"), origin.url("none.jpg")]])
     )
-    async with service.session.get(f"{service.url}/metrics") as response:
-        text = await response.text()
-    assert re.search(r'imgsvc_images_total\{code="",status="COMPLETED"\} 1\.0', text)
+    text = ""
+
+    async def counted() -> bool:
+        nonlocal text
+        async with service.session.get(f"{service.url}/metrics") as response:
+            text = await response.text()
+        return bool(re.search(r'imgsvc_images_total\{code="",status="COMPLETED"\} 1\.0', text))
+
+    await wait_until(counted, "the image is counted, which is so a moment after it ended")
     assert re.search(r'imgsvc_images_total\{code="FETCH_STATUS",status="FAILED"\} 1\.0', text)
     assert re.search(r'imgsvc_http_request_seconds_count\{.*route="/status/\{id\}".*\}', text)
 
