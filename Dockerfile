@@ -29,6 +29,6 @@ USER 10001:10001
 VOLUME /var/spool/imgsvc
 EXPOSE 3000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \
-    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ.get('PORT', '3000') + '/readyz', timeout=4)"]
+    CMD ["python", "-c", "import os, urllib.request as r; p = os.environ.get('PORT', ''); r.urlopen('http://127.0.0.1:' + (p if p.isdigit() else '3000') + '/readyz', timeout=4)"]
 # Exec form: no shell stands between the engine's SIGTERM and the service.
 CMD ["imgsvc", "serve"]

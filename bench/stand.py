@@ -24,7 +24,7 @@ from aiohttp import web
 from bench.meter import Meter
 from imgsvc.demo.loopback import serving
 from imgsvc.embedded import LOOPBACK, EmbeddedServers, Endpoints, Server, free_ports
-from imgsvc.settings import PLAIN_NAMES, PREFIX
+from imgsvc.settings import is_setting
 
 # Another build of the service can be measured by the same bench: the path of its Python.
 PYTHON = os.environ.get("BENCH_PYTHON", sys.executable)
@@ -205,7 +205,7 @@ def _origin(port: int, folders: Iterable[Path]) -> list[str]:
 def _service(ends: Endpoints, port: int, home: Path) -> list[str]:
     """The command of one replica, all of whose settings are defaults but for addresses."""
     # What this user has set for a service of theirs is none of the bench's business.
-    unset = [name for name in os.environ if name.startswith(PREFIX) or name in PLAIN_NAMES]
+    unset = [name for name in os.environ if is_setting(name)]
     settings = {
         "PORT": str(port),
         "REDIS_HOST": ends.redis_host,

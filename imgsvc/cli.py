@@ -52,7 +52,8 @@ def main() -> None:
         _err.print(f"[red]imgsvc:[/red] {error}", markup=True, soft_wrap=True)
         raise SystemExit(2 if isinstance(error, SettingsError) else 1) from None
     except (OSError, ServiceError) as error:
-        _err.print(f"imgsvc: {error}", markup=False, soft_wrap=True)
+        told = error.remedy if isinstance(error, ServiceError) and error.remedy else error
+        _err.print(f"imgsvc: {told}", markup=False, soft_wrap=True)
         raise SystemExit(1) from None
 
 
@@ -61,6 +62,7 @@ def serve(config: Config = None) -> None:
     """Run the service: HTTP server and actors, until SIGTERM."""
     loaded = settings.load(config)
     logs.configure(loaded.log)
+    _point_out_slips()
     _run(lambda stop: app.serve(loaded, stop))
     _leave()
 
@@ -70,6 +72,7 @@ def dev(config: Config = None) -> None:
     """Run the service with embedded servers, for development only."""
     loaded = settings.load(config)
     logs.configure(loaded.log)
+    _point_out_slips()
     _run(lambda stop: _dev(loaded, stop))
 
 
@@ -117,6 +120,13 @@ def show_openapi() -> None:
     print(text.decode())  # noqa: T201
 
 
+def _point_out_slips() -> None:
+    for name in settings.overlooked():
+        logs.get("settings").warning(
+            "setting.not_read", name=name, remedy="settings are IMGSVC_<SECTION>__<KEY>"
+        )
+
+
 def _run(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
     """Run ``work`` on uvloop; SIGTERM and SIGINT set the event that it is given."""
 
@@ -154,7 +164,8 @@ async def _dev(loaded: Settings, stop: asyncio.Event) -> None:
         if secret:
             _err.print(f"Webhooks are signed with {secret}", markup=False, soft_wrap=True)
         _err.print(
-            f"For other commands: export MONGO_URI={servers.endpoints.mongo_uri} "
+            "For other commands: export "
+            f"MONGO_URI={servers.endpoints.mongo_uri}{developed.mongo.database} "
             f"REDIS_PORT={servers.endpoints.redis_port}",
             markup=False,
             soft_wrap=True,

@@ -89,6 +89,7 @@ class ServiceError(Exception):
             when left out.
         errors: for validation, ``{"loc", "msg"}`` entries, one per offending place.
         retry_after_s: seconds after which trying again makes sense.
+        remedy: for the operator, if it does not pass by itself: logged, never shown to clients.
     """
 
     def __init__(
@@ -98,9 +99,11 @@ class ServiceError(Exception):
         *,
         errors: list[dict[str, Any]] | None = None,
         retry_after_s: float | None = None,
+        remedy: str | None = None,
     ) -> None:
         self.code = code
         self.detail = detail or code.message
         self.errors = errors
         self.retry_after_s = retry_after_s
+        self.remedy = remedy
         super().__init__(f"{code.name}: {self.detail}")

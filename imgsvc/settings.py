@@ -2,15 +2,18 @@
 
 Order, weakest first: the defaults written here, ``config.toml``, ``IMGSVC_<SECTION>__<KEY>``,
 and last the plain names that the first users of the service had (``PORT``, ``MONGO_URI``, ...).
+What may stand in the environment, and how, is told in ``environment``.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import ipaddress
 import json
 import os
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -25,20 +28,17 @@ from pydantic import (
     model_validator,
 )
 from pydantic.fields import FieldInfo
-from pydantic_settings import (
-    BaseSettings,
-    InitSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
-from pydantic_settings import SettingsError as UnparsableError
 
-PREFIX = "IMGSVC_"
+from imgsvc import environment, mongo_uri
+from imgsvc.environment import Place, Said
+
+PREFIX = environment.PREFIX
 _NO_SETTINGS = frozenset({"IMGSVC_CONFIG", "IMGSVC_SERVER", "IMGSVC_KEY"})  # two: of the client
 
 PLAIN_NAMES: dict[str, tuple[str, str]] = {
     "PORT": ("http", "port"),
     "MONGO_URI": ("mongo", "uri"),
+    "MONGODB_URI": ("mongo", "uri"),
     "REDIS_HOST": ("redis", "host"),
     "REDIS_PORT": ("redis", "port"),
     "GCP_PROJECT_ID": ("gcs", "project"),
@@ -63,6 +63,11 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 class SettingsError(Exception):
     """The settings cannot be used; the message names each setting, its value and the remedy."""
+
+
+def _text(value: object) -> str:
+    """The text of a secret, without the blanks around it that a copy brings along."""
+    return str(value.get_secret_value() if isinstance(value, SecretStr) else value or "").strip()
 
 
 class _Section(BaseModel):
@@ -114,9 +119,32 @@ class Mongo(_Section):
     """The ledger."""
 
     uri: SecretStr = SecretStr("mongodb://127.0.0.1:27017")
-    database: Annotated[str, Field(min_length=1, max_length=63)] = "imgsvc"
+    database: str = "imgsvc"
     timeout_ms: Count = 5000
     intake_s: Positive = 600.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _database_of_the_uri(cls, values: Any) -> Any:
+        """The database that the URI names holds, unless another is said."""
+        if not isinstance(values, dict) or values.get("database") is not None:
+            return values
+        with contextlib.suppress(ValueError):  # told below, as what it is: a wrong URI
+            if named := mongo_uri.database_of(_text(values.get("uri"))):
+                return {**values, "database": named}
+        return values
+
+    @field_validator("uri")
+    @classmethod
+    def _has_the_form(cls, value: SecretStr) -> SecretStr:
+        uri = _text(value)
+        mongo_uri.database_of(uri)
+        return SecretStr(uri)
+
+    @field_validator("database")
+    @classmethod
+    def _can_be_one(cls, value: str) -> str:
+        return mongo_uri.check_database(value)
 
 
 class Gcs(_Section):
@@ -311,12 +339,8 @@ class Dev(_Section):
     failpoint: str | None = None
 
 
-class Settings(BaseSettings):
+class Settings(_Section):
     """All settings of one process."""
-
-    model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_prefix=PREFIX, env_nested_delimiter="__"
-    )
 
     http: Http = Http()
     redis: Redis = Redis()
@@ -356,23 +380,6 @@ class Settings(BaseSettings):
             )
         return self
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - there is no .env file
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - nor a secrets folder
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Where values come from, strongest first."""
-        # A section passed to the constructor is the config file's (see ``load``): weakest.
-        return (
-            InitSettingsSource(settings_cls, _plain_environment()),
-            env_settings,
-            init_settings,
-        )
-
 
 def load(config: Path | None = None) -> Settings:
     """The settings of this process.
@@ -384,29 +391,36 @@ def load(config: Path | None = None) -> Settings:
     Raises:
         SettingsError: a value is wrong or a name unknown.
     """
-    unknown = sorted(
-        name
-        for name in os.environ
-        if name.startswith(PREFIX)
-        and name not in _NO_SETTINGS
-        and name.removeprefix(PREFIX).partition("__")[0].lower() not in Settings.model_fields
-    )
-    if unknown:
-        raise SettingsError(
-            f"{', '.join(unknown)}: no such section; there are "
-            f"{', '.join(Settings.model_fields)} (IMGSVC_<SECTION>__<KEY>)"
-        )
-    from_file = _read(config)
+    values = _read(config)
+    in_file = frozenset(values)
+    said = _environment()
+    for (section, key), each in said.items():
+        below = values.setdefault(section, {})
+        if isinstance(below, dict):  # else the file is wrong there, and that is told
+            below[key] = _parsed(section, key, each)
     try:
-        return Settings(**from_file)
+        return Settings.model_validate(values)
     except ValidationError as error:
-        raise SettingsError("\n".join(_explain(e, from_file) for e in error.errors())) from None
-    except UnparsableError:
-        wrong = ", ".join(
-            f"{name} = {_shown(name.partition('__')[2], os.environ[name])}"
-            for name in _unparsable()
-        )
-        raise SettingsError(f"{wrong}: must be JSON, such as '[\"a\"]' for a list") from None
+        raise SettingsError("\n".join(_explain(e, said, in_file) for e in error.errors())) from None
+
+
+def name_of(section: str, key: str) -> str:
+    """What an operator has to change: the strongest source that says this setting.
+
+    Raises:
+        SettingsError: as ``load``.
+    """
+    return _name(section, key, _environment(), frozenset())
+
+
+def is_setting(name: str) -> bool:
+    """Whether a variable of this name is a setting, or names the file that holds one."""
+    return name.upper().startswith(PREFIX) or name.removesuffix("_FILE") in PLAIN_NAMES
+
+
+def overlooked() -> list[str]:
+    """Variables that begin like settings and are none; somebody may have meant one."""
+    return environment.overlooked(os.environ, _NO_SETTINGS)
 
 
 def show(settings: Settings) -> str:
@@ -462,30 +476,26 @@ def _read(config: Path | None) -> dict[str, Any]:
         raise SettingsError(f"{path}: {error}") from None
 
 
-def _plain_environment() -> dict[str, Any]:
-    values: dict[str, dict[str, str]] = {}
-    for name, (section, key) in PLAIN_NAMES.items():
-        if os.environ.get(name):
-            values.setdefault(section, {})[key] = os.environ[name]
-    return dict(values)
+def _environment() -> dict[Place, Said]:
+    sections = {name: _fields(name) for name in Settings.model_fields}
+    try:
+        return environment.read(os.environ, PLAIN_NAMES, sections)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
 
 
-def _unparsable() -> list[str]:
-    """Variables that must hold JSON, for a list or a whole section, and do not."""
-    found = []
-    for name, text in os.environ.items():
-        section, _, key = name.removeprefix(PREFIX).lower().partition("__")
-        if not name.startswith(PREFIX) or section not in Settings.model_fields:
-            continue
-        fields = _fields(section)
-        is_list = key in fields and "tuple" in str(fields[key].annotation)
-        if key and not is_list:
-            continue
-        try:
-            json.loads(text)
-        except ValueError:
-            found.append(name)
-    return found
+def _parsed(section: str, key: str, said: Said) -> Any:
+    """The text of a variable as the setting's type is to be made of: lists are JSON."""
+    field = _fields(section).get(key)
+    if field is None or "tuple" not in str(field.annotation):
+        return said.text
+    try:
+        return json.loads(said.text)
+    except ValueError:
+        shown = _shown(key, said.text, said)
+        raise SettingsError(
+            f"{said.name} = {shown}: must be JSON, such as '[\"a\"]' for a list"
+        ) from None
 
 
 def _fields(section: str) -> dict[str, FieldInfo]:
@@ -495,37 +505,32 @@ def _fields(section: str) -> dict[str, FieldInfo]:
     return Settings.model_fields
 
 
-def _explain(error: Any, from_file: dict[str, Any]) -> str:
+def _explain(error: Any, said: Mapping[Place, Said], in_file: frozenset[str]) -> str:
     """One line: which name to change, what it holds, what is allowed."""
     section, key = (*map(str, error["loc"]), "", "")[:2]
-    name = _name(section, key, from_file)
+    name = _name(section, key, said, in_file)
     if error["type"] == "extra_forbidden":
         return f"{name}: there is no such setting; known here: {', '.join(_fields(section))}"
     message = str(error["msg"]).removeprefix("Value error, ")
     if not section:
         return message
-    return f"{name} = {_shown(key, error['input'])}: {message}"
+    return f"{name} = {_shown(key, error['input'], said.get((section, key)))}: {message}"
 
 
-def _shown(key: str, value: object) -> str:
-    """The value as an error may show it; a whole section may hold a secret anywhere."""
+def _shown(key: str, value: object, said: Said | None) -> str:
+    """The value as an error may show it; a whole section or a file may hold a secret anywhere."""
     secret = any(word in key.lower() for word in ("secret", "password", "key_base64", "uri"))
+    secret = secret or bool(said and said.from_file)
     plain = key and not secret and isinstance(value, str | int | float)
     return repr(value) if plain else "***"
 
 
-def _name(section: str, key: str, from_file: dict[str, Any]) -> str:
+def _name(section: str, key: str, said: Mapping[Place, Said], in_file: frozenset[str]) -> str:
     """What the operator has to change: the strongest source that says something here."""
-    plain = next((n for n, at in PLAIN_NAMES.items() if at == (section, key)), None)
-    if plain and os.environ.get(plain):
-        return plain
-    set_here = {name.upper(): name for name in os.environ}
-    for candidate in (f"{PREFIX}{section}__{key}".upper(), f"{PREFIX}{section}".upper()):
-        if candidate in set_here:
-            return set_here[candidate]
-    if section in from_file:
-        return f"config.toml [{section}] {key}".rstrip()
-    return "settings"
+    if found := said.get((section, key)):
+        return found.name
+    place = f"[{section}] {key}".rstrip()
+    return f"config.toml {place}" if section in in_file else place
 
 
 def _is_loopback(host: str) -> bool:

@@ -17,7 +17,7 @@ from imgsvc import embedded
 from imgsvc.demo.client import Client
 from imgsvc.demo.meter import Meter
 from imgsvc.embedded import EmbeddedError, Endpoints, free_ports
-from imgsvc.settings import PLAIN_NAMES, PREFIX
+from imgsvc.settings import is_setting
 
 _BUCKET = "imgsvc-demo"
 _READY_S, _STOP_S = 30.0, 15.0
@@ -42,11 +42,7 @@ class Service:
         self.meter = Meter()
         self.exit_code: int | None = None
         # What this user has set for a service of theirs is none of the demo's business.
-        own = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(PREFIX) and name not in PLAIN_NAMES
-        }
+        own = {name: value for name, value in os.environ.items() if not is_setting(name)}
         self._environment = own | {
             "PORT": str(port),
             "REDIS_HOST": servers.redis_host,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr
 
-from imgsvc.settings import PLAIN_NAMES, PREFIX, Settings, SettingsError, load, show
+from imgsvc.settings import PLAIN_NAMES, Settings, SettingsError, load, show
+from tests.unit.operator import complaint, with_env
 
 ROOT = Path(__file__).parents[2]
 SECRET = "whsec_" + base64.b64encode(b"0123456789abcdefghijklmnopqrstuv").decode()
@@ -26,26 +26,12 @@ ISSUER = {
     "IMGSVC_AUTH__OAUTH_JWKS_URL": "https://issuer.example/jwks",
 }
 
+pytestmark = pytest.mark.usefixtures("nothing_set")
+
 # Each run sets what it needs itself.
 many_times = hypothesis_settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50
 )
-
-
-@pytest.fixture(autouse=True)
-def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An environment that says nothing, and a folder without a config.toml."""
-    for name in list(os.environ):
-        if name.upper().startswith(PREFIX) or name in PLAIN_NAMES:
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-
-
-def with_env(**variables: str) -> Settings:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in variables.items():
-            patch.setenv(name, value)
-        return load()
 
 
 def with_file(text: str, **variables: str) -> Settings:
@@ -58,12 +44,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, SecretStr):
         return value.get_secret_value()
     return value if isinstance(value, int | float) or value is None else str(value)
-
-
-def complaint(**variables: str) -> str:
-    with pytest.raises(SettingsError) as caught:
-        with_env(**variables)
-    return str(caught.value)
 
 
 def complaint_about(text: str, **variables: str) -> str:
@@ -132,6 +112,7 @@ def test_texts_come_through_the_environment_as_they_are(text: str) -> None:
 EXAMPLES = {
     "PORT": ("8080", "8081"),
     "MONGO_URI": ("mongodb://one:27017", "mongodb://two:27017"),
+    "MONGODB_URI": ("mongodb://one:27017", "mongodb://two:27017"),
     "REDIS_HOST": ("one", "two"),
     "REDIS_PORT": ("1", "2"),
     "GCP_PROJECT_ID": ("one", "two"),
@@ -262,9 +243,6 @@ def test_all_mistakes_are_told_at_once() -> None:
         {"IMGSVC_WEBHOOK__SECRETS": '["whsec_hunter2"]'},
         {"IMGSVC_WEBHOOK__SECRETS": '["whsec_hunter2!"]'},
         {"IMGSVC_WEBHOOK__SECRETS": "hunter2"},
-        {"IMGSVC_WEBHOOK": '{"secrets": "hunter2"}'},
-        {"IMGSVC_REDIS": '["hunter2"]'},
-        {"IMGSVC_REDIS": "hunter2"},
         {"IMGSVC_REDIS__PASSWORDS": "hunter2"},
         {"IMGSVC_REDSI__PASSWORD": "hunter2"},
     ],
@@ -302,7 +280,6 @@ def test_a_wrong_secret_in_the_file_is_not_shown(text: str) -> None:
         ({"IMGSVC_HTTP__PROT": "3000"}, "port"),
         ({"IMGSVC_FETCH__MAXBYTES": "1"}, "max_bytes"),
         ({"IMGSVC_HTPP__PORT": "3000"}, "http"),
-        ({"IMGSVC_PORT": "3000"}, "http"),
     ],
     ids=str,
 )
