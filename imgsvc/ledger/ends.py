@@ -255,11 +255,20 @@ def _finishing(items: Sequence[_Finish]) -> UpdateOne:
     change: Document = {}
     for item in items:
         at = f"images.{item.place.index}"
-        wanted |= {**before(FINISH_IMAGE, f"{at}.status"), f"{at}.turn": item.place.turn or None}
+        wanted |= {**before(FINISH_IMAGE, f"{at}.status"), f"{at}.turn": _is_turn(item.place.turn)}
         if item.of:
             wanted[f"{at}.of"] = str(item.of)
         change |= {f"{at}.{key}": value for key, value in _fields(item.end).items()}
     return UpdateOne(wanted, {"$set": change, "$inc": {"open": -len(items)}})
+
+
+def _is_turn(turn: int) -> int | Document:
+    """The condition that an image is in this turn; in its first one it has no such field.
+
+    Not that the field is null: MongoDB reads the 0 of ``images.0.turn`` as the name of a field of
+    each image, too, which none has, and so finds a null there whatever the turn is.
+    """
+    return turn or {"$not": {"$gt": 0}}
 
 
 def _fields(end: Completed | Failed) -> Document:
