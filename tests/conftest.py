@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import hypothesis
 import psutil
 import pytest
 import redis
@@ -25,6 +26,12 @@ from imgsvc.embedded import EmbeddedServers, free_ports
 from imgsvc.mailboxes import WAKE
 from imgsvc.settings import Settings
 from tests.support import Listener, Origin, Receiver, Service, wait_until
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile(
+    "tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("tests")
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 

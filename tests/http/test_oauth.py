@@ -247,7 +247,7 @@ def test_no_text_is_more_than_refused() -> None:
             await tokens.check(issuer.token())
             loop_texts: list[str] = []
 
-            @settings(max_examples=300, deadline=None, database=None)
+            @settings(max_examples=300, database=None)
             @given(st.text(max_size=60) | made)
             def gather(text: str) -> None:
                 loop_texts.append(text)

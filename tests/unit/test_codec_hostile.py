@@ -5,7 +5,7 @@ import time
 from io import BytesIO
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
@@ -183,7 +183,7 @@ def test_running_out_of_memory_names_the_cause(monkeypatch: pytest.MonkeyPatch) 
     assert refusal(WHOLE["bmp"]) is ErrorCode.TOO_MANY_PIXELS
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 @given(
     name=st.sampled_from(sorted(WHOLE)),
     edits=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=8),
