@@ -41,6 +41,7 @@ async def deliver(
     secrets: Sequence[str],
     headers: Mapping[str, str],
     timeout_s: float,
+    tenant: str,
 ) -> Outcome:
     """Send a webhook once.
 
@@ -52,11 +53,12 @@ async def deliver(
         secrets: each signs.
         headers: what the receiver wants to be sent along.
         timeout_s: for all of it.
+        tenant: whose webhook it is.
     """
     signed = webhooks.signed_headers(message_id, datetime.now(UTC), body, secrets)
     started = time.monotonic()
     try:
-        answer = await outbound.post(url, body, {**headers, **signed}, timeout_s)
+        answer = await outbound.post(url, body, {**headers, **signed}, timeout_s, tenant)
     except ServiceError as failure:
         return Outcome(None, _ms_since(started), failure.code.name)
     latency_ms = _ms_since(started)

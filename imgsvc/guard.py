@@ -6,15 +6,11 @@ again at the socket, after name resolution, where IP literals and rebinding cann
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import re
 import socket
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 from aiohappyeyeballs import AddrInfoType
-from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from imgsvc.addresses import Address, is_public, literal, unwrapped
@@ -23,8 +19,6 @@ from imgsvc.settings import Net
 
 MAX_URL_LENGTH = 2048
 _MAX_HOST = 253  # RFC 1035 section 2.3.4
-_MAX_ANSWERS = 8  # of a name that are dialled
-_RESOLVING = 32  # names at once
 
 _UNSAFE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\\]")
 _SCHEME = re.compile(r"https?://", re.IGNORECASE)
@@ -150,64 +144,6 @@ class Guard:
         family, kind, protocol, _, where = info
         self.check_dialled(where[0], where[1])
         return socket.socket(family=family, type=kind, proto=protocol)
-
-
-class Resolver(AbstractResolver):
-    """Names are resolved within a time limit, and one bad answer refuses the name.
-
-    It has threads of its own: a name server that hangs must not keep files from being written,
-    which goes through the event loop's.
-
-    Args:
-        guard: what answers are bad.
-        limit_s: for one name.
-    """
-
-    def __init__(self, guard: Guard, limit_s: float) -> None:
-        self._guard = guard
-        self._limit_s = limit_s
-        self._threads = ThreadPoolExecutor(_RESOLVING, thread_name_prefix="resolver")
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        """At most eight addresses of a name.
-
-        Raises:
-            BlockedError: one of its addresses, these or others, is not to be dialled.
-            OSError: there is no such name, or the time is up.
-        """
-        look_up = partial(
-            socket.getaddrinfo,
-            host,
-            port,
-            family=family,
-            type=socket.SOCK_STREAM,
-            flags=socket.AI_ADDRCONFIG,
-        )
-        try:
-            async with asyncio.timeout(self._limit_s):
-                found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
-        except TimeoutError:
-            raise socket.gaierror(socket.EAI_AGAIN, "no answer in time") from None
-        for *_, where in found:
-            self._guard.check_dialled(where[0], port)
-        numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-        return [
-            ResolveResult(
-                hostname=host,
-                host=str(where[0]),
-                port=port,
-                family=found_family,
-                proto=protocol,
-                flags=numeric,
-            )
-            for found_family, _, protocol, _, where in found[:_MAX_ANSWERS]
-        ]
-
-    async def close(self) -> None:
-        """Let the threads go; a name that is being looked up is not waited for."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _plain_v4() -> ServiceError:

@@ -16,8 +16,9 @@ from yarl import URL
 from imgsvc.backoff import parse_retry_after
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.failpoints import NO_FAILPOINTS, Failpoints
-from imgsvc.guard import BlockedError, Guard, Resolver
+from imgsvc.guard import BlockedError, Guard
 from imgsvc.messages import Validators
+from imgsvc.resolver import OURSELVES, Resolver, on_behalf_of
 from imgsvc.settings import Fetch, Net
 
 KEEP_ALIVE_S = 2.0
@@ -87,12 +88,13 @@ class Outbound:
         self.guard = Guard(net)
         self._net = net
         self._fetch = fetch
-        self._resolver = Resolver(self.guard, net.resolve_s)
+        self._resolver = Resolver(self.guard, net)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=0,
                 keepalive_timeout=KEEP_ALIVE_S,
                 resolver=self._resolver,
+                use_dns_cache=False,  # the resolver has one; this one lets names wait for another's
                 socket_factory=self.guard.open_socket,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -113,6 +115,7 @@ class Outbound:
         write: Callable[[bytes], Awaitable[None]],
         visit: Visit = _unannounced,
         known: Validators | None = None,
+        tenant: str = OURSELVES,
     ) -> Downloaded | None:
         """Fetch a file, in pieces.
 
@@ -122,6 +125,7 @@ class Outbound:
             visit: entered with each origin for as long as it is connected to.
             known: what the origin said of the file that we have; if it is still so, nothing is
                 fetched.
+            tenant: whose share of names it takes while they are looked up.
 
         Returns:
             What was fetched; None if it is as known.
@@ -136,7 +140,7 @@ class Outbound:
         while isinstance(step, URL):
             origin = step.origin()
             async with visit(origin) as closing:
-                with _fetch_errors(self._fetch):
+                with _fetch_errors(self._fetch), on_behalf_of(tenant):
                     async with asyncio.timeout_at(deadline):
                         while isinstance(step, URL) and step.origin() == origin:
                             if hops > self._fetch.max_redirects:
@@ -260,7 +264,12 @@ class Outbound:
             yield piece
 
     async def post(
-        self, text: str, body: bytes, headers: Mapping[str, str], timeout_s: float
+        self,
+        text: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        timeout_s: float,
+        tenant: str = OURSELVES,
     ) -> Answer:
         """Send a POST; redirects are not followed and at most 64 kB of the answer are read.
 
@@ -269,12 +278,17 @@ class Outbound:
             body: what to send.
             headers: with the content type.
             timeout_s: for all of it.
+            tenant: whose share of names it takes while they are looked up.
 
         Raises:
             ServiceError: URL_BLOCKED, URL_INVALID, DNS_FAILED, CONNECT_FAILED or FETCH_TIMEOUT.
         """
         deadline = asyncio.get_running_loop().time() + timeout_s
-        with _fetch_errors(self._fetch), self._failpoints.around("webhook.post"):
+        with (
+            _fetch_errors(self._fetch),
+            on_behalf_of(tenant),
+            self._failpoints.around("webhook.post"),
+        ):
             url = self.guard.parse(text)
             async with asyncio.timeout_at(deadline):
                 response = await self._session.post(

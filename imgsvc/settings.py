@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -59,6 +60,25 @@ Quota = Annotated[int, Field(ge=0)]  # 0: unlimited
 Wait = Annotated[float, Field(gt=0, le=7 * 24 * 3600)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def _name_server(text: str) -> str:
+    """An address, perhaps with a port, as ``1.1.1.1``, ``1.1.1.1:53`` or ``[2001:db8::1]:53``."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        parts = urlsplit(f"//{text}")
+        try:
+            ipaddress.ip_address(parts.hostname or "")
+            if parts.port and text == parts.netloc and "@" not in text:
+                return text
+        except ValueError:
+            pass
+        raise ValueError("must be an IP address, or one with a port as in 10.0.0.53:53") from None
+    return text
+
+
+NameServer = Annotated[str, AfterValidator(_name_server)]
 
 
 class SettingsError(Exception):
@@ -190,6 +210,7 @@ class Net(_Section):
     ports: tuple[Port, ...] = (80, 443, 8080, 8443)
     connect_s: Positive = 5.0
     resolve_s: Positive = 5.0
+    nameservers: tuple[NameServer, ...] = ()
     user_agent: str = "imgsvc/0.1 (image batch service)"
 
 

@@ -138,6 +138,7 @@ class Fetcher(ImageActor):
                     digested if key else counted,
                     trip.visit,
                     known=known.source.validators if known else None,
+                    tenant=work.payer,
                 )
         except BaseException:
             await spool.remove(file)

@@ -77,7 +77,7 @@ class Notifier(MailboxActor[WebhookJob]):
         )
         if delivery is None:
             return Done(event="webhook.void")
-        outcome = await self._post(job, delivery)
+        outcome = await self._post(job, delivery, pending.payer)
         wait_s = self._wait_s(delivery, outcome)
         await self.parts.ledger.record_delivery(
             job.request_id,
@@ -89,7 +89,7 @@ class Notifier(MailboxActor[WebhookJob]):
         )
         return self._verdict(job, delivery, outcome, wait_s)
 
-    async def _post(self, job: WebhookJob, delivery: Delivery) -> Outcome:
+    async def _post(self, job: WebhookJob, delivery: Delivery, payer: str) -> Outcome:
         event = webhooks.event_type(RequestStatus(delivery.status["status"]))
         return await courier.deliver(
             self.parts.outbound,
@@ -105,6 +105,7 @@ class Notifier(MailboxActor[WebhookJob]):
             secrets=[delivery.secret] if delivery.secret else self._secrets,
             headers=delivery.headers,
             timeout_s=self.parts.settings.webhook.timeout_s,
+            tenant=payer,
         )
 
     def _wait_s(self, delivery: Delivery, outcome: Outcome) -> float | None:

@@ -8,6 +8,7 @@ from pymongo import ASCENDING, ReturnDocument
 
 from imgsvc.ledger.records import (
     ERASED,
+    NOBODY,
     UNFINISHED,
     Delivery,
     Document,
@@ -41,7 +42,7 @@ class Announcements(Store):
         """The next attempt to announce a request's end, or None if there is nothing to send."""
         with translated():
             found = await self._requests.find_one(
-                {"_id": request_id}, {"webhook": 1, **dict.fromkeys(ERASED, 1)}
+                {"_id": request_id}, {"webhook": 1, "payer": 1, **dict.fromkeys(ERASED, 1)}
             )
         if not found or is_erased(found) or not found["webhook"]:
             return None
@@ -51,7 +52,8 @@ class Announcements(Store):
         wait_s = max(0.0, (webhook["nextAt"] - now).total_seconds())
         if webhook["setAt"] > now + CLOCKS_AGREE:
             wait_s = 0.0
-        return PendingDelivery(webhook["attempts"] + 1, webhook["url"], wait_s)
+        payer = found.get("payer", NOBODY)
+        return PendingDelivery(webhook["attempts"] + 1, webhook["url"], wait_s, payer)
 
     async def put_off_delivery(self, request_id: str, attempt: int, wait_s: float) -> None:
         """Have an attempt wait that was not claimed yet.

@@ -146,6 +146,7 @@ class PendingDelivery:
     attempt: int  # its number, from 1
     url: str
     wait_s: float  # until it may be made; 0 if that is now
+    payer: str  # whose it is
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,50 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-import socket
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
 from imgsvc.net import Outbound
 from imgsvc.settings import Fetch, Net
+from tests.name_server import NameServer
 
-Answers = Callable[[str], Iterable[str]]
 Open = Callable[..., Outbound]
 
 
 @pytest.fixture
-async def outbound() -> AsyncIterator[Open]:
+async def name_server() -> AsyncIterator[NameServer]:
+    """The name server of all clients; it knows no name until told otherwise."""
+    async with NameServer() as running:
+        yield running
+
+
+@pytest.fixture
+async def outbound(name_server: NameServer) -> AsyncIterator[Open]:
     """Makes clients of settings of ``[net]``, and of ``[fetch]`` by name."""
     async with contextlib.AsyncExitStack() as stack:
 
         def make(net: dict[str, Any] | None = None, **fetch: Any) -> Outbound:
-            made = Outbound(Net.model_validate(net or {}), Fetch(**fetch))
+            told = {"nameservers": [name_server.address], **(net or {})}
+            made = Outbound(Net.model_validate(told), Fetch(**fetch))
             stack.push_async_callback(made.close)
             return made
 
         yield make
-
-
-@pytest.fixture
-def name_server(monkeypatch: pytest.MonkeyPatch) -> Callable[[Answers], list[str]]:
-    """Have names resolve to what a function says; returns the list of names asked for."""
-
-    def install(answers: Answers) -> list[str]:
-        asked: list[str] = []
-
-        def look_up(host: str, port: int, *_: Any, **__: Any) -> list[Any]:
-            asked.append(host)
-            return [_info(address, port) for address in answers(host)]
-
-        monkeypatch.setattr(socket, "getaddrinfo", look_up)
-        return asked
-
-    return install
-
-
-def _info(address: str, port: int) -> tuple[Any, ...]:
-    if ":" in address:
-        return socket.AF_INET6, socket.SOCK_STREAM, 6, "", (address, port, 0, 0)
-    return socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)

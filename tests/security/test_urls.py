@@ -13,7 +13,8 @@ from aiohttp import web
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.guard import Guard
 from imgsvc.settings import Net, Settings
-from tests.security.conftest import Answers, Open
+from tests.name_server import NameServer
+from tests.security.conftest import Open
 from tests.security.urls import REFUSED
 from tests.support import Listener, Receiver
 
@@ -24,6 +25,7 @@ NOT_FOLLOWED = {
     ErrorCode.URL_INVALID,
     ErrorCode.FETCH_STATUS,
     ErrorCode.CONNECT_FAILED,  # the header is none
+    ErrorCode.DNS_FAILED,  # nobody is asked about .onion (RFC 7686)
 }
 
 
@@ -70,11 +72,11 @@ async def test_the_listener_would_have_noticed(outbound: Open, listener: Listene
 async def test_no_address_is_redirected_to(
     outbound: Open,
     listener: Listener,
-    name_server: Callable[[Answers], list[str]],
+    name_server: NameServer,
     trick: str,
 ) -> None:
     """An origin that may be fetched from sends the service on; every name leads to the listener."""
-    name_server(lambda _: ["127.0.0.1"])
+    name_server.answers = lambda _: ["127.0.0.1"]
     client = outbound({"allow": ["127.9.9.9/32"], "ports": [80, 443, listener.port]})
     for location in urls(trick, listener.port):
         if not URL_START.match(location) or "\n" in location:
