@@ -8,10 +8,10 @@ PIP_TOOLS = 7.6.2
 COMPILE = pip-compile --quiet --generate-hashes --strip-extras --no-header --allow-unsafe --no-emit-options \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --annotation-style=line
 
-.PHONY: help setup demo run test chaos fuzz bench lint lock clean
+.PHONY: help setup demo run test test-all chaos fuzz bench lint lock clean
 
 help: ## lists these targets
-	@awk -F ' *:.*## ' '/^[a-z]+:.*## / { printf "  make %-8s%s\n", $$1, $$2 }' Makefile
+	@awk -F ' *:.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s%s\n", $$1, $$2 }' Makefile
 
 setup: .venv/ready ## makes .venv with imgsvc, the embedded servers and the tools
 
@@ -21,7 +21,10 @@ demo: .venv/ready ## does the main job on real photographs and prints the report
 run: .venv/ready ## runs the service on port 3000 with embedded servers until Ctrl-C
 	@.venv/bin/imgsvc dev
 
-test: .venv/ready ## runs all tests
+test: .venv/ready ## runs the tests, but for those that explore or kill for long
+	@.venv/bin/python -m pytest -n auto --dist loadfile -m "not long"
+
+test-all: .venv/ready ## runs all tests
 	@.venv/bin/python -m pytest -n auto --dist loadfile
 
 chaos: .venv/ready ## lets everything fail at random, as in: make chaos SEED=1 MINUTES=15

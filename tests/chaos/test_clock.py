@@ -15,6 +15,8 @@ from tests.chaos.stack import post, service
 from tests.chaos.world import Gate, Witness
 from tests.support import wait_until
 
+pytestmark = pytest.mark.long
+
 AHEAD_S = 200.0
 
 

@@ -130,6 +130,7 @@ async def play(stack: Stack, stays: Replica, case: Case) -> list[str]:
         return await scene.violations()
 
 
+@pytest.mark.long
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("case", CASES, ids=str)
 async def test_a_replica_dies_there_and_the_work_is_done_once(

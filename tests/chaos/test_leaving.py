@@ -21,6 +21,8 @@ from tests.chaos.stack import Stack, post, service
 from tests.chaos.world import Gate, Posted, Witness
 from tests.photos import photo
 
+pytestmark = pytest.mark.long
+
 GRACE_S = 1.0
 LEAVES_S = GRACE_S + 14.0  # Redis is waited for, 5 s at most; the rest is for a busy machine
 PATIENT = {

@@ -15,6 +15,8 @@ from tests.chaos.stack import Stack, post, service
 from tests.chaos.world import Witness
 from tests.support import wait_until
 
+pytestmark = pytest.mark.long
+
 
 async def violations_when_lost(stack: Stack, fault: LedgerFault, passed: int) -> list[str]:
     """Have one write of a request's life harmed, when others have passed; what is wrong then."""

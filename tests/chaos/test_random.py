@@ -11,6 +11,8 @@ from imgsvc.embedded import EmbeddedServers
 from tests.chaos.faults import FAULTS
 from tests.chaos.killer import run, show
 
+pytestmark = pytest.mark.long
+
 SEED = 20261123
 
 

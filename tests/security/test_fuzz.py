@@ -28,6 +28,8 @@ from tests import hostile
 from tests.hostile import WHOLE
 from tests.support import Origin, Service
 
+pytestmark = pytest.mark.long
+
 EXAMPLES = int(os.environ.get("EXAMPLES", "300"))
 FUZZED = settings(
     max_examples=EXAMPLES,

@@ -16,6 +16,8 @@ from imgsvc.mailboxes import IN_FLIGHT
 from tests import hostile
 from tests.support import Origin, Receiver, Service, wait_until
 
+pytestmark = pytest.mark.long
+
 LOOPBACK = ip_network("127.0.0.0/8")
 ELSEWHERE = ["::/0", *map(str, ip_network("0.0.0.0/0").address_exclude(LOOPBACK))]
 

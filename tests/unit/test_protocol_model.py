@@ -19,6 +19,8 @@ import pytest
 
 from tests.unit.reachability import dead_ends
 
+pytestmark = pytest.mark.long
+
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
 
 REPLICAS = (0, 1)
