@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from imgsvc import logs, mailboxes
+from imgsvc import logs, mailboxes, redaction
 from imgsvc.actors import PIPELINE, Parts, Supervisor
 from imgsvc.bucket import Bucket
 from imgsvc.codec_pool import CodecPool
@@ -225,7 +225,9 @@ async def _prepare(made: Parts, stop: asyncio.Event) -> bool:
             # Known to be alive before the first message is taken.
             await made.mailboxes.beat()
         except ServiceError as error:
-            _log.warning("service.waiting", reason=error.detail, cause=repr(error.__cause__))
+            _log.warning(
+                "service.waiting", reason=error.detail, cause=redaction.of_error(error.__cause__)
+            )
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), _PREPARE_EVERY_S)
         else:

@@ -17,7 +17,7 @@ import uvloop
 from pydantic import SecretStr
 from rich.console import Console
 
-from imgsvc import app, listen, logs, settings, webhooks
+from imgsvc import app, listen, logs, redaction, settings, webhooks
 from imgsvc.actors.supervisor import GaveUpError
 from imgsvc.api_keys import api_keys
 from imgsvc.client import client
@@ -53,7 +53,7 @@ def main() -> None:
         raise SystemExit(2 if isinstance(error, SettingsError) else 1) from None
     except (OSError, ServiceError) as error:
         told = error.remedy if isinstance(error, ServiceError) and error.remedy else error
-        _err.print(f"imgsvc: {told}", markup=False, soft_wrap=True)
+        _err.print(f"imgsvc: {redaction.of_library(str(told))}", markup=False, soft_wrap=True)
         raise SystemExit(1) from None
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import jwt
 import orjson
 
-from imgsvc import logs
+from imgsvc import logs, redaction
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.net import Outbound
 
@@ -96,7 +96,7 @@ class KeySet:
             text = await self._outbound.read(self._url, limit_bytes=_MAX_BYTES, timeout_s=_FETCH_S)
             keys = self._usable(orjson.loads(text))
         except (ServiceError, ValueError, jwt.PyJWTError) as error:
-            reason = error.detail if isinstance(error, ServiceError) else str(error)
+            reason = error.detail if isinstance(error, ServiceError) else redaction.of_error(error)
             _log.warning("jwks.failed", reason=reason, kept=len(self._keys))
             return
         self._keys = keys

@@ -6,10 +6,8 @@ output: JSON for machines, coloured text for a terminal.
 
 from __future__ import annotations
 
-import io
 import json
 import logging
-import re
 import sys
 from textwrap import indent
 from typing import Any, TextIO
@@ -18,20 +16,10 @@ import orjson
 import structlog
 from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
+from imgsvc import redaction
 from imgsvc.settings import Log
 
 _OURS = "imgsvc"
-
-# Cut from the finished line, where no list, object or traceback can hide one; there a quote or
-# backslash ends a URL. The query of a URL may hold a signature or a token. With each goes what a line
-# must contain for it to match: searching costs as much as all the rest of writing a line.
-_SECRETS: tuple[tuple[str, re.Pattern[str], str], ...] = (
-    ("://", re.compile(r"(https?://[^\s?#\"\\]*)\?[^\s\"\\]*", re.IGNORECASE), r"\1"),
-    ("://", re.compile(r"([a-z][a-z0-9+.-]*://)[^\s/@\"\\]+@", re.IGNORECASE), r"\1***@"),
-    (" ", re.compile(r"(bearer|basic) +[\w.~+/=-]{16,}", re.IGNORECASE), r"\1 ***"),
-    ("_", re.compile(r"(isk_[0-9a-f]+_|whsec_)[\w+/=-]+"), r"\1***"),
-    ("eyJ", re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]*"), "***"),  # a JSON Web Token
-)
 
 
 def configure(log: Log) -> None:
@@ -53,7 +41,7 @@ def configure(log: Log) -> None:
         [_on_one_line, structlog.dev.ConsoleRenderer(exception_formatter=_indented_traceback)]
         if as_text
         else [
-            structlog.processors.format_exc_info,
+            structlog.processors.ExceptionRenderer(_traceback),
             structlog.processors.JSONRenderer(serializer=_to_json),
             _visible,
         ]
@@ -65,6 +53,7 @@ def configure(log: Log) -> None:
                 structlog.stdlib.PositionalArgumentsFormatter(),
                 *shared,
                 _without_malformed_bytes,
+                _with_clean_event,
             ],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
@@ -111,12 +100,19 @@ def _without_malformed_bytes(_logger: WrappedLogger, _method: str, event: EventD
     return {**kept, "event": "http.malformed", "level": "info", "what": type(error).__name__}
 
 
+def _with_clean_event(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Libraries put the texts of errors into their messages."""
+    event["event"] = redaction.of_library(str(event["event"]))
+    return event
+
+
 def _without_secrets(_logger: WrappedLogger, _method: str, line: Any) -> str:
-    text = str(line)
-    for needed, pattern, instead in _SECRETS:
-        if needed in text:
-            text = pattern.sub(instead, text)
-    return text
+    """Cut from the finished line, where no list, object or traceback can hide one."""
+    return redaction.redacted(str(line))
+
+
+def _traceback(exc_info: ExcInfo) -> str:
+    return redaction.of_traceback(exc_info[1])
 
 
 def _visible(_logger: WrappedLogger, _method: str, text: Any) -> str:
@@ -135,9 +131,7 @@ def _on_one_line(logger: WrappedLogger, method: str, event: EventDict) -> EventD
 
 def _indented_traceback(out: TextIO, exc_info: ExcInfo) -> None:
     """A traceback in which no line of an error's text looks like a line of the log."""
-    plain = io.StringIO()
-    structlog.dev.plain_traceback(plain, exc_info)
-    lines = (_visible(None, "", line) for line in plain.getvalue().splitlines())
+    lines = (_visible(None, "", line) for line in _traceback(exc_info).splitlines())
     out.write(indent("\n".join(lines), "  "))
 
 

@@ -15,7 +15,7 @@ import orjson
 import structlog
 from pydantic import ValidationError
 
-from imgsvc import backoff, logs
+from imgsvc import backoff, logs, redaction
 from imgsvc.bucket import Bucket
 from imgsvc.codec_pool import CodecPool
 from imgsvc.endings import end
@@ -88,7 +88,9 @@ class Actor(ABC):
         if error.code is not ErrorCode.UNAVAILABLE:
             raise error
         if tries == 1:
-            self.log.warning("dependency.away", reason=error.detail, cause=repr(error.__cause__))
+            self.log.warning(
+                "dependency.away", reason=error.detail, cause=redaction.of_error(error.__cause__)
+            )
         wait = _AWAY_S[min(tries, len(_AWAY_S)) - 1]
         await self.pause(wait * random.uniform(0.8, 1.2))  # noqa: S311 - spreads replicas
 
@@ -295,7 +297,7 @@ class MailboxActor(Actor, Generic[J]):
                 await self.wait_out(error, away)
             except Exception as error:
                 failures += 1
-                reason = f"{type(error).__name__}: {error}"
+                reason = str(redaction.of_error(error))
                 self.log.exception("message.failed", failures=failures)
                 await self.pause(backoff.exponential(most + 1, 0.1)[min(failures, most) - 1])
             if self.stopping.is_set():

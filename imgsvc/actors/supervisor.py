@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from imgsvc import backoff, logs
+from imgsvc import backoff, logs, redaction
 from imgsvc.actors.base import Actor, Parts
 from imgsvc.endings import see_out
 from imgsvc.errors import ServiceError
@@ -75,7 +75,8 @@ class Supervisor:
                 now = time.monotonic()
                 if len(crashes) == _RESTARTS and now - crashes[0] < _WITHIN_S:
                     self._log.critical("actor.gave_up", actor=kind.name, exc_info=True)
-                    raise GaveUpError(f"{kind.name} keeps crashing: {error!r}") from error
+                    told = redaction.of_error(error)
+                    raise GaveUpError(f"{kind.name} keeps crashing: {told}") from error
                 recent = sum(1 for at in crashes if now - at < _WITHIN_S)
                 crashes.append(now)
                 self._parts.metrics.actor_restarts.labels(kind.name).inc()

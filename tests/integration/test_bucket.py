@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import urllib.parse
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -13,14 +12,13 @@ from typing import Any
 import aiohttp
 import google_crc32c
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
 from yarl import URL
 
 from imgsvc.bucket import Bucket, Stored
 from imgsvc.embedded import EmbeddedServers
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.settings import Gcs, Settings, SettingsError
+from tests.accounts import EMAIL, new_account
 from tests.integration.proxy import between
 
 NAME = "request/0-1.jpg"
@@ -213,39 +211,19 @@ async def test_addresses_come_in_order_and_lead_to_where_the_operator_says(
     ]
 
 
-@pytest.fixture
-def key_base64() -> str:
-    """A service account's key, as Google hands them out; the account exists nowhere."""
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    pem = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    account = {
-        "type": "service_account",
-        "project_id": "a-project",
-        "private_key_id": "1",
-        "private_key": pem.decode(),
-        "client_email": "imgsvc@a-project.iam.gserviceaccount.com",
-        "token_uri": "http://127.0.0.1:9/token",
-    }
-    return base64.b64encode(json.dumps(account).encode()).decode()
-
-
 async def test_signed_addresses_name_the_account_and_end(
-    make: Callable[..., Bucket], key_base64: str, file: Path
+    make: Callable[..., Bucket], file: Path
 ) -> None:
     plain = make()
     await plain.ensure()
     await stored(plain, file)
-    signing = make(key_base64=key_base64, signed_urls=True, signed_url_ttl_s=600)
+    signing = make(key_base64=new_account().key_base64, signed_urls=True, signed_url_ttl_s=600)
     (address,) = await signing.urls([NAME])
     url = URL(address)
     assert url.path.endswith(f"/{NAME}")
     assert url.query["X-Goog-Algorithm"] == "GOOG4-RSA-SHA256"
     assert url.query["X-Goog-Expires"] == "600"
-    assert url.query["X-Goog-Credential"].startswith("imgsvc@a-project.iam.gserviceaccount.com/")
+    assert url.query["X-Goog-Credential"].startswith(f"{EMAIL}/")
     assert len(bytes.fromhex(url.query["X-Goog-Signature"])) == 256
 
 

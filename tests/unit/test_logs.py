@@ -190,7 +190,7 @@ def test_queries_are_cut_off_tracebacks_in_a_terminal(as_text: Callable[[], str]
 
 
 SECRETS = {
-    "a password in a URL": ("mongodb+srv://user:s3cr3t@db/?x", "mongodb+srv://***@db/?x"),
+    "a password in a URL": ("mongodb+srv://user:s3cr3t@db/?x", "mongodb+srv://***@db/"),
     "a name in a URL": ("https://s3cr3t@example.com/a", "https://***@example.com/a"),
     "a bearer token": (f"Authorization: Bearer {SECRET * 4}", "Authorization: Bearer ***"),
     "basic credentials": (f"basic {SECRET * 4}==", "basic ***"),
