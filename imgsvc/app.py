@@ -28,7 +28,9 @@ from imgsvc.metrics import Metrics
 from imgsvc.net import Outbound
 from imgsvc.oauth import Tokens
 from imgsvc.origins import Origins
-from imgsvc.settings import Settings
+from imgsvc.redis_connection import connect
+from imgsvc.redis_refusals import SetupError
+from imgsvc.settings import Settings, SettingsError
 from imgsvc.spool import Spool
 from imgsvc.traffic import Traffic
 
@@ -53,7 +55,7 @@ async def parts(settings: Settings) -> AsyncIterator[Parts]:
     metrics = Metrics()
     failpoints = Failpoints(settings.dev.failpoint)
     async with contextlib.AsyncExitStack() as stack:
-        client = mailboxes.connect(settings.redis)
+        client = connect(settings.redis)
         stack.push_async_callback(client.aclose)
         bucket = Bucket(settings.gcs, failpoints)
         stack.push_async_callback(bucket.close)
@@ -89,7 +91,7 @@ async def parts(settings: Settings) -> AsyncIterator[Parts]:
 async def operator_parts(settings: Settings) -> AsyncIterator[tuple[mailboxes.Mailboxes, Ledger]]:
     """The mailboxes and the ledger alone, for commands beside the running service."""
     failpoints = Failpoints(settings.dev.failpoint)
-    client = mailboxes.connect(settings.redis)
+    client = connect(settings.redis)
     ledger = Ledger(settings.mongo, failpoints)
     try:
         yield mailboxes.Mailboxes(client, settings.redis, new_replica_id(), failpoints), ledger
@@ -193,8 +195,11 @@ async def _work(made: Parts, stop: asyncio.Event, health: keys.Health) -> None:
             _log.warning("shutdown.unfinished", remedy="the rest is handed to other replicas")
     finally:
         await end(stopped, working)
-        with contextlib.suppress(ServiceError):
+        try:
             handed = await made.mailboxes.reclaim(made.mailboxes.replica, leaving=True)
+        except Exception as error:  # noqa: BLE001 - the others will miss the heartbeat
+            _log.warning("shutdown.not_handed_back", cause=redaction.of_error(error))
+        else:
             _log.info("shutdown.handed_back", messages=handed)
 
 
@@ -224,6 +229,8 @@ async def _prepare(made: Parts, stop: asyncio.Event) -> bool:
                 await made.bucket.ensure()  # nobody else makes it in an emulator
             # Known to be alive before the first message is taken.
             await made.mailboxes.beat()
+        except SetupError as error:
+            raise SettingsError(error.detail) from None
         except ServiceError as error:
             _log.warning(
                 "service.waiting", reason=error.detail, cause=redaction.of_error(error.__cause__)

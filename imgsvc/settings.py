@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import dataclasses
 import ipaddress
 import json
 import os
@@ -30,7 +31,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from imgsvc import environment, mongo_uri
+from imgsvc import environment, mongo_uri, redis_url
 from imgsvc.environment import Place, Said
 
 PREFIX = environment.PREFIX
@@ -40,6 +41,7 @@ PLAIN_NAMES: dict[str, tuple[str, str]] = {
     "PORT": ("http", "port"),
     "MONGO_URI": ("mongo", "uri"),
     "MONGODB_URI": ("mongo", "uri"),
+    "REDIS_URL": ("redis", "url"),
     "REDIS_HOST": ("redis", "host"),
     "REDIS_PORT": ("redis", "port"),
     "GCP_PROJECT_ID": ("gcs", "project"),
@@ -123,16 +125,64 @@ class Http(_Section):
 class Redis(_Section):
     """The mailboxes."""
 
+    url: SecretStr | None = None
     host: str = "127.0.0.1"
-    port: Port = 6379
+    port: Port = redis_url.PORT
     db: Annotated[int, Field(ge=0)] = 0
+    username: str | None = None
     password: SecretStr | None = None
     tls: bool = False
+    ca_file: Path | None = None
+    sentinel_username: str | None = None
+    sentinel_password: SecretStr | None = None
     window: Count = 32
     heartbeat_s: Positive = 20.0
     reconcile_s: Positive = 15.0
     lease_s: Positive = 900.0
     max_deliveries: Count = 5
+
+    @field_validator("url", mode="before")
+    @classmethod
+    def _empty_means_unset(cls, value: Any) -> Any:
+        return value or None
+
+    @field_validator("url")
+    @classmethod
+    def _readable(cls, value: SecretStr | None) -> SecretStr | None:
+        if value:
+            redis_url.parse(value.get_secret_value())
+        return value
+
+    @field_validator("ca_file")
+    @classmethod
+    def _there(cls, value: Path | None) -> Path | None:
+        if value and not value.is_file():
+            raise ValueError("there is no such file")
+        return value
+
+    @model_validator(mode="after")
+    def _encrypted_if_said(self) -> Redis:
+        where = self.where
+        if self.tls and not where.tls and where.path is None:
+            raise ValueError("tls is true, but url is not encrypted: begin it with rediss")
+        return self
+
+    @property
+    def where(self) -> redis_url.RedisUrl:
+        """Where Redis is and as whom to speak to it: what the URL says, else the single settings."""
+        if self.url is None:
+            said = redis_url.RedisUrl(
+                addresses=(redis_url.Address(self.host, self.port),), tls=self.tls
+            )
+        else:
+            said = redis_url.parse(self.url.get_secret_value())
+        password = self.password.get_secret_value() if self.password else None
+        return dataclasses.replace(
+            said,
+            username=said.username or self.username,
+            password=said.password or password,
+            db=self.db if said.db is None else said.db,
+        )
 
 
 class Mongo(_Section):
@@ -540,7 +590,8 @@ def _explain(error: Any, said: Mapping[Place, Said], in_file: frozenset[str]) ->
 
 def _shown(key: str, value: object, said: Said | None) -> str:
     """The value as an error may show it; a whole section or a file may hold a secret anywhere."""
-    secret = any(word in key.lower() for word in ("secret", "password", "key_base64", "uri"))
+    words = ("secret", "password", "key_base64", "uri")
+    secret = key == "url" or any(word in key.lower() for word in words)
     secret = secret or bool(said and said.from_file)
     plain = key and not secret and isinstance(value, str | int | float)
     return repr(value) if plain else "***"

@@ -158,7 +158,7 @@ def nothing_is_left(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[
     before = children()
     yield
     if uses_servers:
-        assert left_in_redis(request.getfixturevalue("servers")) == {}
+        assert left_in_redis(request.getfixturevalue("servers").redis.port) == {}
     spool = tmp_path / "spool"
     assert not spool.exists() or list(spool.rglob("*")) == []
     deadline = time.monotonic() + 5
@@ -183,10 +183,10 @@ def children() -> set[str]:
     return found
 
 
-def left_in_redis(servers: EmbeddedServers) -> dict[str, str]:
+def left_in_redis(port: int) -> dict[str, str]:
     """Keys that hold something and do not expire by themselves."""
     left: dict[str, str] = {}
-    with redis.Redis(port=servers.endpoints.redis_port, decode_responses=True) as client:
+    with redis.Redis(port=port, decode_responses=True) as client:
         for key in client.scan_iter():
             kind = client.type(key)
             if client.pttl(key) > 0 or (kind == "stream" and client.xlen(key) == 0):

@@ -9,7 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, TypeGuard, TypeVar
 
 import orjson
 import structlog
@@ -84,6 +84,9 @@ class Actor(ABC):
         Args:
             error: what was raised.
             tries: how often it was in a row, from 1.
+
+        Raises:
+            ServiceError: the error, if nothing is away.
         """
         if error.code is not ErrorCode.UNAVAILABLE:
             raise error
@@ -91,6 +94,10 @@ class Actor(ABC):
             self.log.warning(
                 "dependency.away", reason=error.detail, cause=redaction.of_error(error.__cause__)
             )
+        await self.back_off(tries)
+
+    async def back_off(self, tries: int) -> None:
+        """Wait before the next try; longer, the more there were in a row."""
         wait = _AWAY_S[min(tries, len(_AWAY_S)) - 1]
         await self.pause(wait * random.uniform(0.8, 1.2))  # noqa: S311 - spreads replicas
 
@@ -232,15 +239,22 @@ class MailboxActor(Actor, Generic[J]):
                 await self._room.wait()
 
     def _start(self, envelope: Envelope) -> None:
-        task = asyncio.create_task(self._process(envelope), name=f"{self.name}:{envelope.key}")
+        task = asyncio.create_task(self._work_on(envelope), name=f"{self.name}:{envelope.key}")
         self._tasks.add(task)
         task.add_done_callback(self._finished)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._room.set()
-        if not task.cancelled() and (error := task.exception()):
-            self.log.error("message.lost_track", exc_info=error)
+
+    async def _work_on(self, envelope: Envelope) -> None:
+        try:
+            await self._process(envelope)
+        except Exception:
+            # Still pending in our name, so nobody else will take it.
+            self.log.exception("message.dropped", entry=envelope.entry_id)
+            await self.back_off(len(_AWAY_S))
+            self._inbox.take_again(envelope)
 
     async def _process(self, envelope: Envelope) -> None:
         job = self._read(envelope)
@@ -292,36 +306,43 @@ class MailboxActor(Actor, Generic[J]):
                     await self.give_up(job, reason)
                     return Bury(reason, event="message.buried", told={"reason": reason})
                 return await self.handle(job, _facts(envelope))
-            except ServiceError as error:
-                away += 1
-                await self.wait_out(error, away)
             except Exception as error:
-                failures += 1
-                reason = str(redaction.of_error(error))
-                self.log.exception("message.failed", failures=failures)
-                await self.pause(backoff.exponential(most + 1, 0.1)[min(failures, most) - 1])
+                if _is_away(error):
+                    away += 1
+                    await self.wait_out(error, away)
+                else:
+                    failures += 1
+                    reason = str(redaction.of_error(error))
+                    self.log.exception("message.failed", failures=failures)
+                    await self.pause(backoff.exponential(most + 1, 0.1)[min(failures, most) - 1])
             if self.stopping.is_set():
                 return None
 
     async def _apply(self, envelope: Envelope, verdict: Verdict) -> bool:
-        """Carry a verdict out; repeated until Redis answers, for the scripts act only once."""
-        tries = 0
-        while True:
+        """Carry a verdict out; repeated whatever is raised, for the scripts act only once.
+
+        Nobody else may take the message while this replica lives, so to give up would be to lose it
+        for as long as its lease lasts.
+        """
+        tries, ours = 0, False
+        while not (self.stopping.is_set() and tries > len(_AWAY_S)):
             try:
                 ours = await self._carry_out(envelope, verdict)
-            except ServiceError as error:
+                break
+            except Exception as error:
                 tries += 1
-                await self.wait_out(error, tries)
-                if self.stopping.is_set() and tries > len(_AWAY_S):
-                    ours = False
+                if _is_away(error):
+                    await self.wait_out(error, tries)
                 else:
-                    continue
-            if isinstance(verdict, HandOff) and isinstance(verdict.facts, Fetched | Compressed):
-                if ours:
-                    self.parts.spool.let_go(verdict.facts.file)
-                else:
+                    self.log.exception("message.not_moved", tries=tries)
+                    await self.back_off(tries)
+        if isinstance(verdict, HandOff) and isinstance(verdict.facts, Fetched | Compressed):
+            if ours:
+                self.parts.spool.let_go(verdict.facts.file)
+            else:
+                with contextlib.suppress(OSError):  # it is swept later
                     await self.parts.spool.remove(verdict.facts.file)
-            return ours
+        return ours
 
     async def _carry_out(self, envelope: Envelope, verdict: Verdict) -> bool:
         mailboxes = self.parts.mailboxes
@@ -376,6 +397,11 @@ class ImageActor(MailboxActor[ImageJob]):
     def again(self, job: ImageJob) -> Verdict:
         """The verdict on an image whose file is gone: it is fetched once more."""
         return HandOff(FETCH, job, event="image.file_gone")
+
+
+def _is_away(error: Exception) -> TypeGuard[ServiceError]:
+    """Whether something that the work needs is away, and may come back."""
+    return isinstance(error, ServiceError) and error.code is ErrorCode.UNAVAILABLE
 
 
 def _facts(envelope: Envelope) -> Facts:

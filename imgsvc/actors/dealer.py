@@ -65,7 +65,7 @@ class Dealer(Actor):
                 else:
                     away = 0
             if self._leads:
-                with contextlib.suppress(ServiceError):  # then the lead expires by itself
+                with contextlib.suppress(Exception):  # then the lead expires by itself
                     await self.parts.mailboxes.stop_leading(DEALING)
         finally:
             await self._bell.close()

@@ -46,7 +46,7 @@ class Eraser(Actor):
                 await self.wait_out(error, away)
             else:
                 away = 0
-        with contextlib.suppress(ServiceError):  # then the lead expires by itself
+        with contextlib.suppress(Exception):  # then the lead expires by itself
             await self.parts.mailboxes.stop_leading(ERASING)
 
     async def _erase_once(self) -> bool:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from imgsvc import backoff, logs, redaction
 from imgsvc.actors.base import Actor, Parts
 from imgsvc.endings import see_out
-from imgsvc.errors import ServiceError
 
 _RESTARTS = 6  # of one actor ...
 _WITHIN_S = 60.0  # ... in this time are too many
@@ -61,7 +60,7 @@ class Supervisor:
         for kind in self._pipeline:
             self._stopping.add(kind)
             self._actors[kind].stop()
-            with contextlib.suppress(ServiceError):
+            with contextlib.suppress(Exception):  # then they end by themselves, a little later
                 await self._parts.mailboxes.end_reads()
             await asyncio.wait({self._tasks[kind]})
 

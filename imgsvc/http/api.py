@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
@@ -44,9 +43,7 @@ async def upload(request: web.Request) -> web.Response:
         if full and (before := await ledger.accepted_before(new)):
             return _accepted(before)
         raise
-    # Only a hint: the dealer looks for itself, also while Redis is away.
-    with contextlib.suppress(ServiceError):
-        await request.app[keys.MAILBOXES].wake_dealer()
+    await request.app[keys.MAILBOXES].wake_dealer()
     _log.info(
         "request.accepted",
         request_id=request_id,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-
 from aiohttp import web
 
 from imgsvc import logs
@@ -61,7 +59,7 @@ async def erase(request: web.Request) -> web.Response:
         await ledger.ask_to_erase(request_id)
         await ledger.cancel(request_id)
         _log.info("request.erasing", request_id=request_id)
-        await _wake_dealer(request)
+        await request.app[keys.MAILBOXES].wake_dealer()
     erasure = await ledger.erasure(request_id, tenant)
     return answers.json(
         {"requestId": request_id, "erased": bool(erasure and erasure.erased_at)}, status=202
@@ -71,15 +69,9 @@ async def erase(request: web.Request) -> web.Response:
 async def _accepted(request: web.Request, event: str, status: str) -> web.Response:
     request_id = request.match_info["id"]
     _log.info(event, request_id=request_id)
-    await _wake_dealer(request)
+    await request.app[keys.MAILBOXES].wake_dealer()
     return answers.json(
         {"requestId": request_id, "status": status},
         status=202,
         headers={"Location": f"/status/{request_id}"},
     )
-
-
-async def _wake_dealer(request: web.Request) -> None:
-    # Only a hint: the dealer looks for itself, also while Redis is away.
-    with contextlib.suppress(ServiceError):
-        await request.app[keys.MAILBOXES].wake_dealer()

@@ -34,7 +34,7 @@ async def readyz(request: web.Request) -> web.Response:
     )
     process = app[keys.HEALTH].state
     checks = {"redis": redis, "mongo": mongo, "bucket": bucket, "process": process}
-    ready = all(outcome == "ok" for outcome in checks.values())
+    ready = all(outcome == "ok" or outcome.startswith("ok, ") for outcome in checks.values())
     return answers.json(
         {"status": "ready" if ready else "not ready", "checks": checks},
         status=200 if ready else 503,
@@ -42,15 +42,15 @@ async def readyz(request: web.Request) -> web.Response:
     )
 
 
-async def _outcome(check: Awaitable[None]) -> str:
+async def _outcome(check: Awaitable[str | None]) -> str:
+    """``ok``, perhaps with what cannot be known, or what is wrong."""
     try:
         async with asyncio.timeout(_CHECK_S):
-            await check
+            return await check or "ok"
     except TimeoutError:
         return f"no answer within {_CHECK_S:g} s"
     except ServiceError as error:
         return error.detail
-    return "ok"
 
 
 def remember_checks(app: web.Application) -> None:

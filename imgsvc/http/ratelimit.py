@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from imgsvc import logs
+from imgsvc import logs, redaction
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.http import keys
 
@@ -71,9 +71,9 @@ async def take(request: web.Request, policy: Policy, cost: int = 1) -> None:
         taken = await request.app[keys.MAILBOXES].take_token(
             f"{policy.name}:{request[keys.PAYER]}", policy.limit, policy.period_s, cost
         )
-    except ServiceError as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, callers are not to suffer from it
         request.app[keys.METRICS].ratelimit_open.inc()
-        _log.warning("ratelimit.failed_open", policy=policy.name, reason=error.detail)
+        _log.warning("ratelimit.failed_open", policy=policy.name, reason=redaction.of_error(error))
         return
     request[keys.LIMITS][policy.name] = (
         f"q={policy.limit};w={policy.period_s}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import uuid
 from datetime import UTC, datetime
 
@@ -30,9 +29,7 @@ async def replay(request: web.Request) -> web.Response:
         raise ServiceError(ErrorCode.NO_WEBHOOK)
     if not await request.app[keys.LEDGER].replay_webhook(request_id):
         raise ServiceError(ErrorCode.WEBHOOK_PENDING, retry_after_s=5)
-    # Only a hint: the dealer looks for itself, also while Redis is away.
-    with contextlib.suppress(ServiceError):
-        await request.app[keys.MAILBOXES].wake_dealer()
+    await request.app[keys.MAILBOXES].wake_dealer()
     return answers.json(
         {"requestId": request_id, "webhook": {"status": WebhookStatus.PENDING, "attempts": 0}},
         status=202,

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from imgsvc import mailboxes
 from imgsvc.messages import ImageJob, WebhookJob
+from imgsvc.redis_connection import connect
 from imgsvc.settings import Redis
 from tests.chaos import wishes
 from tests.chaos.album import MISSING, picture
@@ -471,7 +472,7 @@ async def _mailboxes(scene: Scene) -> AsyncIterator[mailboxes.Mailboxes]:
         port=scene.stack.servers.endpoints.redis_port,
         db=int(scene.stack.environment["IMGSVC_REDIS__DB"]),
     )
-    client = mailboxes.connect(settings)
+    client = connect(settings)
     try:
         yield mailboxes.Mailboxes(client, settings, "the-test")
     finally:

@@ -12,13 +12,14 @@ from imgsvc import mailboxes
 from imgsvc.ledger import Ledger, NewProduct, NewRequest
 from imgsvc.messages import ImageJob
 from imgsvc.model import Recipe
+from imgsvc.redis_connection import connect
 from imgsvc.settings import Settings
 from tests.support import Origin, Service, wait_until
 
 
 async def lost_with_every_replica(settings: Settings, job: ImageJob) -> None:
     """Have a message taken by one replica after the other, each of which dies with it."""
-    client = mailboxes.connect(settings.redis)
+    client = connect(settings.redis)
     for number in range(settings.redis.max_deliveries):
         replica = mailboxes.Mailboxes(client, settings.redis, f"victim-{number}")
         await replica.prepare()

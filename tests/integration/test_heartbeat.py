@@ -12,7 +12,8 @@ from imgsvc import app
 from imgsvc.actors import Reaper, Supervisor
 from imgsvc.embedded import EmbeddedServers
 from imgsvc.endings import end
-from imgsvc.mailboxes import REPLICAS, connect
+from imgsvc.mailboxes import REPLICAS
+from imgsvc.redis_connection import connect
 from imgsvc.settings import Settings
 from tests.integration.proxy import between
 

@@ -13,8 +13,9 @@ from redis.asyncio import Redis
 
 from imgsvc.actors import Fetcher
 from imgsvc.embedded import EmbeddedServers
-from imgsvc.mailboxes import DEAD, FETCH, GROUP, connect
+from imgsvc.mailboxes import DEAD, FETCH, GROUP
 from imgsvc.messages import VERSION, ImageJob
+from imgsvc.redis_connection import connect
 from imgsvc.settings import Settings
 from tests.support import Origin, Service, wait_until
 

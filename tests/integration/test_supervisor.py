@@ -16,8 +16,9 @@ from imgsvc.actors import Actor, Clock, Fetcher, Parts, Reaper, Supervisor, supe
 from imgsvc.actors.base import Verdict
 from imgsvc.actors.supervisor import GaveUpError
 from imgsvc.endings import end
-from imgsvc.mailboxes import FETCH, Facts, connect
+from imgsvc.mailboxes import FETCH, Facts
 from imgsvc.messages import ImageJob
+from imgsvc.redis_connection import connect
 from imgsvc.settings import Settings
 from tests.support import wait_until
 

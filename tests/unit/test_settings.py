@@ -113,6 +113,7 @@ EXAMPLES = {
     "PORT": ("8080", "8081"),
     "MONGO_URI": ("mongodb://one:27017", "mongodb://two:27017"),
     "MONGODB_URI": ("mongodb://one:27017", "mongodb://two:27017"),
+    "REDIS_URL": ("redis://one", "rediss://u:p%40@two:1/2"),
     "REDIS_HOST": ("one", "two"),
     "REDIS_PORT": ("1", "2"),
     "GCP_PROJECT_ID": ("one", "two"),

@@ -1,0 +1,169 @@
+"""Connections to Redis: over TCP, TLS or a socket file, or to the master that Sentinels name."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+from redis.asyncio import ConnectionPool, Redis, Sentinel
+from redis.asyncio.connection import (
+    AbstractConnection,
+    Connection,
+    SSLConnection,
+    UnixDomainSocketConnection,
+)
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import (
+    SentinelConnectionPool,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
+from redis.backoff import NoBackoff
+from redis.exceptions import ResponseError
+
+from imgsvc.redis_refusals import code_of
+from imgsvc.redis_url import RedisUrl
+from imgsvc.settings import Redis as Settings
+
+_ANSWER_S = 5
+_READ_S = 10  # a blocking read's socket must outlast the time it may block for
+_SENTINEL_S = 1  # another one is asked then
+_COMMON: Mapping[str, Any] = {
+    "decode_responses": True,
+    "legacy_responses": False,
+    "retry": Retry(NoBackoff(), 0),
+    "driver_info": None,  # so that nobody has to allow CLIENT SETINFO
+}
+
+
+def connect(settings: Settings) -> Redis:
+    """A client for Redis.
+
+    The client's own retries are off: by default a lost reply makes redis-py send an XADD up to
+    eleven times. What may be repeated is repeated by the caller, who knows.
+    """
+    return _client(settings, socket_timeout=_ANSWER_S)
+
+
+class Reader:
+    """A client for blocking reads: one connection, known by its number, so that it can be woken.
+
+    ``CLIENT LIST`` would tell the number as well, but managed services and careful operators do
+    not allow it.
+
+    Args:
+        settings: where Redis is.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.client = _client(settings, socket_timeout=_READ_S, redis_connect_func=self._connected)
+        self.connection_id: int | None = None  # if Redis tells
+        self.closed = False
+
+    async def _connected(self, connection: AbstractConnection) -> None:
+        self.connection_id = None
+        await connection.on_connect()
+        with contextlib.suppress(ResponseError):  # not allowed: then reads end by themselves
+            await connection.send_command("CLIENT", "ID")
+            self.connection_id = int(await connection.read_response())
+
+    async def close(self) -> None:
+        """Close the connection."""
+        self.connection_id, self.closed = None, True
+        await self.client.aclose()
+
+
+def _client(settings: Settings, **timing: Any) -> Redis:
+    where = settings.where
+    options = {
+        **timing,
+        "socket_connect_timeout": _ANSWER_S,
+        "username": where.username,
+        "password": where.password,
+        "db": where.db or 0,
+        **_COMMON,
+        **_trust(settings, where),
+    }
+    if where.service is not None:
+        return Redis.from_pool(_sentinels(settings, where, options))
+    kind: type[AbstractConnection]
+    if where.path is not None:
+        kind, options["path"] = _UnixConnection, where.path
+    else:
+        [address] = where.addresses
+        kind = _TlsConnection if where.tls else _PlainConnection
+        options |= {"host": address.host, "port": address.port}
+    return Redis.from_pool(ConnectionPool(connection_class=kind, **options))
+
+
+def _sentinels(settings: Settings, where: RedisUrl, options: dict[str, Any]) -> ConnectionPool:
+    password = settings.sentinel_password
+    asking = {
+        "username": settings.sentinel_username,
+        "password": password.get_secret_value() if password else None,
+        "socket_timeout": _SENTINEL_S,
+        "socket_connect_timeout": _SENTINEL_S,
+        "ssl": where.tls,
+        **_COMMON,
+        **_trust(settings, where),
+    }
+    addresses = [(address.host, address.port) for address in where.addresses]
+    kind = _MasterTlsConnection if where.tls else _MasterConnection
+    asked = Sentinel(addresses, sentinel_kwargs=asking)  # type: ignore[no-untyped-call]
+    return _MasterPool(  # type: ignore[no-untyped-call]
+        where.service, asked, connection_class=kind, **options
+    )
+
+
+def _trust(settings: Settings, where: RedisUrl) -> dict[str, Any]:
+    """Whose certificates count: those of an authority of ours, or those that the system trusts."""
+    if not where.tls:
+        return {}
+    ca_file = str(settings.ca_file) if settings.ca_file else None
+    return {"ssl_cert_reqs": "required", "ssl_check_hostname": True, "ssl_ca_certs": ca_file}
+
+
+class _Following(AbstractConnection):
+    """A connection that is closed when its Redis has become a replica.
+
+    After a failover the name, or the Sentinels, lead to the new master; a connection stays where it
+    is. The client's own check for that does not see into scripts.
+    """
+
+    async def read_response(self, *args: Any, **options: Any) -> Any:
+        try:
+            return await super().read_response(*args, **options)
+        except ResponseError as error:
+            if code_of(error) == "READONLY":
+                await self.disconnect(nowait=True)
+            raise
+
+
+class _PlainConnection(_Following, Connection):
+    pass
+
+
+class _TlsConnection(_Following, SSLConnection):
+    pass
+
+
+class _UnixConnection(_Following, UnixDomainSocketConnection):
+    pass
+
+
+class _MasterConnection(_Following, SentinelManagedConnection):
+    pass
+
+
+class _MasterTlsConnection(_Following, SentinelManagedSSLConnection):
+    pass
+
+
+class _MasterPool(SentinelConnectionPool):
+    """A pool that closes its connections to the Sentinels with its own."""
+
+    async def disconnect(self, inuse_connections: bool = True) -> None:
+        await super().disconnect(inuse_connections)
+        if inuse_connections:
+            await self.sentinel_manager.aclose()

@@ -1,0 +1,123 @@
+"""What Redis refuses, and why: for the moment, by how it is set up, or by a mistake of ours.
+
+Servers add refusals that pass with every release, so those are what is left when the other two are
+taken out. The words are those of Redis 6.2 to 8 and of Valkey (``server.c``, ``scripting.c`` and
+``script.c`` of their sources).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import ssl
+from collections.abc import Iterator
+
+from redis.exceptions import RedisError, ResponseError
+
+from imgsvc import redaction
+from imgsvc.errors import ErrorCode, ServiceError
+
+# Redis 6.2 wraps what a command in a script is refused with; later ones only add where it was.
+_WRAPPING = re.compile(r"ERR Error running script \(call to \w+\): ")
+_PLACE = re.compile(r"@user_script: ?\d+: ")
+_CODE = re.compile(r"[A-Z][A-Z0-9]+(?= |$)")
+_MOST_WORDS = 200
+
+_MISTAKES = re.compile(
+    r"WRONGTYPE|(ERR )?(wrong number of arg|syntax error|value is not|invalid stream id"
+    r"|unknown subcommand|number of keys can|error compiling script|user_script:)",
+    re.IGNORECASE,
+)
+
+# How Redis is set up: nothing changes until an operator does something.
+_SETUP = (
+    (re.compile(r"NOAUTH"), "wants a password: say it in REDIS_URL or [redis] password"),
+    (re.compile(r"WRONGPASS|ERR (invalid password|AUTH )"), "refuses our user name or password"),
+    (
+        re.compile(r"NOPERM|ERR ACL failure", re.IGNORECASE),
+        "does not allow our user what docs/redis.md lists",
+    ),
+    (
+        re.compile(r"MOVED|ASK |CROSSSLOT|ERR SELECT is not allowed in cluster"),
+        "is a node of a cluster, which is not supported: use a single Redis, or Sentinels",
+    ),
+    (
+        re.compile(r"ERR (DB index is out of range|invalid DB index)", re.IGNORECASE),
+        "has no database of that number: see REDIS_URL and [redis] db",
+    ),
+    (
+        re.compile(r"ERR unknown (redis )?command", re.IGNORECASE),
+        "lacks a command that docs/redis.md lists",
+    ),
+    (re.compile(r"DENIED"), "lets in this machine only (protected mode)"),
+)
+
+
+class SetupError(ServiceError):
+    """Redis is not set up as the service needs it; the detail says what to change."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(ErrorCode.UNAVAILABLE, detail, retry_after_s=2)
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """Have whatever keeps Redis from doing its work be one error to the rest of the service.
+
+    Raises:
+        ServiceError: UNAVAILABLE; as ``SetupError`` if it will not pass by itself.
+        ResponseError: a mistake of ours.
+    """
+    try:
+        yield
+    # RuntimeError is what uvloop raises for a write to a connection that was just closed.
+    except (RedisError, OSError, RuntimeError) as error:
+        words = words_of(error)
+        if isinstance(error, ResponseError) and _MISTAKES.match(words):
+            raise
+        if remedy := _remedy(error, words):
+            raise SetupError(f"Redis {remedy} ({_shown(words)}).") from error
+        said = f"Redis refuses at the moment: {_shown(words)}" if code_of(error) else None
+        raise ServiceError(ErrorCode.UNAVAILABLE, said, retry_after_s=2) from error
+
+
+def is_unsupported(error: Exception | None) -> bool:
+    """Whether Redis does not know a command, or does not allow it."""
+    return error is not None and bool(
+        re.match(r"NOPERM|ERR unknown (sub)?command", words_of(error), re.IGNORECASE)
+    )
+
+
+def code_of(error: Exception) -> str:
+    """The word in capitals that a refusal begins with; nothing if it is none."""
+    found = _CODE.match(words_of(error)) if isinstance(error, RedisError) else None
+    return found[0] if found else ""
+
+
+def words_of(error: Exception) -> str:
+    """What Redis said, as it would say it outside of a script."""
+    told = str(error)
+    code = getattr(error, "status_code", None)  # the client's own classes come without it
+    if code and not told.startswith(code):
+        told = f"{code} {told}"
+    told, wrapped = _WRAPPING.subn("", told)
+    if wrapped:
+        told = _PLACE.sub("", told).removeprefix("-")
+    return " ".join(told.split())
+
+
+def _shown(words: str) -> str:
+    return redaction.of_library(words, _MOST_WORDS).rstrip(" .")
+
+
+def _remedy(error: Exception, words: str) -> str | None:
+    if isinstance(error, ResponseError | RedisError):
+        for refusal, remedy in _SETUP:
+            if refusal.match(words):
+                return remedy
+    reason: BaseException | None = error
+    while reason is not None:
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            return "shows a certificate that is not trusted: see [redis] ca_file"
+        reason = reason.__cause__ or reason.__context__
+    return None
