@@ -35,6 +35,7 @@ from imgsvc.spool import Spool
 from imgsvc.traffic import Traffic
 
 _PREPARE_EVERY_S = 1.0
+_LONGEST_LINE = 128 * 1024  # a query may hold a webhook's URL, of which each character is escaped
 _log = logs.get("app")
 
 
@@ -157,6 +158,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             application(made, health),
             access_log=None,
             auto_decompress=False,  # bodies that are compressed are refused
+            max_line_size=_LONGEST_LINE,
             keepalive_timeout=settings.http.keepalive_s,
             shutdown_timeout=settings.http.shutdown_s,
         )

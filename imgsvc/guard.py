@@ -13,14 +13,16 @@ import socket
 from aiohappyeyeballs import AddrInfoType
 from yarl import URL
 
+from imgsvc import urls
 from imgsvc.addresses import Address, is_public, literal, unwrapped
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.settings import Net
 
-MAX_URL_LENGTH = 2048
 _MAX_HOST = 253  # RFC 1035 section 2.3.4
 
-_UNSAFE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\\]")
+# Controls, what breaks lines, halves of characters; and backslashes, which some read as slashes.
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\\]")
+_SEVERAL = re.compile(r"\s[a-z]+://", re.IGNORECASE)
 _SCHEME = re.compile(r"https?://", re.IGNORECASE)
 # Stricter than yarl, which takes zones, the future's "[v1.x]" and digits of any script.
 _AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:%@]+)(:[0-9]{0,5})?", re.IGNORECASE)
@@ -59,15 +61,22 @@ class Guard:
     def parse(self, text: str) -> URL:
         """The URL in ``text``, if the text alone does not rule it out.
 
+        Blanks around it are left out. Its ``raw_path_qs`` is what is asked for, byte for byte: path
+        and query are one in it, since a query that is there but empty would be lost otherwise.
+
         Raises:
             ServiceError: URL_INVALID or URL_BLOCKED; the detail names the rule.
         """
-        if len(text) > MAX_URL_LENGTH:
-            raise _invalid(f"The URL is longer than {MAX_URL_LENGTH} characters.")
+        longest = self._settings.max_url_length
+        if len(text) > longest:
+            raise _invalid(f"The URL is longer than {longest} characters.")
+        text = text.strip(" ")
         if _UNSAFE.search(text):
             raise _invalid(
-                "The URL contains spaces, control characters or backslashes; percent-encode them."
+                "The URL contains control characters or backslashes; percent-encode them."
             )
+        if _SEVERAL.search(text):
+            raise _invalid("This is more than one URL; give each one a place of its own.")
         scheme = _SCHEME.match(text)
         if not scheme:
             raise _invalid("The URL must start with http:// or https://.")
@@ -77,14 +86,14 @@ class Guard:
         if not _AUTHORITY.fullmatch(authority):
             raise _invalid("After :// must follow a host name or IP address, and perhaps a port.")
         try:
-            url = URL(text)
+            url = URL(scheme[0] + authority)
             host, port = url.raw_host, url.port
         except ValueError:
             raise ServiceError(ErrorCode.URL_INVALID) from None
         self._check_host(host or "", port or 0)
         if literal(host or "") and not authority.isascii():
             raise _plain_v4()  # digits of other scripts become these
-        return url
+        return url.with_path(urls.target(text[scheme.end() + len(authority) :]), encoded=True)
 
     def _check_host(self, host: str, port: int) -> None:
         address = literal(host)

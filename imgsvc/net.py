@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 import aiohttp
 from yarl import URL
 
+from imgsvc import urls
 from imgsvc.backoff import parse_retry_after
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.failpoints import NO_FAILPOINTS, Failpoints
@@ -25,6 +26,7 @@ KEEP_ALIVE_S = 2.0
 """After this an idle connection is closed; the library may take as long again to notice."""
 
 _CHUNK = 256 * 1024
+_LONGEST_FIELD = 64 * 1024  # policies and cookies of real origins have more than 8 kB
 _FETCH_HEADERS = {"Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"}
 _VALIDATORS = ("ETag", "Last-Modified")
 _VALIDATOR = re.compile(r"[ -~]{1,200}")
@@ -101,6 +103,8 @@ class Outbound:
             auto_decompress=False,
             trust_env=False,
             read_bufsize=_CHUNK,
+            max_line_size=_LONGEST_FIELD,
+            max_field_size=_LONGEST_FIELD,
             headers={"User-Agent": net.user_agent},
         )
 
@@ -203,13 +207,7 @@ class Outbound:
                 size = await self._read(response, write, self._fetch.max_bytes)
                 etag, modified = (_validator(response, name) for name in _VALIDATORS)
                 return Downloaded(size, Validators(etag=etag, modified=modified))
-        try:
-            target = str(url.join(URL(location)))
-        except ValueError:
-            raise ServiceError(
-                ErrorCode.FETCH_STATUS, "The origin redirected to an unusable address."
-            ) from None
-        return self.guard.parse(target)
+        return self.guard.parse(urls.resolve(str(url), location))
 
     async def _read(
         self,

@@ -56,6 +56,9 @@ PLAIN_NAMES: dict[str, tuple[str, str]] = {
 SECRET_PREFIX = "whsec_"  # noqa: S105 - what a secret begins with
 _MIN_KEY_BYTES, _MAX_KEY_BYTES = 24, 64  # the bounds of the Standard Webhooks specification
 
+LONGEST_URL = 32_768
+"""Characters: 100 of them, all outside of ASCII, are a product that MongoDB still takes."""
+
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Quota = Annotated[int, Field(ge=0)]  # 0: unlimited
@@ -261,6 +264,7 @@ class Net(_Section):
     connect_s: Positive = 5.0
     resolve_s: Positive = 5.0
     nameservers: tuple[NameServer, ...] = ()
+    max_url_length: Annotated[int, Field(ge=256, le=LONGEST_URL)] = 8192
     user_agent: str = "imgsvc/0.1 (image batch service)"
 
 

@@ -8,9 +8,9 @@ from typing import Any
 from imgsvc import findings
 from imgsvc.http.posted import Place, Posted
 from imgsvc.ledger import Document
+from imgsvc.settings import LONGEST_URL
 
 _PLACES = 5  # shown of each duplicate
-_LONGEST = 2048  # characters of a value
 
 
 def view(posted: Posted) -> Document:
@@ -42,7 +42,7 @@ class _Places:
         self._first: dict[str, Place] = {}
         self._again: dict[str, tuple[int, list[Place]]] = {}
         for value, place in values:
-            if not 0 < len(value) <= _LONGEST:  # what is longer is among the problems
+            if not 0 < len(value) <= LONGEST_URL:  # what is longer is among the problems
                 continue
             first = self._first.setdefault(value, place)
             if first is not place:

@@ -84,7 +84,14 @@ class Product(_Strict):
     serial_number: Text
     product_name: Text
     input_urls: Annotated[
-        list[str], FailFast(), Field(min_length=1, description="http or https URLs.")
+        list[str],
+        FailFast(),
+        Field(
+            min_length=1,
+            description="http or https URLs of at most `[net] max_url_length` characters (8,192 "
+            "unless set). Each is asked for byte for byte as it is posted; blanks and what is not "
+            "ASCII are escaped.",
+        ),
     ]
 
 

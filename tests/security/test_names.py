@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from aiohttp import web
 
@@ -90,6 +92,55 @@ async def test_the_socket_refuses_what_the_resolver_let_through(
     with pytest.raises(ServiceError) as refused:
         await client.download(f"http://pictures.example:{listener.port}/", nowhere)
     assert refused.value.code is ErrorCode.URL_BLOCKED
+    assert listener.connections == 0
+
+
+@pytest.mark.parametrize("resolver_allows", [(), ("127.0.0.0/8",)])
+async def test_a_redirect_is_judged_by_where_it_leads_not_by_its_text(
+    outbound: Open, listener: Listener, name_server: NameServer, resolver_allows: tuple[str, ...]
+) -> None:
+    """Nothing is wrong with the name that it names; the socket refuses without the resolver, too."""
+    name_server.answers = lambda _: ["127.0.0.1"]
+    client = outbound({"allow": ["127.9.9.9/32"], "ports": [80, listener.port]})
+    if resolver_allows:
+        client._resolver._guard = Guard(Net.model_validate({"allow": resolver_allows}))
+    head = f"HTTP/1.1 302 Found\r\nLocation: http://pictures.example:{listener.port}/\r\n\r\n"
+
+    async def away(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(head.encode())
+        writer.close()
+
+    async with await asyncio.start_server(away, "127.9.9.9", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(ServiceError) as refused:
+            await client.download(f"http://127.9.9.9:{port}/", nowhere)
+    assert refused.value.code is ErrorCode.URL_BLOCKED
+    assert "pictures.example" in name_server.asked
+    assert listener.connections == 0
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://u:p@127.0.0.1:PORT/",
+        "http://127.1:PORT/",
+        "http://2130706433:PORT/",
+        "//@127.0.0.1:PORT/",
+    ],
+)
+async def test_a_redirect_is_judged_by_its_text_too(
+    outbound: Open, origin: Origin, listener: Listener, location: str
+) -> None:
+    """The address may be dialled, but is written so that the next reader may take it otherwise."""
+
+    async def away(_: web.Request) -> web.Response:
+        there = location.replace("PORT", str(listener.port))
+        return web.Response(status=302, headers={"Location": there})
+
+    with pytest.raises(ServiceError) as refused:
+        await outbound({"allow": ["127.0.0.0/8"]}).download(origin.add("a", away), nowhere)
+    assert refused.value.code is ErrorCode.URL_INVALID
     assert listener.connections == 0
 
 
