@@ -16,6 +16,7 @@ import typer
 import uvloop
 from pydantic import SecretStr
 from rich.console import Console
+from rich.markup import escape
 
 from imgsvc import app, listen, logs, redaction, settings, webhooks
 from imgsvc.actors.supervisor import GaveUpError
@@ -49,7 +50,7 @@ def main() -> None:
     try:
         cli()
     except (SettingsError, EmbeddedError, GaveUpError) as error:
-        _err.print(f"[red]imgsvc:[/red] {error}", markup=True, soft_wrap=True)
+        _err.print(f"[red]imgsvc:[/red] {escape(str(error))}", markup=True, soft_wrap=True)
         raise SystemExit(2 if isinstance(error, SettingsError) else 1) from None
     except (OSError, ServiceError) as error:
         told = error.remedy if isinstance(error, ServiceError) and error.remedy else error

@@ -21,6 +21,7 @@ from redis.asyncio.sentinel import (
 )
 from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
+from redis.maint_notifications import MaintNotificationsConfig
 
 from imgsvc.redis_refusals import code_of
 from imgsvc.redis_url import RedisUrl
@@ -33,7 +34,9 @@ _COMMON: Mapping[str, Any] = {
     "decode_responses": True,
     "legacy_responses": False,
     "retry": Retry(NoBackoff(), 0),
-    "driver_info": None,  # so that nobody has to allow CLIENT SETINFO
+    # So that nobody has to allow CLIENT SETINFO and CLIENT MAINT_NOTIFICATIONS.
+    "driver_info": None,
+    "maint_notifications_config": MaintNotificationsConfig(enabled=False),
 }
 
 

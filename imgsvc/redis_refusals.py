@@ -34,7 +34,7 @@ _SETUP = (
     (re.compile(r"NOAUTH"), "wants a password: say it in REDIS_URL or [redis] password"),
     (re.compile(r"WRONGPASS|ERR (invalid password|AUTH )"), "refuses our user name or password"),
     (
-        re.compile(r"NOPERM|ERR ACL failure", re.IGNORECASE),
+        re.compile(r"NOPERM|ERR ACL failure|the user executing the script", re.IGNORECASE),
         "does not allow our user what docs/redis.md lists",
     ),
     (
@@ -77,7 +77,7 @@ def translated() -> Iterator[None]:
             raise
         if remedy := _remedy(error, words):
             raise SetupError(f"Redis {remedy} ({_shown(words)}).") from error
-        said = f"Redis refuses at the moment: {_shown(words)}" if code_of(error) else None
+        said = f"Redis refuses at the moment: {_shown(words)}" if _is_answer(error) else None
         raise ServiceError(ErrorCode.UNAVAILABLE, said, retry_after_s=2) from error
 
 
@@ -102,8 +102,12 @@ def words_of(error: Exception) -> str:
         told = f"{code} {told}"
     told, wrapped = _WRAPPING.subn("", told)
     if wrapped:
-        told = _PLACE.sub("", told).removeprefix("-")
+        told = _PLACE.sub("", told).removeprefix("-").removeprefix("ERR ")
     return " ".join(told.split())
+
+
+def _is_answer(error: Exception) -> bool:
+    return isinstance(error, ResponseError) or bool(code_of(error))
 
 
 def _shown(words: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator
 
 
@@ -15,7 +16,7 @@ class Proxy:
     """
 
     def __init__(self, port: int) -> None:
-        self._server_port = port
+        self.server_port = port  # of connections to come
         self._connections: set[asyncio.Task[None]] = set()
         self._released = asyncio.Event()
         self.port = 0
@@ -49,7 +50,7 @@ class Proxy:
         self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter
     ) -> None:
         async with _closing(to_client):
-            from_server, to_server = await asyncio.open_connection("127.0.0.1", self._server_port)
+            from_server, to_server = await asyncio.open_connection("127.0.0.1", self.server_port)
             async with _closing(to_server):
                 answers = asyncio.create_task(_copy(from_server, to_client))
                 try:
@@ -93,10 +94,10 @@ async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> N
 
 
 @contextlib.asynccontextmanager
-async def between(port: int) -> AsyncIterator[Proxy]:
-    """A proxy in front of the server on ``port``."""
+async def between(port: int, tls: ssl.SSLContext | None = None) -> AsyncIterator[Proxy]:
+    """A proxy in front of the server on ``port``, which ends TLS if told how."""
     proxy = Proxy(port)
-    server = await asyncio.start_server(proxy.accept, "127.0.0.1", 0)
+    server = await asyncio.start_server(proxy.accept, "127.0.0.1", 0, ssl=tls)
     proxy.port = server.sockets[0].getsockname()[1]
     try:
         yield proxy

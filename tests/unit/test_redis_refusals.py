@@ -50,6 +50,7 @@ SETUP = [
     (f"{SCRIPT}@user_script:1: @user_script: 1: -NOPERM can't run this", "docs/redis.md"),
     (f"ERR ACL failure in script: User u has no permissions{PLACE}", "docs/redis.md"),
     ("NOPERM No permissions to access a key", "docs/redis.md"),
+    (f"{SCRIPT}@user_script: 1: The user executing the script can't run this", "docs/redis.md"),
     ("MOVED 1234 127.0.0.1:7001", "cluster"),
     ("ASK 1234 127.0.0.1:7001", "cluster"),
     ("CROSSSLOT Keys in request don't hash to the same slot", "cluster"),
