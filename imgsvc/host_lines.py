@@ -1,25 +1,25 @@
 """Who may go next where only so many go at once: a few places for each host, and a line behind.
 
 A host that hangs fills its own places and nobody else's. Whoever finds them all taken is told
-when to come back, by how long the host took of late, so that a slow host is asked for rarely and
-a quick one is kept busy. Nothing here waits or reads a clock: the caller passes the time in.
+when to come back: one after the other, a moment apart, so that asking costs the same however
+many ask, and a place that becomes free is taken at once, however long it was held before.
+Nothing here waits or reads a clock: the caller passes the time in.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-FIRST_GUESS_S = 0.05
-SHORTEST_S = 0.001  # so that a wait is never none
-LONGEST_S = 60.0  # so that a host that recovers is noticed
+APART_S = 0.02
+"""How long after one of those who wait the next one asks again."""
+
+LONGEST_S = 60.0
 
 
 @dataclass(slots=True)
 class _Line:
     inside: int = 0
-    entered: float = 0.0  # when the last of them did
-    visit_s: float = FIRST_GUESS_S  # how long the last visit took
-    spoken_for_until: float = 0.0
+    asked_until: float = 0.0  # when the last of those who wait asks again
 
 
 class HostLines:
@@ -33,32 +33,32 @@ class HostLines:
         line = self._lines.get(host)
         return line.inside if line else 0
 
-    def enter(self, host: str, places: int, now: float) -> float:
-        """Take a place, to be given back with ``leave``; or learn when to ask again.
+    def enter(self, host: str, places: int) -> bool:
+        """Take a place, to be given back with ``leave``; whether there was one.
 
         Args:
             host: where to.
-            places: how many may be with it at once, from 1.
-            now: the time in seconds, on any clock that does not go back.
-
-        Returns:
-            0 if there was a place and it is taken; else the seconds after which the line should
-            have come to whoever asks.
+            places: how many may be with it at once.
         """
-        line = self._lines.setdefault(host, _Line())
-        if line.inside < places:
-            line.inside += 1
-            line.entered = now
-            return 0.0
-        visit_s = max(line.visit_s, now - line.entered)  # all who are inside take that long
-        line.spoken_for_until = max(line.spoken_for_until, now) + visit_s / places
-        line.spoken_for_until = min(line.spoken_for_until, now + LONGEST_S)
-        return min(line.spoken_for_until - now, LONGEST_S)
+        if self.inside(host) >= places:
+            return False
+        self._lines.setdefault(host, _Line()).inside += 1
+        return True
 
-    def leave(self, host: str, visit_s: float) -> None:
-        """Give a place back after so many seconds."""
+    def ask_again_s(self, host: str, now: float) -> float:
+        """Seconds after which somebody who found no place is to ask again.
+
+        Args:
+            host: that somebody is with.
+            now: the time in seconds, on any clock that does not go back.
+        """
+        line = self._lines[host]
+        line.asked_until = min(max(line.asked_until, now) + APART_S, now + LONGEST_S)
+        return line.asked_until - now
+
+    def leave(self, host: str) -> None:
+        """Give a place back."""
         line = self._lines[host]
         line.inside -= 1
-        line.visit_s = max(visit_s, SHORTEST_S)
         if not line.inside:
             del self._lines[host]

@@ -1,7 +1,7 @@
 """How this replica behaves towards origins: so many connections, patience, and leaving alone.
 
-An image whose origin has no place for it waits here if its turn should come soon, so that few
-have to; else it goes back to Redis until then, and holds nobody up who goes elsewhere.
+An image whose origin has no place for it waits here for a moment, if few do; else it goes back
+to Redis for a moment, and holds nobody up who goes elsewhere.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import asyncio
 import contextlib
 import random
 import time
+from collections import deque
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from yarl import URL
 
@@ -25,7 +26,7 @@ from imgsvc.origins import SHARE_S, Failure, Origins, Report, Standing
 _REPORT_EVERY_S = 1.0
 _BATCH = 100
 _IDLE_S = 2 * KEEP_ALIVE_S + 1  # after this no connection is open
-_SOON_S = 0.5  # up to here a turn is waited for
+_SOON_S = 0.5  # for so long a place is waited for, by as many as there are places
 _NO_PLACE_S = 1.0  # until other replicas may have left a place
 _SPREAD = 0.1  # of the wait for the end of a rest, so that not all come at one moment
 
@@ -77,11 +78,13 @@ class _Origin:
     standing: Standing
     asked: float  # when its standing was told
     used: float  # when somebody last came or went
+    freed: float  # when somebody last went, or else when it was first heard of
     opened: int = 0  # connections that may be open, idle ones included
     busiest: int = 0  # how many were inside at once ...
     since: float = 0.0  # ... from then on ...
     needed: int = 0  # ... and before
     worked: bool = False  # since it was reported about
+    waiting: deque[asyncio.Future[None]] = field(default_factory=deque)  # here, for a place
 
     def needs_asking(self, now: float) -> bool:
         """Whether its standing is too old to act on."""
@@ -110,9 +113,28 @@ class _Origin:
 
     def left(self, inside: int, now: float, *, closed: bool) -> None:
         """Somebody went, so many still are inside, and perhaps a connection is no more."""
-        self.used = now
+        self.used = self.freed = now
         if closed:
             self.opened = max(self.opened - 1, inside)
+        while self.waiting:
+            called = self.waiting.popleft()
+            if not called.done():
+                called.set_result(None)
+                break
+
+    def is_quick(self, now: float) -> bool:
+        """Whether a place should be free soon; who waits for a slow one would keep others out."""
+        return now - self.freed <= _SOON_S
+
+    async def wait_for_a_place(self, limit_s: float) -> None:
+        """Until somebody left whose place nobody was called to, or the time is up."""
+        called: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.waiting.append(called)
+        try:
+            await asyncio.wait((called,), timeout=limit_s)
+        finally:
+            if not called.done():
+                self.waiting.remove(called)
 
     def forget_idle(self, inside: int, now: float) -> None:
         """What nobody needed for some time is not open any more."""
@@ -154,7 +176,6 @@ class Politeness:
         """
         name = _name(url)
         origin = await self._enter(name)
-        entered = time.monotonic()
         closing = origin.entered(self._lines.inside(name))
         try:
             yield closing
@@ -165,7 +186,7 @@ class Politeness:
             origin.praise()
         finally:
             now = time.monotonic()
-            self._lines.leave(name, now - entered)
+            self._lines.leave(name)
             origin.left(self._lines.inside(name), now, closed=closing)
 
     async def keep_sharing(self) -> None:
@@ -195,7 +216,7 @@ class Politeness:
 
     async def _enter(self, name: str) -> _Origin:
         """Take a place at an origin, perhaps after a short wait for it."""
-        patience_s = _SOON_S
+        deadline = time.monotonic() + _SOON_S
         while True:
             origin = await self._look_at(name)
             now = time.monotonic()
@@ -205,13 +226,13 @@ class Politeness:
                 spread = random.uniform(1, 1 + _SPREAD)  # noqa: S311 - no secret
                 raise PutOffError(name, rest_s * spread, "rest")
             places = origin.standing.places
-            wait_s = self._lines.enter(name, places, now) if places else _NO_PLACE_S
-            if not wait_s:
+            if self._lines.enter(name, places):
                 return origin
-            if wait_s > patience_s:
+            if now >= deadline or not origin.is_quick(now) or len(origin.waiting) >= places:
+                inside = self._lines.inside(name)
+                wait_s = self._lines.ask_again_s(name, now) if inside else _NO_PLACE_S
                 raise PutOffError(name, wait_s, "line")
-            patience_s -= wait_s
-            await asyncio.sleep(wait_s)
+            await origin.wait_for_a_place(deadline - now)
 
     async def _look_at(self, name: str) -> _Origin:
         """An origin with how it stands."""
@@ -240,7 +261,7 @@ class Politeness:
                 self._note(name, standing, now)
 
     def _note(self, name: str, standing: Standing, now: float) -> None:
-        origin = self._origins.setdefault(name, _Origin(standing, now, now))
+        origin = self._origins.setdefault(name, _Origin(standing, now, now, now))
         origin.standing, origin.asked = standing, now
         origin.worked = False
 

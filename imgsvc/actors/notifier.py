@@ -60,14 +60,14 @@ class Notifier(MailboxActor[WebhookJob]):
             return Done(event="webhook.failed", told={"post": made, "error": UNFINISHED})
         host = URL(pending.url).authority
         places = self.parts.settings.webhook.host_concurrency
-        started = time.monotonic()
-        if wait_s := self._lines.enter(host, places, started):
+        if not self._lines.enter(host, places):
+            wait_s = self._lines.ask_again_s(host, time.monotonic())
             await ledger.put_off_delivery(job.request_id, pending.attempt, wait_s)
             return Later(job, wait_s, event="webhook.put_off", told={"host": host})
         try:
             return await self._attempt(job, pending)
         finally:
-            self._lines.leave(host, time.monotonic() - started)
+            self._lines.leave(host)
 
     async def _attempt(self, job: WebhookJob, pending: PendingDelivery) -> Verdict:
         timeout_s = self.parts.settings.webhook.timeout_s

@@ -112,6 +112,28 @@ async def test_who_goes_elsewhere_does_not_wait_for_a_slow_origin(
     assert crowd.most_inside == 2
 
 
+async def test_an_origin_that_hung_gets_the_rest_of_a_batch_as_soon_as_it_answers(
+    start_service: Start, origin: Origin
+) -> None:
+    """All who wait have asked for a place again and again: that must not make them wait longer."""
+    service = await start_service(dedupe={"enabled": False}, fetch={"per_host": 8})
+    released = asyncio.Event()
+
+    async def hangs_at_first(_: web.Request) -> web.Response:
+        await released.wait()
+        return web.Response(status=404)  # nothing to be done but to ask
+
+    urls = [origin.add(f"{n}.jpg", hangs_at_first) for n in range(150)]
+    request_id = await service.upload([urls[:75], urls[75:]])
+    await asyncio.sleep(6)  # less than any time limit
+    assert len(origin.asked) == 8
+    released.set()
+    started = time.monotonic()
+    assert (await service.finished(request_id, 60))["failedImages"] == 150
+    assert time.monotonic() - started < 20
+    assert len(origin.asked) == 150
+
+
 @pytest.mark.parametrize(("answer", "rest_s"), [((429, "3"), 3.0), ((503, ""), 3.0)])
 async def test_an_origin_that_asks_for_it_is_left_alone_and_then_tried_by_one(
     start_service: Start, origin: Origin, neighbour: Origin, answer: tuple[int, str], rest_s: float
@@ -128,19 +150,21 @@ async def test_an_origin_that_asks_for_it_is_left_alone_and_then_tried_by_one(
             return web.Response(status=status, headers={"Retry-After": after})
         return web.Response(body=photo("rocket.jpg"))
 
+    neighbour_asked: list[float] = []
+
+    async def answers_at_once(_: web.Request) -> web.Response:
+        neighbour_asked.append(time.monotonic())
+        return web.Response(body=photo("rocket.jpg"))
+
     busy = [origin.add(f"{n}.jpg", busy_at_first) for n in range(20)]
-    free = [neighbour.add(f"{n}.jpg", photo("rocket.jpg")) for n in range(20)]
+    free = [neighbour.add(f"{n}.jpg", answers_at_once) for n in range(20)]
     request_id = await service.upload(
         [[url] for pair in zip(busy, free, strict=True) for url in pair]
     )
-
-    async def neighbours_are_done() -> bool:
-        return told(await service.images(request_id), neighbour) == ["COMPLETED"] * 20
-
-    await wait_until(neighbours_are_done, "the neighbours are done")
-    assert len(asked) == 2
-    assert (await service.finished(request_id))["processedImages"] == 40
-    assert rest_s <= asked[2] - asked[1] < rest_s + 3
+    assert (await service.finished(request_id, 60))["processedImages"] == 40
+    assert told(await service.images(request_id), neighbour) == ["COMPLETED"] * 20
+    assert max(neighbour_asked) < asked[2], "the neighbour was asked meanwhile"
+    assert rest_s <= asked[2] - asked[1] < rest_s + 10
     assert len(asked) == 22, "none but the first were refused"
 
 
