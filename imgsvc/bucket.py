@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import contextlib
 import functools
 import json
 import urllib.parse
@@ -39,8 +38,13 @@ from imgsvc.failpoints import NO_FAILPOINTS, Failpoints
 from imgsvc.settings import Gcs, SettingsError
 from imgsvc.small_uploads import SmallUploads
 
+_REASON_CHARS = 300
 _SIGNED_AT_ONCE = 20  # 1 ms of CPU each
 _SCOPES = ("https://www.googleapis.com/auth/devstorage.read_write",)
+
+
+class BucketError(ServiceError):
+    """The bucket failed: UNAVAILABLE if it may work later as it is, STORAGE_REJECTED if not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +90,16 @@ class Bucket:
             ConnectionError,
             TimeoutError,
         ) as error:
-            raise ServiceError(
+            raise BucketError(
                 ErrorCode.UNAVAILABLE, "The bucket cannot be reached.", retry_after_s=5
             ) from error
         except (api_errors.Unauthorized, api_errors.Forbidden, api_errors.NotFound) as error:
             # Wrong rights or a missing bucket: the operator can mend that, the images can wait.
-            raise ServiceError(
+            raise BucketError(
                 ErrorCode.UNAVAILABLE, "The bucket does not let us in.", retry_after_s=30
             ) from error
         except api_errors.ClientError as error:
-            raise ServiceError(
+            raise BucketError(
                 ErrorCode.STORAGE_REJECTED, f"The bucket answered with status {error.code}."
             ) from error
 
@@ -167,18 +171,32 @@ class Bucket:
         A part of the threads does it, so that uploads go on meanwhile.
 
         Raises:
-            ServiceError: UNAVAILABLE; then some may be deleted, and some not.
+            BucketError: STORAGE_REJECTED, with the reason, if it keeps some of them, such as those
+                under a hold or a retention policy; the others are deleted. UNAVAILABLE; then some
+                may be deleted, and some not.
         """
         share = max(1, self._settings.threads // 4)
         with self._failpoints.around("bucket.delete"):
-            await asyncio.gather(
+            refused = await asyncio.gather(
                 *(self._run(self._delete, names[i::share]) for i in range(min(share, len(names))))
             )
+        if reasons := [reason for some in refused for reason in some]:
+            kept = f"The bucket keeps {len(reasons)} of {len(names)} objects; the first: "
+            raise BucketError(ErrorCode.STORAGE_REJECTED, kept + reasons[0])
 
-    def _delete(self, names: Sequence[str]) -> None:
+    def _delete(self, names: Sequence[str]) -> list[str]:
+        """Why it keeps those of these that it keeps."""
+        reasons = []
         for name in names:
-            with contextlib.suppress(api_errors.NotFound):
+            try:
                 self._bucket.delete_blob(name, timeout=self._settings.timeout_s, retry=self._retry)
+            except api_errors.NotFound:
+                continue
+            except (api_errors.TooManyRequests, api_errors.Unauthorized):
+                raise  # it says nothing of the object
+            except api_errors.ClientError as error:
+                reasons.append(_reason(error))
+        return reasons
 
     async def copy(self, source: str, name: str) -> Stored | None:
         """Have the bucket copy an object; one that has the new name already is adopted as it is.
@@ -264,6 +282,14 @@ class Bucket:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._signing.shutdown(wait=False, cancel_futures=True)
         self._client.close()
+
+
+def _reason(error: api_errors.ClientError) -> str:
+    """Why the bucket refused, in its own words ("errors" in the answers of Google's JSON API)."""
+    errors: list[Any] = list(error.errors)
+    told: dict[str, Any] = errors[0] if errors and isinstance(errors[0], dict) else {}
+    said = redaction.of_library(str(told.get("message") or error.message), _REASON_CHARS)
+    return f"{error.code} {told.get('reason', '')}".strip() + f": {said}"
 
 
 def _client(settings: Gcs) -> tuple[storage.Client, requests.Session]:

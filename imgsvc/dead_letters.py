@@ -1,4 +1,8 @@
-"""``imgsvc dead``: what could not be done, to look at, to try again or to forget."""
+"""``imgsvc dead``: what could not be done, to look at, to try again or to forget.
+
+Two kinds: messages that failed for reasons of ours, by the id of their entry in Redis, and erasures
+that the bucket refuses, by the id of their request.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +13,12 @@ import orjson
 import typer
 import uvloop
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from imgsvc import app, settings
 from imgsvc.errors import ErrorCode, ServiceError
-from imgsvc.ledger import Ledger
+from imgsvc.ledger import Document, Ledger, RefusedErasure, iso
 from imgsvc.mailboxes import DeadLetter, Mailboxes
 from imgsvc.messages import ImageJob, WebhookJob
 
@@ -25,34 +30,43 @@ _MOST = 1000
 
 @dead.command(name="list")
 def list_all(config: Config = None) -> None:
-    """List dead letters, oldest first."""
+    """List dead letters, oldest first, and erasures that the bucket refuses."""
 
-    async def run() -> list[DeadLetter]:
-        async with app.operator_parts(settings.load(config)) as (mailboxes, _):
-            return await mailboxes.dead_letters(_MOST)
+    async def run() -> tuple[list[DeadLetter], list[RefusedErasure]]:
+        async with app.operator_parts(settings.load(config)) as (mailboxes, ledger):
+            return await mailboxes.dead_letters(_MOST), await ledger.refused_erasures(_MOST)
 
-    table = Table("ID", "What", "Reason")
-    letters = uvloop.run(run())
+    table = Table(Column("ID", no_wrap=True), "What", "Reason")
+    letters, erasures = uvloop.run(run())
     for letter in letters:
-        table.add_row(letter.entry_id, letter.key, letter.reason)
-    Console().print(table if letters else "There are none.")
+        table.add_row(letter.entry_id, letter.key, Text(letter.reason))
+    for erasure in erasures:
+        table.add_row(erasure.request_id, "erasure", Text(_told(erasure)))
+    Console().print(table if letters or erasures else "There are none.")
 
 
 @dead.command()
 def show(entry: Entry, config: Config = None) -> None:
     """Show one dead letter as JSON."""
 
-    async def run() -> DeadLetter:
-        async with app.operator_parts(settings.load(config)) as (mailboxes, _):
-            return await _find(mailboxes, entry)
+    async def run() -> Document:
+        async with app.operator_parts(settings.load(config)) as (mailboxes, ledger):
+            if erasure := await _refused(ledger, entry):
+                return {
+                    "id": erasure.request_id,
+                    "reason": erasure.reason,
+                    "tries": erasure.tries,
+                    "nextTryAt": iso(erasure.again_at),
+                }
+            letter = await _find(mailboxes, entry)
+            return {
+                "id": letter.entry_id,
+                "mailbox": letter.mailbox,
+                "reason": letter.reason,
+                "job": orjson.loads(letter.job),
+            }
 
-    letter = uvloop.run(run())
-    body = {
-        "id": letter.entry_id,
-        "mailbox": letter.mailbox,
-        "reason": letter.reason,
-        "job": orjson.loads(letter.job),
-    }
+    body = uvloop.run(run())
     print(orjson.dumps(body, option=orjson.OPT_INDENT_2).decode())  # noqa: T201
 
 
@@ -62,6 +76,8 @@ def replay(entry: Entry, config: Config = None) -> None:
 
     async def run() -> None:
         async with app.operator_parts(settings.load(config)) as (mailboxes, ledger):
+            if await ledger.erase_at_once(entry):
+                return
             letter = await _find(mailboxes, entry)
             if not await _again(ledger, letter):
                 raise ServiceError(
@@ -79,11 +95,26 @@ def drop(entry: Entry, config: Config = None) -> None:
     """Forget one dead letter; what the ledger says of its work stays."""
 
     async def run() -> None:
-        async with app.operator_parts(settings.load(config)) as (mailboxes, _):
+        async with app.operator_parts(settings.load(config)) as (mailboxes, ledger):
+            if await _refused(ledger, entry):
+                raise ServiceError(
+                    ErrorCode.NOT_FINISHED,
+                    "Somebody wants this erased: lift what holds its objects, then replay it.",
+                )
             await _find(mailboxes, entry)
             await mailboxes.drop_dead_letter(entry)
 
     uvloop.run(run())
+
+
+async def _refused(ledger: Ledger, entry: str) -> RefusedErasure | None:
+    found = await ledger.refused_erasures(1, entry)
+    return found[0] if found else None
+
+
+def _told(erasure: RefusedErasure) -> str:
+    again = erasure.again_at.isoformat(timespec="seconds").replace("+00:00", "Z")
+    return f"{erasure.reason} (tried {erasure.tries} times, again at {again})"
 
 
 async def _find(mailboxes: Mailboxes, entry: str) -> DeadLetter:

@@ -40,6 +40,7 @@ ERASING = f"{TAG}:erasing"
 
 BLOCK_MS = 2000
 _BATCH = 100
+_SCANNED = 1000
 _MOVE_EVERY_S = 0.05
 _CHECK_MS = 10_000
 
@@ -134,6 +135,7 @@ class Mailboxes:
                 "blame",
                 "bury",
                 "deal",
+                "forget",
                 "hand_off",
                 "later",
                 "promote",
@@ -458,10 +460,11 @@ class Mailboxes:
 
     async def dead_letters(self, limit: int, entry_id: str | None = None) -> list[DeadLetter]:
         """What could not be done, oldest first; or the one entry of that id."""
+        return await self._dead(entry_id or "-", entry_id or "+", limit)
+
+    async def _dead(self, first: str, last: str, limit: int) -> list[DeadLetter]:
         with translated():
-            entries = await self._client.xrange(
-                DEAD, min=entry_id or "-", max=entry_id or "+", count=limit
-            )
+            entries = await self._client.xrange(DEAD, min=first, max=last, count=limit)
         return [
             DeadLetter(
                 entry_id=found_id,
@@ -477,6 +480,30 @@ class Mailboxes:
         """Forget a dead letter; False if it is not there."""
         with translated():
             return bool(await self._client.xdel(DEAD, entry_id))
+
+    async def forget(self, request_id: str) -> None:
+        """Drop what waits to come back, and is dead, of a request whose data are gone.
+
+        What is in a mailbox finds nothing to do, and goes by itself.
+        """
+        for mailbox in (FETCH, NOTIFY):
+            keys = (delayed(mailbox), waiting(mailbox), IN_FLIGHT)
+            with translated():
+                waits = await self._client.hget(waiting(mailbox), request_id)
+                found = self._client.zscan_iter(
+                    delayed(mailbox), match=f"*{request_id}*", count=_SCANNED
+                )
+                members = [member async for member, _ in found] if waits else []
+            for start in range(0, len(members), _SCANNED):
+                some = members[start : start + _SCANNED]
+                await self.run("forget", keys, (request_id, *some))
+        after = "-"
+        while letters := await self._dead(after, "+", _SCANNED):
+            after = f"({letters[-1].entry_id}"
+            mine = [one.entry_id for one in letters if one.key.startswith(f"{request_id}/")]
+            if mine:
+                with translated():
+                    await self._client.xdel(DEAD, *mine)
 
     async def lengths(self) -> dict[str, int]:
         """Entries in each shared mailbox and in this replica's lanes, by short name."""

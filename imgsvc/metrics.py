@@ -74,6 +74,11 @@ class Metrics:
         self.reclaimed = Counter(
             "imgsvc_messages_reclaimed", "Messages taken back from lost replicas.", registry=r
         )
+        self.erasures_refused = Gauge(
+            "imgsvc_erasures_refused",
+            "Erasures that wait because the bucket refused or failed; `imgsvc dead list` says why.",
+            registry=r,
+        )
         self.mailbox_length = Gauge(
             "imgsvc_mailbox_length", "Entries in a mailbox.", ["mailbox"], registry=r
         )

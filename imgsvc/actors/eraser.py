@@ -3,6 +3,8 @@
 Requests go that a client erased or whose time is over. Of these, and of cancelled ones, objects may
 be left: a replica that was storing one when the request ended may have been lost before it could
 take it back. So their objects are looked through once more when nobody can still be at it.
+
+What the bucket does not let go, as of an object under a hold, is put off, and keeps nobody waiting.
 """
 
 from __future__ import annotations
@@ -13,12 +15,14 @@ from datetime import UTC, datetime, timedelta
 from typing import ClassVar
 
 from imgsvc.actors.base import Actor, Parts
-from imgsvc.errors import ServiceError
+from imgsvc.bucket import BucketError
+from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.mailboxes import ERASING
 
 _AT_ONCE = 10  # requests in turn, and more if they are of more tenants
 _BATCH = 100  # objects or products of each
 _LEAD_S = 15.0
+_REMEMBERED = 10_000
 _IDLE_S = 1.0
 
 
@@ -66,34 +70,61 @@ class Eraser(Actor):
         return any(done)
 
     async def _take(self, request_id: str, step: Callable[[str], Awaitable[None]]) -> bool:
-        """Take a step unless told to stop; whether it worked."""
+        """Take a step unless told to stop, or have it wait because the bucket failed."""
         if self.stopping.is_set():
             return False
         try:
             await step(request_id)
-        except ServiceError as error:
-            # Such as an object that the bucket's owner has put a hold on: the others go on.
-            self.log.warning("request.not_erased", request_id=request_id, reason=str(error))
-            return False
+        except BucketError as error:
+            wait_s = await self.parts.ledger.refuse_erasure(
+                request_id, error.detail, passing=error.code is ErrorCode.UNAVAILABLE
+            )
+            self.log.warning(
+                "request.not_erased", request_id=request_id, reason=error.detail, wait_s=wait_s
+            )
         return True
 
     async def _erase_some(self, request_id: str) -> None:
         """Products first: what is stored for one that has none is found unwanted and goes again."""
         gone = await self.parts.ledger.erase_products(request_id, _BATCH)
         if not gone:
-            names = await self.parts.bucket.names(f"{request_id}/", _BATCH)
-            await self.parts.bucket.delete(names)
-            gone = len(names)
-            if gone < _BATCH:
+            gone, all_gone = await self._erase_objects(request_id)
+            if all_gone:
+                await self.parts.mailboxes.forget(request_id)
                 await self.parts.ledger.erase_request(request_id)
                 self.log.info("request.erased", request_id=request_id)
         await self._slow_down(gone)
+
+    async def _erase_objects(self, request_id: str) -> tuple[int, bool]:
+        """Delete some objects; how many, and whether none is left.
+
+        Raises:
+            BucketError: some are kept. Those behind them are next, and then all from the first on.
+        """
+        seen = self._seen.pop(request_id, "")
+        names = await self.parts.bucket.names(f"{request_id}/", _BATCH, after=seen)
+        more = len(names) == _BATCH
+        try:
+            await self.parts.bucket.delete(names)
+        except BucketError:
+            if more:
+                self._remember(request_id, names[-1])
+            raise
+        if more:
+            self._remember(request_id, seen)
+        return len(names), not more and not seen
+
+    def _remember(self, request_id: str, name: str) -> None:
+        if len(self._seen) >= _REMEMBERED:
+            self._seen.clear()  # they are looked through from the first object on
+        self._seen[request_id] = name
 
     async def _sweep_erased(self, request_id: str) -> None:
         """Of an erased request, products too: whoever repeats its upload may be late with them."""
         if late := await self.parts.ledger.erase_products(request_id, _BATCH):
             await self._slow_down(late)
         else:
+            await self.parts.mailboxes.forget(request_id)
             await self._sweep_some(request_id)
 
     async def _sweep_some(self, request_id: str) -> None:
@@ -107,7 +138,7 @@ class Eraser(Actor):
         if len(names) < _BATCH:
             await ledger.swept(request_id)
         else:
-            self._seen[request_id] = names[-1]
+            self._remember(request_id, names[-1])
         await self._slow_down(len(unwanted))
 
     async def _slow_down(self, erased: int) -> None:

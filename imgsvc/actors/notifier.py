@@ -79,7 +79,7 @@ class Notifier(MailboxActor[WebhookJob]):
             return Done(event="webhook.void")
         outcome = await self._post(job, delivery, pending.payer)
         wait_s = self._wait_s(delivery, outcome)
-        await self.parts.ledger.record_delivery(
+        recorded = await self.parts.ledger.record_delivery(
             job.request_id,
             delivery,
             http_status=outcome.status,
@@ -87,6 +87,9 @@ class Notifier(MailboxActor[WebhookJob]):
             error=outcome.error,
             next_wait_s=wait_s,
         )
+        if not recorded and wait_s is not None:
+            # Erased meanwhile, or tried by another: nothing of it is to wait here.
+            return Done(event="webhook.void")
         return self._verdict(job, delivery, outcome, wait_s)
 
     async def _post(self, job: WebhookJob, delivery: Delivery, payer: str) -> Outcome:

@@ -85,3 +85,4 @@ class Reaper(Actor):
         for mailbox, length in (await self.parts.mailboxes.lengths()).items():
             metrics.mailbox_length.labels(mailbox).set(length)
         metrics.spool_bytes.set(self.parts.spool.used_bytes)
+        metrics.erasures_refused.set(await self.parts.ledger.count_refused_erasures())

@@ -139,7 +139,7 @@ class Announcements(Store):
         latency_ms: int,
         error: str | None,
         next_wait_s: float | None,
-    ) -> None:
+    ) -> bool:
         """Write what came of an attempt.
 
         A success ends the announcement whenever it is told; a failure speaks only for the newest
@@ -152,6 +152,9 @@ class Announcements(Store):
             latency_ms: how long it took.
             error: why it does not count as delivered, or None if it does.
             next_wait_s: seconds until the next attempt; None if there is none.
+
+        Returns:
+            False if nobody waits for that any more, as of a request that was erased meanwhile.
         """
         now = the_time()
         wanted: Document = {
@@ -174,13 +177,14 @@ class Announcements(Store):
             else:
                 change |= scheduled(now, next_wait_s)
         with translated():
-            await self._write(
+            written = await self._write(
                 "record_delivery",
                 self._requests.update_one,
                 wanted,
                 {"$set": change},
                 array_filters=[{"mine.attempt": delivery.attempt, "mine.at": delivery.at}],
             )
+        return bool(written.matched_count)
 
     async def exhaust_delivery(self, request_id: str, attempts: int) -> None:
         """Give an announcement up whose last attempt was claimed by someone who never came back.

@@ -3,7 +3,7 @@
 A request that is to be erased is hidden from its client at once. When its work has stopped its
 products go, then its objects, and last a tombstone takes the request's place: whose it was, and when
 it went. It has the same key, so whoever is late with writing that request finds it taken. Every step
-may be repeated.
+may be repeated. What the bucket refuses to let go is in ``refusals``.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from datetime import datetime, timedelta
 from pymongo import ASCENDING
 
 from imgsvc.ledger.records import NOBODY, Document, Erasure
+from imgsvc.ledger.refusals import Refusals, due_again
 from imgsvc.ledger.sources import source_key
-from imgsvc.ledger.store import CLOCKS_AGREE, Store, product_id, the_time, translated
+from imgsvc.ledger.store import CLOCKS_AGREE, product_id, the_time, translated
 from imgsvc.model import ENDED_REQUEST, Recipe
 
 
-class Erasing(Store):
+class Erasing(Refusals):
     """Erasures, and the sweeping up after cancelled and erased requests."""
 
     async def ask_to_erase(self, request_id: str) -> None:
@@ -32,7 +33,7 @@ class Erasing(Store):
                 "ask_to_erase",
                 self._requests.update_one,
                 {"_id": request_id, "erasing": None, "erasedAt": None},
-                {"$set": {"erasing": now, "cancelling": now}},
+                {"$set": {"erasing": now, "cancelling": now}, "$unset": {"refused": ""}},
             )
 
     async def erasure(self, request_id: str, tenant: str) -> Erasure | None:
@@ -78,11 +79,16 @@ class Erasing(Store):
     async def to_erase(self, limit: int) -> list[str]:
         """Ids of requests that are to be erased and whose work has stopped, those asked first.
 
+        Behind them come those that were refused before, and are to be tried again.
+
         Args:
-            limit: how many at most; but whose requests are not among the first gets as many too.
+            limit: how many at most of either kind; but whose requests are not among the first gets
+                as many too.
         """
         wanted = {"erasing": {"$exists": True}, "status": {"$in": sorted(ENDED_REQUEST)}}
-        found = await self._oldest(wanted, {}, by="erasing", whose="tenant", limit=limit)
+        found: list[Document] = []
+        for kind, by in (({"refused": None}, "erasing"), (due_again(the_time()), "refused.at")):
+            found += await self._oldest({**wanted, **kind}, {}, by=by, whose="tenant", limit=limit)
         return [each["_id"] for each in found]
 
     async def erase_products(self, request_id: str, limit: int) -> int:
@@ -114,7 +120,10 @@ class Erasing(Store):
         return len(page)
 
     async def erase_request(self, request_id: str) -> None:
-        """Put a tombstone in the place of a request that has neither products nor objects."""
+        """Put a tombstone in the place of a request that has neither products nor objects.
+
+        Its entry in the journal goes before: who repeats its upload makes a new request.
+        """
         now = the_time()
         with translated():
             found = await self._requests.find_one(
@@ -122,6 +131,7 @@ class Erasing(Store):
             )
             if not found:
                 return
+            await self._write("erase_entry", self._intakes.delete_many, {"request": request_id})
             await self._write(
                 "erase_request",
                 self._requests.replace_one,
@@ -139,20 +149,22 @@ class Erasing(Store):
 
         Args:
             ended_before: since when nothing can have been left any more.
-            limit: how many at most.
+            limit: how many at most, and as many that were refused before.
         """
+        now = the_time()
+        ended: Document = {
+            "$or": [
+                {"sweepFrom": {"$lte": ended_before}},
+                {"sweepFrom": {"$gt": now + CLOCKS_AGREE}},
+            ]
+        }
+        again: Document = {"sweepFrom": {"$exists": True}, **due_again(now)}
+        found: dict[str, bool] = {}
         with translated():
-            cursor = self._requests.find(
-                {
-                    "$or": [
-                        {"sweepFrom": {"$lte": ended_before}},
-                        {"sweepFrom": {"$gt": the_time() + CLOCKS_AGREE}},
-                    ]
-                },
-                {"erasedAt": 1},
-            )
-            cursor = cursor.sort("sweepFrom", ASCENDING).limit(limit)
-            return {found["_id"]: "erasedAt" in found async for found in cursor}
+            for wanted, by in (({"refused": None, **ended}, "sweepFrom"), (again, "refused.at")):
+                cursor = self._requests.find(wanted, {"erasedAt": 1}).sort(by, ASCENDING)
+                found |= {each["_id"]: "erasedAt" in each async for each in cursor.limit(limit)}
+        return found
 
     async def unwanted(self, request_id: str, objects: Sequence[str]) -> list[str]:
         """Which of these objects of a cancelled or erased request are no image's."""
@@ -187,7 +199,9 @@ class Erasing(Store):
                 "swept",
                 self._requests.update_one,
                 {"_id": request_id, "sweepFrom": found["sweepFrom"]},
-                {"$set": {"sweepFrom": now}} if wrong else {"$unset": {"sweepFrom": ""}},
+                {"$set": {"sweepFrom": now}}
+                if wrong
+                else {"$unset": {"sweepFrom": "", "refused": ""}},
             )
 
 

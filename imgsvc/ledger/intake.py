@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from pymongo import ASCENDING, DESCENDING, InsertOne
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
-from imgsvc.errors import ServiceError
+from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.ledger.copies import Copies
 from imgsvc.ledger.journal import Journal
-from imgsvc.ledger.records import Document, NewProduct, NewRequest, is_erased, status_object
+from imgsvc.ledger.records import (
+    Document,
+    NewProduct,
+    NewRequest,
+    is_erased,
+    new_request_id,
+    status_object,
+)
 from imgsvc.ledger.store import product_id, the_time, translated
 from imgsvc.model import OPEN_REQUEST, ImageStatus, RequestStatus, Subscription
 
 _INSERT_BATCH = 1000
 _READ_AT_ONCE = 500  # products
 _DUPLICATE_KEY = 11000
+_TRIES = 3  # so often may a request with the same key be erased while it is posted again
 _EVER = datetime.fromtimestamp(0, UTC)
 
 
@@ -38,15 +47,29 @@ class Intake(Journal):
         """
         try:
             with translated():
-                new = await self._open_entry(new)
-                await self._insert_products(new)
-                await self._check_entry(new)
-                await self._insert_request(new)
+                return await self._write_all(new)
         except ServiceError:
             if not new.repeat:
                 await self._withdraw(new.id)
             raise
-        return new.id
+
+    async def _write_all(self, new: NewRequest) -> str:
+        for _ in range(_TRIES):
+            opened = await self._open_entry(new)
+            await self._insert_products(opened)
+            if await self._is_whole(opened) and await self._insert_request(opened):
+                return opened.id
+            found = await self._accepted(opened.id)
+            if not found:
+                break
+            if not is_erased(found):
+                return opened.id
+            # The one that came first with its key was erased meanwhile.
+            await self._write(
+                "withdraw_products", self._products.delete_many, {"request": opened.id}
+            )
+            new = replace(new, id=new_request_id())
+        raise ServiceError(ErrorCode.UNAVAILABLE, retry_after_s=1)
 
     async def _insert_products(self, new: NewRequest) -> None:
         options = new.recipe.model_dump(exclude_none=True)
@@ -66,9 +89,10 @@ class Intake(Journal):
                 if any(e["code"] != _DUPLICATE_KEY for e in error.details["writeErrors"]):
                     raise
 
-    async def _insert_request(self, new: NewRequest) -> None:
+    async def _insert_request(self, new: NewRequest) -> bool:
+        """Accept a request; False if an earlier upload with the same key did, or if it was erased."""
         now = the_time()
-        with contextlib.suppress(DuplicateKeyError):  # as above
+        try:
             await self._write(
                 "insert_request",
                 self._requests.insert_one,
@@ -96,6 +120,9 @@ class Intake(Journal):
                     **_expiry(new, now),
                 },
             )
+        except DuplicateKeyError:
+            return False
+        return True
 
     async def _withdraw(self, request_id: str) -> None:
         # A lost reply may mean that the request was written after all; as the client was told

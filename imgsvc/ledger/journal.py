@@ -21,7 +21,7 @@ from pymongo import UpdateOne
 from pymongo.errors import DuplicateKeyError
 
 from imgsvc.errors import ErrorCode, ServiceError
-from imgsvc.ledger.records import Document, NewRequest
+from imgsvc.ledger.records import ERASED, Document, NewRequest, is_erased
 from imgsvc.ledger.store import Store, the_time, translated
 
 _SWEEP_AT_MOST_S = 60.0
@@ -54,8 +54,11 @@ class Journal(Store):
             entry = await self._intakes.find_one({"_id": _entry_id(new)})
             if not entry or entry["keepUntil"] <= the_time():
                 return None
+            found = await self._accepted(entry["request"])
+            if found and is_erased(found):
+                return None  # as if the key had never been seen
             _check_same(entry, new)
-            return await self._existing(entry["request"])
+            return entry["request"] if found else None
 
     async def _open_entry(self, new: NewRequest) -> NewRequest:
         """Write an upload's entry, or take up the one of an earlier upload with its key.
@@ -67,7 +70,7 @@ class Journal(Store):
             ServiceError: IDEMPOTENCY_CONFLICT; UNAVAILABLE if the earlier one is being removed.
         """
         entry_id = _entry_id(new)
-        for _ in range(2):
+        for _ in range(3):
             now = the_time()
             entry = {
                 "_id": entry_id,
@@ -84,10 +87,15 @@ class Journal(Store):
             else:
                 return new
             found = await self._intakes.find_one({"_id": entry_id})
-            if found and found["keepUntil"] <= now and await self._existing(found["request"]):
-                await self._forget([entry_id])  # as if the key had never been seen
+            if not found:
                 continue
-            if not found or not await self._take_up(found, new):
+            accepted = await self._accepted(found["request"])
+            if accepted and (found["keepUntil"] <= now or is_erased(accepted)):
+                # As if the key had never been seen; but not what another upload made of that.
+                this = {"_id": entry_id, "request": found["request"]}
+                await self._write("forget_entry", self._intakes.delete_one, this)
+                continue
+            if not await self._take_up(found, new):
                 break
             return replace(new, id=found["request"])
         raise ServiceError(ErrorCode.UNAVAILABLE, retry_after_s=1)
@@ -102,11 +110,10 @@ class Journal(Store):
         )
         return bool(written.matched_count)
 
-    async def _check_entry(self, new: NewRequest) -> None:
-        """Raise ServiceError if what was written of an upload may be gone."""
-        entry = {"_id": _entry_id(new), "state": _State.WRITING}
-        if not await self._intakes.find_one(entry, {"_id": 1}):
-            raise ServiceError(ErrorCode.UNAVAILABLE, retry_after_s=1)
+    async def _is_whole(self, new: NewRequest) -> bool:
+        """Whether nothing that was written of an upload can be gone."""
+        entry = {"_id": _entry_id(new), "request": new.id, "state": _State.WRITING}
+        return bool(await self._intakes.find_one(entry, {"_id": 1}))
 
     async def sweep(self) -> int:
         """Remove what broke off, and forget keys whose time is over.
@@ -125,13 +132,13 @@ class Journal(Store):
 
     async def _sweep(self, entries: list[Document]) -> int:
         ids = [entry["request"] for entry in entries]
-        accepted = await self._by_key(self._requests, ids, "_id")
+        accepted = await self._by_key(self._requests, ids, *ERASED)
         now = the_time()
         keep, forget, removed = [], [], 0
         for entry in entries:
             if entry["request"] not in accepted:
                 removed += await self._remove(entry)
-            elif entry["keepUntil"] > now:
+            elif entry["keepUntil"] > now and not is_erased(accepted[entry["request"]]):
                 keep.append(entry)
             else:
                 forget.append(entry["_id"])
@@ -183,9 +190,12 @@ class Journal(Store):
         )
         return True
 
-    async def _existing(self, request_id: str) -> str | None:
-        found = await self._requests.find_one({"_id": request_id}, {"_id": 1})
-        return request_id if found else None
+    async def _accepted(self, request_id: str) -> Document | None:
+        """What tells of a request that it is there, and whether it was erased."""
+        found: Document | None = await self._requests.find_one(
+            {"_id": request_id}, dict.fromkeys(ERASED, 1)
+        )
+        return found
 
     def _check_at(self) -> datetime:
         return the_time() + timedelta(seconds=2 * self._settings.intake_s)

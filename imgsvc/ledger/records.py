@@ -19,6 +19,11 @@ ERASED = ("erasing", "erasedAt")  # fields of a request that say so
 UNFINISHED = "UNFINISHED"  # an attempt that is under way, or was lost with its replica
 
 
+def new_request_id() -> str:
+    """An id that nobody can guess."""
+    return str(uuid.uuid4())
+
+
 @dataclass(frozen=True, slots=True)
 class NewProduct:
     """A product as the client posted it."""
@@ -50,7 +55,7 @@ class NewRequest:
     repeat: Repeat | None = None
     expires_in_days: float | None = None  # None: when the service's own time is over
     share: bool = False  # whether images with the same address are worked on once
-    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    id: str = field(default_factory=new_request_id)
 
     @property
     def total_images(self) -> int:
@@ -118,6 +123,16 @@ class Erasure:
 
     asked_at: datetime
     erased_at: datetime | None  # None: under way
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedErasure:
+    """An erasure that waits because the bucket failed."""
+
+    request_id: str
+    tries: int
+    reason: str  # of the last one
+    again_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,9 +72,17 @@ class Store:
                 [("request", ASCENDING), ("open", ASCENDING), ("n", ASCENDING)]
             )
             await self._intakes.create_index([("checkAt", ASCENDING)])
+            await self._intakes.create_index([("request", ASCENDING)])
             await self._sources.create_index([("at", ASCENDING)])
             await self._requests.create_index([("status", ASCENDING), ("createdAt", ASCENDING)])
-            for key in ("reopen.n", "cancelling", "erasing", "expiresAt", "sweepFrom"):
+            for key in (
+                "reopen.n",
+                "cancelling",
+                "erasing",
+                "expiresAt",
+                "sweepFrom",
+                "refused.at",
+            ):
                 await self._requests.create_index([(key, ASCENDING)], sparse=True)
             newest = [("createdAt", DESCENDING), ("_id", DESCENDING)]
             await self._requests.create_index([("tenant", ASCENDING), *newest])

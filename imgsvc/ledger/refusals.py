@@ -1,0 +1,105 @@
+"""Erasures that the bucket refuses: they go behind the others, and say why.
+
+An object may be under a hold or a retention policy, and the account may have no right to delete. That
+lasts, so each further try waits longer than the one before; meanwhile the others have their turn.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from pymongo import ASCENDING
+
+from imgsvc import backoff
+from imgsvc.ledger.records import Document, RefusedErasure
+from imgsvc.ledger.store import CLOCKS_AGREE, Store, the_time, translated
+
+_WAITS_S = backoff.exponential(
+    14, 1.0
+)  # to an hour; who lifts a hold waits as long as it was there
+_AWAY_S = 60.0  # at most, while the bucket only cannot be reached
+
+
+class Refusals(Store):
+    """Requests that could not be erased, or swept up after."""
+
+    async def refuse_erasure(self, request_id: str, reason: str, *, passing: bool) -> float:
+        """Have the erasure of a request wait because the bucket failed.
+
+        Args:
+            request_id: which request.
+            reason: for the operator.
+            passing: the bucket is away, and refuses nothing.
+
+        Returns:
+            Seconds until it is tried again.
+        """
+        now = the_time()
+        with translated():
+            found = await self._requests.find_one({"_id": request_id}, {"refused.tries": 1})
+            tries: int = ((found or {}).get("refused") or {}).get("tries", 0) + 1
+            wait_s = _WAITS_S[min(tries, len(_WAITS_S)) - 1]
+            if passing:
+                wait_s = min(wait_s, _AWAY_S)
+            refused = {
+                "tries": tries,
+                "reason": reason,
+                "at": now + timedelta(seconds=wait_s),
+                "setAt": now,
+            }
+            await self._write(
+                "refuse_erasure",
+                self._requests.update_one,
+                {"_id": request_id, "$or": _TO_BE_ERASED},
+                {"$set": {"refused": refused}},
+            )
+        return wait_s
+
+    async def refused_erasures(
+        self, limit: int, request_id: str | None = None
+    ) -> list[RefusedErasure]:
+        """Erasures that wait because the bucket failed, those first that come first; or one."""
+        wanted: Document = {"refused.at": {"$exists": True}}
+        if request_id is not None:
+            wanted["_id"] = request_id
+        with translated():
+            cursor = self._requests.find(wanted, {"refused": 1}).sort("refused.at", ASCENDING)
+            return [
+                RefusedErasure(
+                    request_id=found["_id"],
+                    tries=found["refused"]["tries"],
+                    reason=found["refused"]["reason"],
+                    again_at=found["refused"]["at"],
+                )
+                async for found in cursor.limit(limit)
+            ]
+
+    async def count_refused_erasures(self) -> int:
+        """How many erasures wait because the bucket failed."""
+        with translated():
+            count: int = await self._requests.count_documents({"refused.at": {"$exists": True}})
+        return count
+
+    async def erase_at_once(self, request_id: str) -> bool:
+        """Have a refused erasure tried again now; False if there is none."""
+        with translated():
+            written = await self._write(
+                "erase_at_once",
+                self._requests.update_one,
+                {"_id": request_id, "refused.at": {"$exists": True}},
+                {"$set": {"refused.at": the_time()}},
+            )
+        return bool(written.matched_count)
+
+
+_TO_BE_ERASED = [{"erasing": {"$exists": True}}, {"sweepFrom": {"$exists": True}}]
+
+
+def due_again(now: datetime) -> Document:
+    """The condition that a refused erasure's time has come, as far as clocks can be believed."""
+    return {
+        "$or": [
+            {"refused.at": {"$lte": now}},
+            {"refused.setAt": {"$gt": now + CLOCKS_AGREE}},
+        ]
+    }

@@ -1,0 +1,44 @@
+"""An upload is sent once more, and its request is erased at that moment."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from imgsvc.ledger import Ledger, Repeat
+from tests.integration.ledgers import new_request
+from tests.integration.proxy import Proxy
+
+AT = {
+    "its products are written": b"insert\x00\x09\x00\x00\x00products",
+    "it is accepted": b"insert\x00\x09\x00\x00\x00requests",
+}
+
+
+@pytest.mark.parametrize("held", AT.values(), ids=AT)
+async def test_it_makes_a_new_request_and_nothing_is_left_of_the_old_one(
+    connect: Callable[[], Ledger], bad_network: tuple[Proxy, Ledger], stored: Any, held: bytes
+) -> None:
+    near = connect()
+    await near.prepare()
+    proxy, far = bad_network
+    repeat = Repeat("4711", "digest", 3600)
+    old = await near.insert(new_request(1, repeat=repeat))
+    proxy.hold = held
+    again = asyncio.create_task(far.insert(new_request(1, repeat=repeat)))
+    await proxy.held.wait()
+    await near.ask_to_erase(old)
+    await near.cancel(old)
+    assert await near.to_erase(10) == [old]
+    while await near.erase_products(old, 100):
+        pass
+    await near.erase_request(old)
+    proxy.release()
+    new = await again
+    assert new != old
+    assert await stored.products.distinct("request") == [new]
+    assert [entry["request"] async for entry in stored.intakes.find()] == [new]
+    assert await near.accepted_before(new_request(1, repeat=repeat)) == new
