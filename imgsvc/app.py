@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from imgsvc import logs, mailboxes, redaction
+from imgsvc import cgroups, logs, mailboxes, redaction
 from imgsvc.actors import PIPELINE, Parts, Supervisor
 from imgsvc.bucket import Bucket
 from imgsvc.codec_pool import CodecPool
@@ -36,6 +36,7 @@ from imgsvc.traffic import Traffic
 
 _PREPARE_EVERY_S = 1.0
 _LONGEST_LINE = 128 * 1024  # a query may hold a webhook's URL, of which each character is escaped
+_SCHEMA_EVERY_S = 5.0
 _log = logs.get("app")
 
 
@@ -49,7 +50,7 @@ async def parts(settings: Settings) -> AsyncIterator[Parts]:
     """All clients and resources of one process; closed again at the end.
 
     Raises:
-        SettingsError: the bucket's credentials are unusable.
+        SettingsError: the bucket's credentials or MongoDB's connection string are unusable.
         OSError: the spool folder cannot be made.
     """
     replica = new_replica_id()
@@ -152,6 +153,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         GaveUpError: an actor keeps crashing.
         OSError: the port or the spool cannot be had.
     """
+    limits = cgroups.read()
+    settings = cgroups.fit(settings, limits)
     async with parts(settings) as made:
         health = keys.Health()
         runner = web.AppRunner(
@@ -172,7 +175,10 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                     "service.started",
                     replica=made.mailboxes.replica,
                     url=f"http://{settings.http.host}:{settings.http.port}",
+                    cpus=limits.cpus,
+                    memory_bytes=limits.memory_bytes,
                     codec_workers=made.codec.size,
+                    codec_budget_bytes=settings.codec.budget_bytes,
                 )
                 if not settings.webhook.secrets:
                     _log.warning("webhook.unsigned", remedy="set [webhook] secrets")
@@ -211,14 +217,30 @@ async def _run_actors(made: Parts, stop: asyncio.Event, health: keys.Health) -> 
     supervisor = Supervisor(made, PIPELINE)
     working = asyncio.create_task(supervisor.run())
     stopped = asyncio.create_task(stop.wait())
+    outdated = asyncio.create_task(_until_outdated(made.ledger))
     health.state = "ok"
     try:
-        await asyncio.wait({stopped, working}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({stopped, working, outdated}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
+            health.state = "shutting down"
             await supervisor.stop()
         await working
+        if outdated.done():
+            await outdated
     finally:
-        await end(stopped, working)
+        await end(stopped, working, outdated)
+
+
+async def _until_outdated(ledger: Ledger) -> None:
+    """Look from time to time whether a newer replica has changed the ledger's schema.
+
+    Raises:
+        SettingsError: one has.
+    """
+    while True:
+        await asyncio.sleep(_SCHEMA_EVERY_S)
+        with contextlib.suppress(ServiceError):
+            await ledger.check()
 
 
 async def _prepare(made: Parts, stop: asyncio.Event) -> bool:

@@ -33,6 +33,7 @@ from imgsvc.traffic import Traffic
 
 # Waits between tries while something the work needs is away; the last is repeated.
 _AWAY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+_REMIND_EVERY = 12  # tries, a minute, of what somebody has to mend
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,9 @@ class Actor(ABC):
         """
         if error.code is not ErrorCode.UNAVAILABLE:
             raise error
-        if tries == 1:
+        if error.remedy and tries % _REMIND_EVERY == 1:
+            self.log.error("dependency.refuses", reason=error.detail, remedy=error.remedy)
+        elif tries == 1:
             self.log.warning(
                 "dependency.away", reason=error.detail, cause=redaction.of_error(error.__cause__)
             )

@@ -89,6 +89,8 @@ async def refuse(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except ServiceError as error:
+        if error.remedy:
+            _log.error("http.refused", path=request.path, remedy=error.remedy)
         return problems.response(error)
     except web.HTTPException as error:
         if error.status < 400:  # noqa: PLR2004 - a redirect is no refusal

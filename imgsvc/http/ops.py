@@ -12,6 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from imgsvc.errors import ServiceError
 from imgsvc.http import answers, keys
+from imgsvc.settings import SettingsError
 
 _CHECK_S = 4.0
 _BUCKET_CHECK_EVERY_S = 15.0  # each one costs money at the real bucket
@@ -51,6 +52,8 @@ async def _outcome(check: Awaitable[str | None]) -> str:
         return f"no answer within {_CHECK_S:g} s"
     except ServiceError as error:
         return error.detail
+    except SettingsError:
+        return "made for a newer version of this service"
 
 
 def remember_checks(app: web.Application) -> None:

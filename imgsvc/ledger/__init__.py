@@ -1,16 +1,17 @@
 """The ledger: MongoDB holds the work, and what became of it.
 
-Four collections. ``requests`` has one document for each request; ``products`` one for each
+Five collections. ``requests`` has one document for each request; ``products`` one for each
 product, with its images embedded and ``open``, how many of them are not terminal, so that one
 conditional update finishes an image exactly once. Products are written first and the request
 last: a request exists when its document does. When it is erased a tombstone takes the place of
 that. ``intakes`` has an entry for each upload that is being written, and for each
 ``Idempotency-Key`` while it is remembered. ``api_keys`` is apart from these: who may come in.
+And ``meta`` has the version of all that.
 
 The counters on a request serve ``/status`` while it runs. They are a cache: the end of a request
 is decided by asking whether any product is still open, and its final numbers are counted anew.
 
-Motor is used in ``store`` alone, and only through calls that PyMongo's ``AsyncMongoClient`` has too.
+Motor is used in ``client`` alone, and only through calls that PyMongo's ``AsyncMongoClient`` has too.
 """
 
 from __future__ import annotations

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import uuid
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import ASCENDING, DESCENDING, UpdateOne
-from pymongo.errors import PyMongoError
+from pymongo.errors import OperationFailure, PyMongoError
 
-from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.failpoints import NO_FAILPOINTS, Failpoints
+from imgsvc.ledger import mongo_errors
+from imgsvc.ledger.client import connect
 from imgsvc.ledger.records import Document
+from imgsvc.ledger.schema import MIGRATIONS, Migration, Schema
 from imgsvc.model import Step, WebhookStatus
-from imgsvc.settings import Mongo
+from imgsvc.settings import Mongo, SettingsError
 
 # A command costs MongoDB and us more than what is in it: under load these go together. What is
 # written this much later was not acknowledged before, and a quiet service does not wait.
@@ -38,26 +40,22 @@ class Store:
     Args:
         settings: where MongoDB is.
         failpoints: for tests of faults.
+
+    Raises:
+        SettingsError: the connection string cannot be used.
     """
+
+    migrations: ClassVar[Sequence[Migration]] = MIGRATIONS
+    """How the schema came to be what this code knows."""
 
     def __init__(self, settings: Mongo, failpoints: Failpoints = NO_FAILPOINTS) -> None:
         self._settings = settings
         self._failpoints = failpoints
         self.expecting: Callable[[], bool] = lambda: True
         """Whether more images will end soon; then ends that have come wait for them a little."""
-        self._client: Any = AsyncIOMotorClient(
-            settings.uri.get_secret_value(),
-            serverSelectionTimeoutMS=settings.timeout_ms,
-            connectTimeoutMS=settings.timeout_ms,
-            socketTimeoutMS=settings.timeout_ms * 4,
-            # A 202 promises that the request survives: ask for that.
-            w="majority",
-            journal=True,
-            readConcernLevel="local",
-            tz_aware=True,
-            appname="imgsvc",
-        )
+        self._client = connect(settings)
         database = self._client[settings.database]
+        self._schema = Schema(database, self.migrations, uuid.uuid4().hex)
         self._requests = database["requests"]
         self._products = database["products"]
         self._intakes = database["intakes"]
@@ -65,50 +63,62 @@ class Store:
         self._api_keys = database["api_keys"]
 
     async def prepare(self) -> None:
-        """Create the indexes; harmless when they are there."""
-        with translated():
-            await self._products.create_index([("request", ASCENDING), ("n", ASCENDING)])
-            await self._products.create_index(
-                [("request", ASCENDING), ("open", ASCENDING), ("n", ASCENDING)]
-            )
-            await self._intakes.create_index([("checkAt", ASCENDING)])
-            await self._intakes.create_index([("request", ASCENDING)])
-            await self._sources.create_index([("at", ASCENDING)])
-            await self._requests.create_index([("status", ASCENDING), ("createdAt", ASCENDING)])
-            for key in (
-                "reopen.n",
-                "cancelling",
-                "erasing",
-                "expiresAt",
-                "sweepFrom",
-                "refused.at",
-            ):
-                await self._requests.create_index([(key, ASCENDING)], sparse=True)
-            newest = [("createdAt", DESCENDING), ("_id", DESCENDING)]
-            await self._requests.create_index([("tenant", ASCENDING), *newest])
-            await self._requests.create_index(
-                [("tenant", ASCENDING), ("status", ASCENDING), *newest]
-            )
-            await self._requests.create_index(
-                [("webhook.nextAt", ASCENDING)],
-                partialFilterExpression={"webhook.status": WebhookStatus.PENDING},
-            )
-            await self._requests.create_index(
-                [("webhook.setAt", ASCENDING)],
-                partialFilterExpression={"webhook.status": WebhookStatus.PENDING},
-            )
-            await self._requests.create_index(
-                [("updatedAt", ASCENDING)],
-                partialFilterExpression={"webhook.status": WebhookStatus.FAILED},
-            )
+        """Bring the schema up to date and create the indexes; harmless when they are there.
+
+        Raises:
+            SettingsError: MongoDB refuses us for good, or the database is newer than this code.
+            ServiceError: UNAVAILABLE for now.
+        """
+        try:
+            await self._schema.bring_up()
+            await self._create_indexes()
+        except PyMongoError as error:
+            if remedy := mongo_errors.lasting(error):
+                raise SettingsError(remedy) from None
+            raise mongo_errors.service_error(error) from error
+
+    async def _create_indexes(self) -> None:
+        index = self._create_index
+        await index(self._products, ("request", ASCENDING), ("n", ASCENDING))
+        await index(self._products, ("request", ASCENDING), ("open", ASCENDING), ("n", ASCENDING))
+        await index(self._intakes, ("checkAt", ASCENDING))
+        await index(self._intakes, ("request", ASCENDING))
+        await index(self._sources, ("at", ASCENDING))
+        await index(self._requests, ("status", ASCENDING), ("createdAt", ASCENDING))
+        marks = ("reopen.n", "cancelling", "erasing", "expiresAt", "sweepFrom", "refused.at")
+        for key in marks:
+            await index(self._requests, (key, ASCENDING), sparse=True)
+        newest = (("createdAt", DESCENDING), ("_id", DESCENDING))
+        await index(self._requests, ("tenant", ASCENDING), *newest)
+        await index(self._requests, ("tenant", ASCENDING), ("status", ASCENDING), *newest)
+        for key, status in (
+            ("webhook.nextAt", WebhookStatus.PENDING),
+            ("webhook.setAt", WebhookStatus.PENDING),
+            ("updatedAt", WebhookStatus.FAILED),
+        ):
+            only = {"webhook.status": status}
+            await index(self._requests, (key, ASCENDING), partialFilterExpression=only)
+
+    async def _create_index(self, collection: Any, *keys: tuple[str, int], **options: Any) -> None:
+        try:
+            await collection.create_index([*keys], **options)
+        except OperationFailure as error:
+            if conflict := mongo_errors.index_conflict(error, collection.full_name):
+                raise SettingsError(conflict) from None
+            raise
 
     def _expects(self) -> bool:
         return self.expecting()
 
     async def check(self) -> None:
-        """Raise ServiceError unless MongoDB answers."""
+        """Look whether MongoDB answers, lets us read, and has a schema that this code knows.
+
+        Raises:
+            SettingsError: the database is newer.
+            ServiceError: UNAVAILABLE.
+        """
         with translated():
-            await self._client.admin.command("ping")
+            await self._schema.check()
 
     def close(self) -> None:
         """Close all connections; MongoDB is told, but not waited for if it does not listen."""
@@ -207,8 +217,10 @@ def remember(memory: dict[str, T], request_id: str, what: T) -> None:
 
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """MongoDB being away is one error to the rest of the service."""
+    """MongoDB being away is one error to the rest of the service, and so is a refusal."""
     try:
         yield
     except PyMongoError as error:
-        raise ServiceError(ErrorCode.UNAVAILABLE, retry_after_s=2) from error
+        told = mongo_errors.service_error(error)
+        # What MongoDB refuses it repeats word by word, secrets and all.
+        raise told from None if told.remedy else error
