@@ -62,6 +62,11 @@ class ErrorCode(Enum):
     CONNECT_FAILED = 502, True, "No HTTP connection to the origin could be made."
     FETCH_TIMEOUT = 504, True, "The origin took too long to answer."
     FETCH_STATUS = 502, False, "The origin answered with an error status."
+    FETCH_BLOCKED = (
+        502,
+        False,
+        "The origin answered with a page or a challenge for robots, not with the image.",
+    )
     FETCH_TRUNCATED = 502, True, "The origin ended the transfer before it was complete."
     TOO_LARGE = 413, False, "The file is larger than this service fetches."
     TOO_MANY_REDIRECTS = 502, False, "The origin redirected too many times."

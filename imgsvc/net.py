@@ -5,33 +5,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import aiohttp
 from yarl import URL
 
 from imgsvc import urls
-from imgsvc.backoff import parse_retry_after
+from imgsvc.downloads import Reader
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.failpoints import NO_FAILPOINTS, Failpoints
 from imgsvc.guard import BlockedError, Guard
 from imgsvc.messages import Validators
 from imgsvc.resolver import OURSELVES, Resolver, on_behalf_of
+from imgsvc.response_heads import LONGEST_FIELD, MOST_FIELDS, Connector
 from imgsvc.settings import Fetch, Net
 
 KEEP_ALIVE_S = 2.0
 """After this an idle connection is closed; the library may take as long again to notice."""
 
 _CHUNK = 256 * 1024
-_LONGEST_FIELD = 64 * 1024  # policies and cookies of real origins have more than 8 kB
 _FETCH_HEADERS = {"Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"}
 _VALIDATORS = ("ETag", "Last-Modified")
 _VALIDATOR = re.compile(r"[ -~]{1,200}")
-# Statuses that speak of the moment rather than of the file.
-_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
@@ -41,22 +38,6 @@ class Answer:
 
     status: int
     retry_after: str | None
-
-
-class StatusError(ServiceError):
-    """An origin answered, but not with a file.
-
-    Attributes:
-        status: what it answered with.
-    """
-
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self.status = response.status
-        super().__init__(
-            ErrorCode.FETCH_STATUS,
-            f"The origin answered with status {response.status}.",
-            retry_after_s=_retry_after_s(response),
-        )
 
 
 Visit = Callable[[URL], AbstractAsyncContextManager[bool]]
@@ -90,9 +71,10 @@ class Outbound:
         self.guard = Guard(net)
         self._net = net
         self._fetch = fetch
+        self._reader = Reader(fetch, net.user_agent)
         self._resolver = Resolver(self.guard, net)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
+            connector=Connector(
                 limit=0,
                 keepalive_timeout=KEEP_ALIVE_S,
                 resolver=self._resolver,
@@ -103,8 +85,9 @@ class Outbound:
             auto_decompress=False,
             trust_env=False,
             read_bufsize=_CHUNK,
-            max_line_size=_LONGEST_FIELD,
-            max_field_size=_LONGEST_FIELD,
+            max_line_size=LONGEST_FIELD,
+            max_field_size=LONGEST_FIELD,
+            max_headers=MOST_FIELDS,
             headers={"User-Agent": net.user_agent},
         )
 
@@ -179,7 +162,7 @@ class Outbound:
                     headers={"Accept": "application/json", "Accept-Encoding": "identity"},
                 ) as response,
             ):
-                await self._read(response, keep, limit_bytes)
+                await self._reader.read(response, keep, limit_bytes)
         return bytes(body)
 
     async def _hop(
@@ -204,62 +187,10 @@ class Outbound:
             if conditions and response.status == 304:  # noqa: PLR2004 - not modified
                 return None
             if response.status not in _REDIRECTS or location is None:
-                size = await self._read(response, write, self._fetch.max_bytes)
+                size = await self._reader.read(response, write, self._fetch.max_bytes)
                 etag, modified = (_validator(response, name) for name in _VALIDATORS)
                 return Downloaded(size, Validators(etag=etag, modified=modified))
         return self.guard.parse(urls.resolve(str(url), location))
-
-    async def _read(
-        self,
-        response: aiohttp.ClientResponse,
-        write: Callable[[bytes], Awaitable[None]],
-        limit: int,
-    ) -> int:
-        if response.status != 200:  # noqa: PLR2004 - anything else has no whole picture
-            raise StatusError(response)
-        encodings = ",".join(response.headers.getall("Content-Encoding", ["identity"]))
-        if encodings.lower() != "identity":
-            raise ServiceError(
-                ErrorCode.FETCH_STATUS, "The origin sent a compressed body although not asked to."
-            )
-        too_large = ServiceError(ErrorCode.TOO_LARGE, f"The file is larger than {limit} bytes.")
-        # A claim can only refuse: what is let in is counted.
-        if (response.content_length or 0) > limit:
-            raise too_large
-        total = 0
-        async for piece in self._pieces(response.content):
-            total += len(piece)
-            if total > limit:
-                raise too_large
-            await write(piece)
-        return total
-
-    async def _pieces(self, content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
-        """What arrives; ends with an error once it arrives too slowly or not at all.
-
-        Within each span of ``slow_s`` there must come as much as the lowest speed makes of it.
-        The time in which a piece is written does not count.
-        """
-        span_s = self._fetch.slow_s
-        quota = self._fetch.min_bytes_per_s * span_s
-        clock = asyncio.get_running_loop().time
-        left_s, owed = span_s, quota
-        while True:
-            asked = clock()
-            try:
-                async with asyncio.timeout(left_s):
-                    piece = await content.read(_CHUNK)
-            except TimeoutError:
-                raise
-            except (aiohttp.ClientError, OSError):
-                raise ServiceError(ErrorCode.FETCH_TRUNCATED) from None
-            if not piece:
-                return
-            left_s -= clock() - asked
-            owed -= len(piece)
-            if owed <= 0:
-                left_s, owed = span_s, quota
-            yield piece
 
     async def post(
         self,
@@ -342,13 +273,6 @@ def _conditions(known: Validators | None) -> dict[str, str]:
 def _validator(response: aiohttp.ClientResponse, name: str) -> str | None:
     value = response.headers.get(name, "")
     return value if _VALIDATOR.fullmatch(value) else None
-
-
-def _retry_after_s(response: aiohttp.ClientResponse) -> float | None:
-    """Seconds after which the same request may work; None if it will not."""
-    if response.status not in _PASSING:
-        return None
-    return parse_retry_after(response.headers.get("Retry-After"), datetime.now(UTC)) or 0.0
 
 
 def _blocked(error: BaseException | None) -> bool:

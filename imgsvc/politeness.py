@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 from yarl import URL
 
 from imgsvc import logs
+from imgsvc.downloads import StatusError
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.host_lines import HostLines
 from imgsvc.metrics import Metrics
-from imgsvc.net import KEEP_ALIVE_S, StatusError
+from imgsvc.net import KEEP_ALIVE_S
 from imgsvc.origins import SHARE_S, Failure, Origins, Report, Standing
 
 _REPORT_EVERY_S = 1.0
@@ -39,7 +40,6 @@ _FAILURES = frozenset(
         ErrorCode.FETCH_TRUNCATED,
     }
 )
-_ASKING = frozenset({429, 503})
 _log = logs.get("politeness")
 
 
@@ -67,8 +67,8 @@ class GivenUpError(ServiceError):
 
 
 def asks_for_time(error: ServiceError) -> bool:
-    """Whether an origin asks to come back later, by its status or by Retry-After."""
-    return isinstance(error, StatusError) and (error.status in _ASKING or bool(error.retry_after_s))
+    """Whether an origin asks to come back later."""
+    return isinstance(error, StatusError) and error.asks_for_time
 
 
 @dataclass(slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
@@ -27,6 +28,7 @@ class RawOrigin:
         self._closes = closes
         self._stop = asyncio.Event()
         self.heads: list[bytes] = []
+        self.connections = 0
         self.base = ""
 
     @property
@@ -49,12 +51,15 @@ class RawOrigin:
         self._server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         serving = asyncio.ensure_future(self._answer_all(reader, writer))
         stopped = asyncio.ensure_future(self._stop.wait())
-        await asyncio.wait((serving, stopped), return_when=asyncio.FIRST_COMPLETED)
-        for task in (serving, stopped):
-            task.cancel()
-        writer.close()
+        try:
+            await asyncio.wait((serving, stopped), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            serving.cancel()
+            stopped.cancel()
+            writer.close()
 
     async def _answer_all(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
@@ -67,9 +72,10 @@ class RawOrigin:
                     await reader.readexactly(int(line.partition(b":")[2]))
             self.heads.append(head)
             answer = self._answers.get(self.targets[-1]) or self._answers["*"]
-            for packet in [answer] if isinstance(answer, bytes) else answer:
-                writer.write(packet)
-                await writer.drain()
-                await asyncio.sleep(0.02)  # so that it is a packet of its own
+            with contextlib.suppress(ConnectionError):
+                for packet in [answer] if isinstance(answer, bytes) else answer:
+                    writer.write(packet)
+                    await writer.drain()
+                    await asyncio.sleep(0.005)  # so that it is a packet of its own
             if self._closes:
                 return

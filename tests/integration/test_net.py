@@ -338,30 +338,6 @@ async def test_redirects_share_one_time_limit(outbound: Open, origin: Origin) ->
     assert error.code is ErrorCode.FETCH_TIMEOUT
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "br", "GZIP"])
-async def test_a_body_compressed_unasked_is_refused(
-    outbound: Open, origin: Origin, encoding: str
-) -> None:
-    url = origin.add("a", answer(200, b"bomb", Content_Encoding=encoding))
-    assert (await refusal(outbound(), url)).code is ErrorCode.FETCH_STATUS
-
-
-async def test_an_encoding_behind_another_is_refused_as_well(
-    outbound: Open, origin: Origin
-) -> None:
-    async def twice(_: web.Request) -> web.Response:
-        response = web.Response(body=b"bomb", headers={"Content-Encoding": "identity"})
-        response.headers.add("Content-Encoding", "gzip")
-        return response
-
-    assert (await refusal(outbound(), origin.add("a", twice))).code is ErrorCode.FETCH_STATUS
-
-
-async def test_a_body_called_identity_is_fetched(outbound: Open, origin: Origin) -> None:
-    url = origin.add("a", answer(200, b"picture", Content_Encoding="identity"))
-    assert await fetched(outbound(), url) == b"picture"
-
-
 @pytest.mark.parametrize("status", [201, 204, 206, 304, 400, 401, 403, 404, 410, 501])
 async def test_other_statuses_are_the_files_fault(
     outbound: Open, origin: Origin, status: int

@@ -1,0 +1,123 @@
+"""What ``Content-Encoding`` says of a body, and its inflating within limits (RFC 9110, section 8.4.1).
+
+Nothing is asked for in a coding, but some origins send one all the same, and more of them put a
+label on a file that says nothing: a character set, how it was uploaded, or no word at all.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import AsyncIterator, Iterable
+
+from imgsvc.errors import ErrorCode, ServiceError
+
+_INFLATED = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate"}
+# The rest of the register of content codings that change a body.
+_REFUSED = frozenset(
+    {"aes128gcm", "br", "compress", "dcb", "dcz", "exi", "pack200-gzip", "x-compress", "zstd"}
+)
+_PIECE = 256 * 1024
+_RATIO = 100  # a picture without loss shrinks by less, but for very plain ones ...
+_PLAIN = 4 * 1024 * 1024  # ... which may have this for nothing
+_GZIP = b"\x1f\x8b"
+_MOST_MEMBERS = 100
+
+
+def coding(labels: Iterable[str]) -> str | None:
+    """How a body is to be inflated; None if it is as it should be.
+
+    Args:
+        labels: the values of its ``Content-Encoding`` headers.
+
+    Raises:
+        ServiceError: FETCH_STATUS; it is compressed in a way that is not undone here.
+    """
+    words = [word.strip().lower() for word in ",".join(labels).split(",")]
+    real = [word for word in words if word in _INFLATED or word in _REFUSED]
+    if not real:
+        return None
+    if len(real) > 1 or real[0] in _REFUSED:
+        raise ServiceError(
+            ErrorCode.FETCH_STATUS,
+            f"The origin sent a body compressed as {', '.join(real)[:100]} although asked not to; "
+            "it should send the file as it is.",
+        )
+    return _INFLATED[real[0]]
+
+
+async def inflated(pieces: AsyncIterator[bytes], name: str) -> AsyncIterator[bytes]:
+    """A body without its coding, in pieces of at most 256 kB.
+
+    What is called gzip and does not begin so is passed on as it is: then only the label is wrong.
+
+    Args:
+        pieces: of the body.
+        name: of the coding: gzip, or deflate with or without zlib's frame.
+
+    Raises:
+        ServiceError: FETCH_TRUNCATED if it ends too early, FETCH_STATUS if it is damaged, TOO_LARGE
+            if it grows beyond reason.
+    """
+    start = b""
+    async for piece in pieces:
+        start += piece
+        if len(start) > 1:
+            break
+    if not start or (name == "gzip" and not start.startswith(_GZIP)):
+        yield start
+        async for piece in pieces:
+            yield piece
+        return
+    inflater = _Inflater(name, start)
+    try:
+        for out in inflater.fed(start):
+            yield out
+        async for piece in pieces:
+            for out in inflater.fed(piece):
+                yield out
+    except zlib.error:
+        raise ServiceError(
+            ErrorCode.FETCH_STATUS, f"The origin sent a {name} body that cannot be inflated."
+        ) from None
+    if not inflater.is_complete:
+        raise ServiceError(ErrorCode.FETCH_TRUNCATED)
+
+
+class _Inflater:
+    def __init__(self, name: str, start: bytes) -> None:
+        if name == "gzip":
+            self._window = 16 + zlib.MAX_WBITS
+        else:  # the first two bytes of zlib's frame (RFC 1950) are a multiple of 31
+            framed = start[0] & 0xF == zlib.DEFLATED and int.from_bytes(start[:2], "big") % 31 == 0
+            self._window = zlib.MAX_WBITS if framed else -zlib.MAX_WBITS
+        self._stream = zlib.decompressobj(self._window)
+        self._members = 1
+        self._in = self._out = 0
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the stream has come to its own end; what follows that is ignored."""
+        return self._stream.eof
+
+    def fed(self, data: bytes) -> Iterable[bytes]:
+        self._in += len(data)
+        while data and not self._stream.eof:
+            out = self._stream.decompress(data, _PIECE)
+            self._out += len(out)
+            if self._out > self._in * _RATIO + _PLAIN:
+                raise ServiceError(
+                    ErrorCode.TOO_LARGE,
+                    f"The compressed body grows to more than {_RATIO} times its size.",
+                )
+            if out:
+                yield out
+            data = self._stream.unconsumed_tail
+            if self._stream.eof and self._is_followed():
+                data = self._stream.unused_data
+                self._stream = zlib.decompressobj(self._window)
+                self._members += 1
+
+    def _is_followed(self) -> bool:
+        """Whether another gzip follows: a file may consist of several (RFC 1952, section 2.2)."""
+        follows = self._window > zlib.MAX_WBITS and self._stream.unused_data.startswith(_GZIP)
+        return follows and self._members < _MOST_MEMBERS
