@@ -23,6 +23,7 @@ from imgsvc.http import keys, middleware, ops, routes, slow_heads
 from imgsvc.http.auth import Doorkeeper
 from imgsvc.http.intake import Intake
 from imgsvc.http.reserved import Reserved
+from imgsvc.leaving import Leaving
 from imgsvc.ledger import Ledger
 from imgsvc.metrics import Metrics
 from imgsvc.net import Outbound
@@ -37,6 +38,7 @@ from imgsvc.traffic import Traffic
 _PREPARE_EVERY_S = 1.0
 _LONGEST_LINE = 128 * 1024  # a query may hold a webhook's URL, of which each character is escaped
 _SCHEMA_EVERY_S = 5.0
+_CUT_S = 0.2  # for calls that are cut off to end, twice
 _log = logs.get("app")
 
 
@@ -46,8 +48,12 @@ def new_replica_id() -> str:
 
 
 @contextlib.asynccontextmanager
-async def parts(settings: Settings) -> AsyncIterator[Parts]:
+async def parts(settings: Settings, leaving: Leaving | None = None) -> AsyncIterator[Parts]:
     """All clients and resources of one process; closed again at the end.
+
+    Args:
+        settings: all of them.
+        leaving: how long closing may take; ``[http] shutdown_s`` if left out.
 
     Raises:
         SettingsError: the bucket's credentials or MongoDB's connection string are unusable.
@@ -56,15 +62,16 @@ async def parts(settings: Settings) -> AsyncIterator[Parts]:
     replica = new_replica_id()
     metrics = Metrics()
     failpoints = Failpoints(settings.dev.failpoint)
+    close = (leaving or Leaving(settings.http.shutdown_s)).close
     async with contextlib.AsyncExitStack() as stack:
         client = connect(settings.redis)
-        stack.push_async_callback(client.aclose)
+        stack.push_async_callback(close, client.aclose)
         bucket = Bucket(settings.gcs, failpoints)
-        stack.push_async_callback(bucket.close)
+        stack.push_async_callback(close, bucket.close)
         ledger = Ledger(settings.mongo, failpoints)
         stack.callback(ledger.close)
         outbound = Outbound(settings.net, settings.fetch, failpoints)
-        stack.push_async_callback(outbound.close)
+        stack.push_async_callback(close, outbound.close)
         spool = Spool(settings.spool, replica)
         ledger.expecting = lambda: spool.sources > 0
         spool.open()
@@ -74,7 +81,7 @@ async def parts(settings: Settings) -> AsyncIterator[Parts]:
         await codec.start()
         boxes = mailboxes.Mailboxes(client, settings.redis, replica, failpoints)
         traffic = Traffic(settings.ratelimit, boxes, metrics)
-        stack.push_async_callback(traffic.close)
+        stack.push_async_callback(close, traffic.close)
         yield Parts(
             settings=settings,
             metrics=metrics,
@@ -155,7 +162,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """
     limits = cgroups.read()
     settings = cgroups.fit(settings, limits)
-    async with parts(settings) as made:
+    leaving = Leaving(settings.http.shutdown_s)
+    async with parts(settings, leaving) as made:
         health = keys.Health()
         runner = web.AppRunner(
             application(made, health),
@@ -163,7 +171,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             auto_decompress=False,  # bodies that are compressed are refused
             max_line_size=_LONGEST_LINE,
             keepalive_timeout=settings.http.keepalive_s,
-            shutdown_timeout=settings.http.shutdown_s,
+            shutdown_timeout=_CUT_S,
         )
         await runner.setup()
         gc.freeze()  # what is there now stays: looking through it again took 50 ms at times
@@ -182,33 +190,50 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 )
                 if not settings.webhook.secrets:
                     _log.warning("webhook.unsigned", remedy="set [webhook] secrets")
-                await _work(made, stop, health)
+                await _work(made, stop, health, leaving)
         finally:
             health.state = "shutting down"
-            await runner.cleanup()
+            await _stop_serving(runner, leaving)
         _log.info("service.stopped")
 
 
-async def _work(made: Parts, stop: asyncio.Event, health: keys.Health) -> None:
+async def _stop_serving(runner: web.AppRunner, leaving: Leaving) -> None:
+    """Let calls that are under way finish while there is time, and cut off the rest."""
+    server = runner.server
+    for site in runner.sites:
+        await site.stop()
+    if server:
+        server.pre_shutdown()
+        await leaving.work(server.shutdown)
+    await leaving.close(runner.cleanup)
+
+
+async def _work(made: Parts, stop: asyncio.Event, health: keys.Health, leaving: Leaving) -> None:
     """Run the actors until told to stop, then leave in good order."""
-    stopped = asyncio.create_task(stop.wait())
-    working = asyncio.create_task(_run_actors(made, stop, health))
-    try:
-        await asyncio.wait({stopped, working}, return_when=asyncio.FIRST_COMPLETED)
-        health.state = "shutting down"
-        await asyncio.wait({working}, timeout=made.settings.http.shutdown_s)
-        if working.done():
-            await working
-        else:
-            _log.warning("shutdown.unfinished", remedy="the rest is handed to other replicas")
-    finally:
-        await end(stopped, working)
+
+    async def hand_back() -> None:
         try:
             handed = await made.mailboxes.reclaim(made.mailboxes.replica, leaving=True)
         except Exception as error:  # noqa: BLE001 - the others will miss the heartbeat
             _log.warning("shutdown.not_handed_back", cause=redaction.of_error(error))
         else:
             _log.info("shutdown.handed_back", messages=handed)
+
+    stopped = asyncio.create_task(stop.wait())
+    working = asyncio.create_task(_run_actors(made, stop, health))
+    try:
+        await asyncio.wait({stopped, working}, return_when=asyncio.FIRST_COMPLETED)
+        health.state = "shutting down"
+        leaving.begin()
+        await asyncio.wait({working}, timeout=leaving.work_s)
+        if working.done():
+            await working
+        else:
+            _log.warning("shutdown.unfinished", remedy="the rest is handed to other replicas")
+    finally:
+        leaving.begin()
+        await end(stopped, working, within_s=leaving.left_s / 2)
+        await leaving.close(hand_back)
 
 
 async def _run_actors(made: Parts, stop: asyncio.Event, health: keys.Health) -> None:

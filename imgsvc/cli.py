@@ -7,6 +7,7 @@ import atexit
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any
@@ -42,6 +43,7 @@ cli.add_typer(failed_webhooks, name="webhooks")
 Config = Annotated[
     Path | None, typer.Option("--config", help="Settings file; config.toml if there is one.")
 ]
+_OVERDUE_S = 2.0
 _err = Console(stderr=True, highlight=False)
 
 
@@ -64,7 +66,7 @@ def serve(config: Config = None) -> None:
     loaded = settings.load(config)
     logs.configure(loaded.log)
     _point_out_slips()
-    _run(lambda stop: app.serve(loaded, stop))
+    _run(lambda stop: app.serve(loaded, stop), loaded.http.shutdown_s + _OVERDUE_S)
     _leave()
 
 
@@ -128,16 +130,37 @@ def _point_out_slips() -> None:
         )
 
 
-def _run(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
-    """Run ``work`` on uvloop; SIGTERM and SIGINT set the event that it is given."""
+def _run(
+    work: Callable[[asyncio.Event], Coroutine[Any, Any, None]], leaves_in_s: float | None = None
+) -> None:
+    """Run ``work`` on uvloop; SIGTERM and SIGINT set the event that it is given.
+
+    Args:
+        work: what to run.
+        leaves_in_s: after so long it is cut off, whatever it, the loop or its threads wait for.
+    """
 
     async def main() -> None:
         stop = asyncio.Event()
+
+        def leave() -> None:
+            if leaves_in_s is not None and not stop.is_set():
+                overdue = threading.Timer(leaves_in_s, _cut_off)
+                overdue.daemon = True
+                overdue.start()
+            stop.set()
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+            asyncio.get_running_loop().add_signal_handler(number, leave)
         await work(stop)
 
     uvloop.run(main())
+
+
+def _cut_off() -> None:
+    """End the process, which should have ended by itself: an orchestrator would kill it soon."""
+    logs.get("cli").error("shutdown.overdue")
+    os._exit(1)
 
 
 def _leave() -> None:

@@ -9,21 +9,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from typing import Any
 
 _AGAIN_S = 0.5
 
 
-async def end(*tasks: asyncio.Task[Any]) -> None:
+async def end(*tasks: asyncio.Future[Any], within_s: float = math.inf) -> None:
     """Cancel tasks until they have ended, whatever comes of them.
 
     Whoever cancels the caller meanwhile wants the same: the tasks are told once more.
+
+    Args:
+        tasks: which.
+        within_s: after so long they are left to themselves.
     """
+    clock = asyncio.get_running_loop()
+    until = clock.time() + within_s
     while open_ := [task for task in tasks if not task.done()]:
         for task in open_:
             task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait(open_, timeout=_AGAIN_S)
+            await asyncio.wait(open_, timeout=min(_AGAIN_S, max(0.0, until - clock.time())))
+        if clock.time() >= until:
+            break
 
 
 async def see_out(*tasks: asyncio.Task[Any]) -> None:

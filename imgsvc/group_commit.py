@@ -91,6 +91,8 @@ class _Line(Generic[T, R]):
                 for _, future in group:
                     if not future.done():
                         future.set_exception(error)
+                        # Who asked may be gone, as when the process leaves: that is no news.
+                        future.exception()
             else:
                 for (_, future), answer in told:
                     if not future.done():

@@ -200,6 +200,8 @@ async def _append(partial: Path, pieces: Sequence[bytes], whole: Path | None = N
         await asyncio.shield(writing)
     except asyncio.CancelledError:
         await asyncio.wait({writing})  # or the thread could make the file anew after its removal
+        if not writing.cancelled():
+            writing.exception()  # which is nobody's business any more
         raise
     except OSError as error:
         raise ServiceError(

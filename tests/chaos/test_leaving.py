@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from io import BytesIO
@@ -12,11 +14,13 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from PIL import Image
+from yarl import URL
 
 from imgsvc.embedded import EmbeddedServers
 from tests.chaos.album import Picture, picture
 from tests.chaos.invariants import check
 from tests.chaos.proxy import BucketFault
+from tests.chaos.replicas import Replica
 from tests.chaos.stack import Stack, post, service
 from tests.chaos.world import Gate, Posted, Witness
 from tests.photos import photo
@@ -24,7 +28,7 @@ from tests.photos import photo
 pytestmark = pytest.mark.long
 
 GRACE_S = 1.0
-LEAVES_S = GRACE_S + 14.0  # Redis is waited for, 5 s at most; the rest is for a busy machine
+LEAVES_S = GRACE_S + 4.0  # it cuts itself off after two seconds; the rest is for a busy machine
 PATIENT = {
     "IMGSVC_HTTP__SHUTDOWN_S": str(GRACE_S),
     "IMGSVC_GCS__TIMEOUT_S": "60",
@@ -91,6 +95,61 @@ async def test_it_leaves_in_time_while_something_outside_hangs(
             assert await leaves.ended(LEAVES_S) == 0
         stays = stack.start(IMGSVC_WEBHOOK__TIMEOUT_S="3")
         assert await stays.ready()
+        assert await check(stack, [posted], within_s=90) == []
+
+
+@contextlib.asynccontextmanager
+async def trickle(replica: Replica) -> AsyncIterator[None]:
+    """An upload whose body comes bit by bit."""
+    _, writer = await asyncio.open_connection("127.0.0.1", URL(replica.url).port)
+    writer.write(
+        b"POST /api/upload HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"Content-Length: 100000\r\n\r\n"
+    )
+
+    async def send() -> None:
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(b" " * 600)  # not too slowly for the service
+                await writer.drain()
+                await asyncio.sleep(0.2)
+
+    sending = asyncio.create_task(send())
+    try:
+        yield
+    finally:
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+        writer.transport.abort()
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_one_deadline_holds_for_a_body_that_trickles_and_a_bucket_that_hangs(
+    own_servers: EmbeddedServers, tmp_path: Path
+) -> None:
+    shutdown_s = 6.0
+    async with service(own_servers, "leaving-both", 8, tmp_path) as stack:
+        environment = {**PATIENT, "IMGSVC_HTTP__SHUTDOWN_S": str(shutdown_s)}
+        leaves = stack.start(**environment)
+        assert await leaves.ready()
+        posted = stack.new_post([[picture(2)]])
+        stack.gcs.harm_once(BucketFault.STALL)
+        assert await post(leaves, posted)
+        await stack.gcs.stalled.wait()
+        async with trickle(leaves):
+            began = time.monotonic()
+            leaves.process.terminate()
+            assert await leaves.ended(shutdown_s + 4.0) == 0
+            took_s = time.monotonic() - began
+        assert took_s < shutdown_s + 1.5
+        told = [line["event"] for line in leaves.events() if "event" in line]
+        assert "shutdown.overdue" not in told
+        assert [e["messages"] for e in leaves.events() if e["event"] == "shutdown.handed_back"] == [
+            1
+        ]
+        assert [event for event in told if "never retrieved" in event] == []
+        stack.gcs.heal()
+        assert await stack.start().ready()
         assert await check(stack, [posted], within_s=90) == []
 
 

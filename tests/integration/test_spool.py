@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import subprocess
 import sys
@@ -182,6 +183,34 @@ async def test_an_empty_source_is_a_file_like_any_other(spool: Spool) -> None:
     assert (spool.sources, spool.unheld()) == (1, {name})
     await spool.remove(name)
     assert spool.sources == 0
+
+
+async def test_a_write_that_fails_when_its_writer_was_cancelled_is_no_news(spool: Spool) -> None:
+    told: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    name = spool.new_name()
+    partial, reader = spool.path(f"{name}.part"), spool.path("reader")
+    os.mkfifo(partial)  # who opens it waits for a reader
+    os.link(partial, reader)
+
+    async def write() -> None:
+        async with spool.writing(name) as piece:
+            await piece(b"abc")
+
+    writing = asyncio.create_task(write())
+
+    async def waits() -> bool:
+        return spool.used_bytes == 3
+
+    await wait_until(waits, "the thread opens the file")
+    partial.unlink()  # so that it cannot be given its name
+    writing.cancel()
+    end = await asyncio.to_thread(os.open, reader, os.O_RDONLY)
+    await asyncio.gather(writing, return_exceptions=True)
+    os.close(end)
+    del writing
+    gc.collect()
+    assert told == []
 
 
 # The quota.

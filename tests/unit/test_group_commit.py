@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Sequence
 
 import pytest
@@ -154,3 +155,25 @@ async def test_who_is_in_a_hurry_waits_neither_for_the_others_write_nor_for_thei
     assert not others[2].done()
     for task in others:
         task.cancel()
+
+
+async def test_a_write_that_fails_when_nobody_waits_any_more_is_no_news(store: Store) -> None:
+    """As when the process leaves: those who asked were cancelled, then connections are closed."""
+    told: list[dict[str, object]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: told.append(context))
+    commit = GroupCommit(store.write, 10)
+    store.open.clear()
+    store.error = ConnectionError("closed")
+    asked = submitted(commit, 1, 2)
+    await until_writing(store)
+    (stays,) = submitted(commit, 3)
+    for task in asked:
+        task.cancel()
+    await asyncio.gather(*asked, return_exceptions=True)
+    store.open.set()
+    with pytest.raises(ConnectionError):
+        await stays
+    del asked, stays, task
+    gc.collect()
+    assert told == []
