@@ -19,9 +19,10 @@ from imgsvc.codec_pool import CodecPool
 from imgsvc.endings import end
 from imgsvc.errors import ServiceError
 from imgsvc.failpoints import Failpoints
-from imgsvc.http import keys, middleware, ops, routes, slow_heads
+from imgsvc.http import keys, middleware, routes, slow_heads
 from imgsvc.http.auth import Doorkeeper
 from imgsvc.http.intake import Intake
+from imgsvc.http.readiness import Readiness
 from imgsvc.http.reserved import Reserved
 from imgsvc.leaving import Leaving
 from imgsvc.ledger import Ledger
@@ -132,7 +133,13 @@ def application(parts: Parts, health: keys.Health) -> web.Application:
 
         app.on_cleanup.append(let_go)
     app.on_response_prepare.append(middleware.add_headers)
-    ops.remember_checks(app)
+    readiness = Readiness(parts.mailboxes.check, parts.ledger.check, parts.bucket.check)
+    app[keys.READINESS] = readiness
+
+    async def stop_checks(_: web.Application) -> None:
+        await readiness.close()
+
+    app.on_cleanup.append(stop_checks)
     routes.add(app)
     return app
 

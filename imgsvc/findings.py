@@ -9,6 +9,7 @@ MOST = 100
 """How many are listed, so that a hostile file cannot make a huge answer."""
 
 _ENOUGH = 10_000
+_LONGEST = 200  # characters of a name
 
 Finding = dict[str, Any]
 
@@ -24,7 +25,7 @@ class Findings:
         """One more; ``msg`` reads on from its place and names the remedy."""
         self.count += 1
         if len(self._listed) < MOST:
-            self._listed.append({"loc": list(loc), "msg": msg})
+            self._listed.append({"loc": [_shown(part) for part in loc], "msg": msg})
 
     @property
     def enough(self) -> bool:
@@ -40,6 +41,11 @@ class Findings:
     def more(self) -> int:
         """How many more were found."""
         return self.count - len(self._listed)
+
+
+def _shown(part: str | int) -> str | int:
+    """A part of a place: a name may be one that a client made up, of any length."""
+    return part if isinstance(part, int) or len(part) <= _LONGEST else f"{part[:_LONGEST]}..."
 
 
 def _position(finding: Finding) -> int:

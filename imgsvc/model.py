@@ -8,9 +8,23 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Generic, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    FailFast,
+    Field,
+    GetJsonSchemaHandler,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from imgsvc.settings import check_webhook_secret
 
@@ -18,6 +32,9 @@ S = TypeVar("S", bound=StrEnum)
 
 LONGEST_TEXT = 500
 """Characters of a serial number or a product name."""
+
+SerialNumber = int | str
+"""What identifies a product for its client; an integer has 64 bits."""
 
 
 class RequestStatus(StrEnum):
@@ -122,10 +139,57 @@ FILE_TYPES: dict[str, tuple[str, str]] = {
 OutputFormat = Literal["auto", "keep", "jpeg", "png", "webp", "avif"]
 
 
-class Recipe(BaseModel):
-    """How the images of a request are to be encoded; the ``options`` of an upload."""
+_MOST_FIELDS = 20  # more than any shape has
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+def _few(said: Any) -> Any:
+    """Pydantic remembers whatever is wrong with each field: with 500,000 that takes 1 GB."""
+    if isinstance(said, dict) and len(said) > _MOST_FIELDS:
+        raise ValueError(f"has {len(said)} fields, more than are known")
+    return said
+
+
+class Shape(BaseModel):
+    """What clients send and get: its names in camelCase, and no others."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, alias_generator=to_camel, serialize_by_alias=True
+    )
+
+
+class Body(Shape):
+    """What clients post as JSON: a text is no number, null is as if the field were left out."""
+
+    model_config = ConfigDict(strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, said: Any) -> Any:
+        if isinstance(_few(said), dict) and None in said.values():
+            optional = cls._optional()
+            return {n: v for n, v in said.items() if v is not None or n not in optional}
+        return said
+
+    @classmethod
+    def _optional(cls) -> set[str]:
+        return {f.alias or n for n, f in cls.model_fields.items() if not f.is_required()}
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        made = handler(core_schema)
+        properties = handler.resolve_ref_schema(made)["properties"]
+        for name in cls._optional():
+            schema = properties[name]
+            if {"type": "null"} not in schema.get("anyOf", ()):
+                about = {k: schema.pop(k) for k in ("default", "description") if k in schema}
+                properties[name] = {"anyOf": [schema, {"type": "null"}], **about}
+        return made
+
+
+class Recipe(Body):
+    """How the images of a request are to be encoded; the ``options`` of an upload."""
 
     format: OutputFormat = Field(
         default="keep",
@@ -169,14 +233,13 @@ WebhookHeaders = Annotated[
         Annotated[str, AfterValidator(_allowed_header)],
         Annotated[SecretStr, AfterValidator(_sendable)],
     ],
+    BeforeValidator(_few),
     Field(max_length=10, description="Sent along: Authorization and X-... Never shown again."),
 ]
 
 
-class Receiver(BaseModel):
+class Receiver(Body):
     """Who takes a webhook, and what it wants to be sent along."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     url: str = Field(description="http or https URL.")
     secret: WebhookSecret | None = None
@@ -190,9 +253,15 @@ class Receiver(BaseModel):
         return headers
 
 
+# Not strict: JSON has no events, but strings.
+Events = Annotated[
+    list[Annotated[Event, Field(strict=False)]], FailFast(), Field(strict=False, min_length=1)
+]
+
+
 class Subscription(Receiver):
     """How the end of a request is to be announced; the ``webhook`` of an upload."""
 
-    events: tuple[Event, ...] = Field(
-        default=tuple(Event), min_length=1, description="What to announce; left out, every end."
+    events: Events = Field(
+        default=list(Event), description="What to announce; left out, every end."
     )

@@ -89,7 +89,7 @@ async def download(
             async for image in images:
                 if image["product"] != product:
                     product = image["product"]
-                    name = folders.name(image["serialNumber"], product)
+                    name = folders.name(str(image["serialNumber"]), product)
                 if not image["outputUrl"]:
                     continue
                 if len(running) >= _AT_ONCE:

@@ -64,7 +64,7 @@ def image_line(console: Console, image: Json | None) -> None:
         serial, number, status, where = "Serial Number", "#", "Status", "Image"
         middle = _SIZES.format("Before", "After", "Saved")
     else:
-        serial, number, status = image["serialNumber"], image["index"], image["status"]
+        serial, number, status = str(image["serialNumber"]), image["index"], image["status"]
         before, after, result = image["bytesIn"], image["bytesOut"], image["outputUrl"]
         share = text.saved(before, after) if before and after else None
         middle = _SIZES.format(text.size(before), text.size(after), text.percent(share))

@@ -114,8 +114,9 @@ def _misplaced(outcome: Outcome) -> Iterator[str]:
         images = [picture.image for picture in pictures]
         sources = ", ".join(image["inputUrl"] for image in images)
         results = ", ".join(image["outputUrl"] or "" for image in images)
-        if list(row.values())[2:] != [sources, results]:
-            yield product.serial_number
+        serial, _, *urls = row.values()
+        if [serial, *urls] != [str(product.serial_number), sources, results]:
+            yield str(product.serial_number)
 
 
 def _formulas(outcome: Outcome) -> Iterator[str]:

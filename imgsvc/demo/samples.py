@@ -71,7 +71,7 @@ class Sample:
 class Product:
     """One product to post."""
 
-    serial_number: str
+    serial_number: int | str
     name: str
     samples: tuple[Sample, ...]
 
@@ -112,7 +112,7 @@ def catalogue() -> list[Product]:
         photographs[at : at + _PER_PRODUCT] for at in range(0, len(photographs), _PER_PRODUCT)
     ]
     plain = [
-        Product(f"SKU-{number}", f"Photographs, shelf {number}", tuple(shelf))
+        Product(number, f"Photographs, shelf {number}", tuple(shelf))
         for number, shelf in enumerate(shelves, start=1)
     ]
     made = Product("SKU-MADE", "Pictures that are easily harmed", tuple(_made()))

@@ -165,7 +165,7 @@ async def _lines(bucket: Bucket, rows: list[Document], columns: report.Columns) 
     return b"".join(
         report.line(
             report.ReportRow(
-                row["serialNumber"],
+                str(row["serialNumber"]),
                 row["productName"],
                 [
                     _report_image(image, stored.get("note"))

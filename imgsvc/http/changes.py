@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from aiohttp import web
 
 from imgsvc import logs
@@ -9,8 +11,9 @@ from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.http import answers, keys, own, problems, quotas, uploads
 from imgsvc.http.schemas import Retry
 from imgsvc.ledger import Choice
-from imgsvc.model import OPEN_REQUEST, RequestStatus
+from imgsvc.model import OPEN_REQUEST, RequestStatus, SerialNumber
 
+_PRODUCTS = 2**31  # more than any request has
 _log = logs.get("http")
 
 
@@ -19,12 +22,13 @@ async def retry(request: web.Request) -> web.Response:
     wanted = await uploads.read_json(Retry, request) if request.can_read_body else Retry()
     found = await own.status(request)
     request_id, status = found["requestId"], found["status"]
-    choice = Choice(codes=wanted.codes, products=wanted.products)
     ledger = request.app[keys.LEDGER]
     if status in OPEN_REQUEST:
         raise ServiceError(ErrorCode.NOT_FINISHED, retry_after_s=5)
     if status == RequestStatus.CANCELLED:
         raise ServiceError(ErrorCode.WAS_CANCELLED)
+    products = await _named(request, wanted.products)
+    choice = Choice(codes=wanted.codes, products=products)
     images = await ledger.count_failed(request_id, choice)
     if not images:
         raise ServiceError(ErrorCode.NOTHING_TO_RETRY)
@@ -36,6 +40,22 @@ async def retry(request: web.Request) -> web.Response:
         if not await ledger.ask_to_retry(request_id, choice, images):
             raise ServiceError(ErrorCode.NOT_FINISHED, retry_after_s=5)
     return await _accepted(request, "request.retried", RequestStatus.PROCESSING)
+
+
+async def _named(
+    request: web.Request, names: Sequence[SerialNumber] | None
+) -> Sequence[SerialNumber] | None:
+    if names is None:
+        return None
+    found = await request.app[keys.LEDGER].named(request.match_info["id"], names)
+    impossible = [
+        {"loc": ["products", i], "msg": "is no product's serial number, and no product's number"}
+        for i, name in enumerate(found)
+        if isinstance(name, int) and not 0 <= name < _PRODUCTS
+    ]
+    if impossible:
+        raise problems.invalid(impossible)
+    return found
 
 
 async def cancel(request: web.Request) -> web.Response:

@@ -8,6 +8,7 @@ from typing import Any
 from imgsvc import findings
 from imgsvc.http.posted import Place, Posted
 from imgsvc.ledger import Document
+from imgsvc.model import SerialNumber
 from imgsvc.settings import LONGEST_URL
 
 _PLACES = 5  # shown of each duplicate
@@ -38,18 +39,19 @@ def view(posted: Posted) -> Document:
 class _Places:
     """Where each value stands: how often, and the first places of those that repeat."""
 
-    def __init__(self, values: Iterable[tuple[str, Place]]) -> None:
-        self._first: dict[str, Place] = {}
+    def __init__(self, values: Iterable[tuple[SerialNumber, Place]]) -> None:
+        self._first: dict[str, tuple[SerialNumber, Place]] = {}
         self._again: dict[str, tuple[int, list[Place]]] = {}
         for value, place in values:
-            if not 0 < len(value) <= LONGEST_URL:  # what is longer is among the problems
+            text = str(value)  # a CSV does not tell 7 from "7"
+            if not 0 < len(text) <= LONGEST_URL:  # what is longer is among the problems
                 continue
-            first = self._first.setdefault(value, place)
+            _, first = self._first.setdefault(text, (value, place))
             if first is not place:
-                count, places = self._again.setdefault(value, (1, [first]))
+                count, places = self._again.setdefault(text, (1, [first]))
                 if len(places) < _PLACES:
                     places.append(place)
-                self._again[value] = count + 1, places
+                self._again[text] = count + 1, places
 
     def __len__(self) -> int:
         return len(self._first)
@@ -57,6 +59,6 @@ class _Places:
     def duplicates(self, field: str) -> list[dict[str, Any]]:
         """Each value that is there more than once."""
         return [
-            {"field": field, "value": value, "count": count, "locs": places}
-            for value, (count, places) in self._again.items()
+            {"field": field, "value": self._first[text][0], "count": count, "locs": places}
+            for text, (count, places) in self._again.items()
         ]

@@ -21,7 +21,7 @@ UPLOAD: dict[str, Any] = {
     "application/json": {
         "products": [
             {
-                "serialNumber": "1",
+                "serialNumber": 1,
                 "productName": "Chair",
                 "inputUrls": ["https://example.com/a.jpg", "https://example.com/b.png"],
             }
@@ -58,7 +58,7 @@ _STATUS: dict[str, Any] = {
     "updatedAt": "2026-01-31T12:00:01.250Z",
     "webhook": {"status": "DELIVERED", "attempts": 1},
 }
-_OF_IMAGE = {"serialNumber": "1", "productName": "Chair", "product": 0}
+_OF_IMAGE = {"serialNumber": 1, "productName": "Chair", "product": 0}
 
 # Status and shape, or media type -> what is answered.
 ANSWERS: Mapping[tuple[int, type[BaseModel] | str], Any] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -10,6 +10,7 @@ from aiohttp import web
 from imgsvc.bucket import Bucket
 from imgsvc.http.auth import Doorkeeper
 from imgsvc.http.intake import Intake
+from imgsvc.http.readiness import Readiness
 from imgsvc.http.reserved import Reserved
 from imgsvc.ledger import Ledger
 from imgsvc.mailboxes import Mailboxes
@@ -37,9 +38,11 @@ INTAKE = web.AppKey("intake", Intake)
 OUTBOUND = web.AppKey("outbound", Outbound)
 METRICS = web.AppKey("metrics", Metrics)
 HEALTH = web.AppKey("health", Health)
+READINESS = web.AppKey("readiness", Readiness)
 DOORKEEPER = web.AppKey("doorkeeper", Doorkeeper)  # not there if everyone may come in
 SCOPES: web.AppKey[Mapping[Any, Scope | None]] = web.AppKey("scopes", Mapping)
 POLICIES: web.AppKey[Mapping[Any, str]] = web.AppKey("policies", Mapping)
+WITHOUT_QUERY: web.AppKey[Collection[Handler]] = web.AppKey("without_query", Collection)
 
 CLIENT = web.RequestKey("client", str)
 TENANT = web.RequestKey("tenant", str)

@@ -16,6 +16,7 @@ from imgsvc import logs
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.http import keys, problems, ratelimit
 from imgsvc.http.keys import Handler
+from imgsvc.http.schemas import NoQuery
 from imgsvc.ledger import NOBODY
 from imgsvc.model import Scope
 from imgsvc.settings import Network
@@ -132,6 +133,14 @@ async def limit(request: web.Request, handler: Handler) -> web.StreamResponse:
     return await handler(request)
 
 
+@web.middleware
+async def no_query(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuse the query of a call that has none: it would be overlooked in silence."""
+    if request.query_string and request.match_info.handler in request.app[keys.WITHOUT_QUERY]:
+        problems.query(NoQuery, request)
+    return await handler(request)
+
+
 def _client(request: web.Request) -> str:
     """The client's address: the last hop that is not a proxy of ours.
 
@@ -168,4 +177,4 @@ def _is_in(address: str, networks: Iterable[Network]) -> bool:
     return any(parsed in network for network in networks)
 
 
-MIDDLEWARES = (observe, refuse, authenticate, limit)
+MIDDLEWARES = (observe, refuse, authenticate, limit, no_query)

@@ -57,7 +57,9 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
         "info": {
             "title": "imgsvc",
             "version": imgsvc.__version__,
-            "description": "Post products with image URLs; get them smaller, in your bucket.",
+            "description": "Post products with image URLs; get them smaller, in your bucket. "
+            "Names are those of this document, in bodies and in queries: any other is refused. In "
+            "JSON, null is as if an optional field were left out.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "paths": paths,
@@ -120,11 +122,11 @@ def _operation(
             "description": HTTPStatus(status).phrase,
             "content": {media: told},
         }
-    refusals = list(route.refusals)
+    refusals = {422, *route.refusals}  # every call refuses a query that it does not know
     if isinstance(route.scope, Scope):
         # Also without: whether a service asks who calls is its operator's choice.
         operation["security"] = [{_SCHEME: [route.scope]}, {}]
-        refusals += [401, 403]
+        refusals |= {401, 403}
     for status in sorted(refusals):
         operation["responses"][str(status)] = {
             "description": HTTPStatus(status).phrase,

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import from_json, to_json
 
 from imgsvc import report
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.findings import Findings
 from imgsvc.guard import Guard
-from imgsvc.http import problems
-from imgsvc.http.schemas import Instructions, Product
+from imgsvc.http import problems, strict_json
+from imgsvc.http.schemas import Instructions, Product, Upload
+from imgsvc.http.strict_json import JsonError
 from imgsvc.ledger import NewProduct
 from imgsvc.model import Recipe, Subscription
 from imgsvc.settings import Http
 
 Place = list[Any]
 Products = Sequence[tuple[Place, NewProduct]]
-
-_LARGEST = 64 * 1024  # bytes of everything but the products
-_MOST_FIELDS = 20  # of a product
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +111,10 @@ class _Examiner:
             )
             return {}
         try:
-            said = from_json(body, allow_inf_nan=False)
-        except ValueError as error:
-            self._code = ErrorCode.INVALID_JSON
-            self._findings.add([], f"Invalid JSON: {error}")
+            said = strict_json.parse(body)
+        except JsonError as error:
+            self._code = error.code
+            self._findings.add(error.loc, str(error))
             return {}
         if not isinstance(said, dict):
             self._findings.add([], "The body has to be a JSON object with products.")
@@ -144,49 +141,37 @@ class _Examiner:
                 if name == "webhookUrl":
                     said |= {name: text.decode(errors="replace")} if text else {}
                 elif name != "file":
-                    said[name] = from_json(text)
-            except ValueError as error:
-                self._findings.add([name], f"Invalid JSON: {error}")
+                    said[name] = strict_json.parse(text)
+            except JsonError as error:
+                self._findings.add([name, *error.loc], str(error))
         return said
 
     def _instructions(self, said: dict[str, Any]) -> Instructions:
-        """Everything but the products."""
-        text = to_json(said)
-        if len(text) > _LARGEST:
-            longest = max(said, key=lambda name: len(to_json(said[name])))
-            self._findings.add(
-                [longest], f"is too long: all but products may be {_LARGEST} bytes together"
-            )
-            return Instructions()
+        """Everything but the products; what is wrong in it is as if it were left out."""
         try:
-            return Instructions.model_validate_json(text)
+            return Instructions.model_validate(said)
         except ValidationError as error:
-            problems.collect(error, self._findings)
-            wrong = {each["loc"][0] for each in error.errors() if each["loc"]}
+            wrong = problems.collect(Upload, error, self._findings)
             right = {name: value for name, value in said.items() if name not in wrong}
             return self._instructions(right) if len(right) < len(said) else Instructions()
 
     def _listed(self, listed: list[Any]) -> tuple[Products, int]:
         """The products of JSON."""
         # One by one, for a list of all that is wrong with all of them could fill the memory.
-        some = enumerate(listed[: self._settings.max_products])
-        return [self._product(["products", i], each) for i, each in some], len(listed)
+        products: list[tuple[Place, NewProduct]] = []
+        for i, each in enumerate(listed[: self._settings.max_products]):
+            if self._findings.enough:
+                break
+            products.append(self._product(["products", i], each))
+        return products, len(listed)
 
     def _product(self, place: Place, said: Any) -> tuple[Place, NewProduct]:
-        fields = said if isinstance(said, dict) else {}
-        urls = fields.get("inputUrls")
-        if isinstance(urls, list) and len(urls) > self._settings.max_urls_per_product:
-            # Refused by their number, whatever they are.
-            said = {**fields, "inputUrls": [""]}
-            fields = {**fields, "inputUrls": [""] * len(urls)}
-        if len(fields) > _MOST_FIELDS:
-            self._findings.add(place, f"has {len(fields)} fields, more than are known")
-        elif not self._findings.enough:
-            try:
-                Product.model_validate(said)
-            except ValidationError as error:
-                problems.collect(error, self._findings, below=place)
-        return place, _legible(fields)
+        try:
+            product = Product.model_validate(said)
+        except ValidationError as error:
+            wrong = problems.collect(Product, error, self._findings, below=place)
+            product = _without(wrong, said)
+        return place, NewProduct(product.serial_number, product.product_name, product.input_urls)
 
     def _sheet(self, csv: bytes) -> tuple[Products, int]:
         """The products of a CSV."""
@@ -254,12 +239,14 @@ class _Examiner:
             self._findings.add(loc, error.detail)
 
 
-def _legible(fields: dict[str, Any]) -> NewProduct:
-    """What can be read of a product: everything, if nothing was found wrong with it."""
-    serial, name = fields.get("serialNumber"), fields.get("productName")
-    urls = fields.get("inputUrls")
-    return NewProduct(
-        serial if isinstance(serial, str) else "",
-        name if isinstance(name, str) else "",
-        urls if isinstance(urls, list) and all(isinstance(url, str) for url in urls) else (),
+def _without(wrong: Container[str | int], said: Any) -> Product:
+    """A product that is refused, as far as its fields are right; nothing stands for the others."""
+    fields = said if isinstance(said, dict) and wrong else {}
+    right = {
+        name: fields[about.alias]
+        for name, about in Product.model_fields.items()
+        if about.alias in fields and about.alias not in wrong
+    }
+    return Product.model_construct(
+        **{"serial_number": "", "product_name": "", "input_urls": [], **right}
     )

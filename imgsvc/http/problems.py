@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.findings import Findings
-from imgsvc.http import answers
+from imgsvc.http import answers, names
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -83,28 +83,36 @@ def _spoken(loc: Place) -> str:
     return ".".join(map(str, loc))
 
 
-def validated(shape: type[M], values: Any, *, json: bytes | None = None) -> M:
-    """``values`` (or the text in ``json``) as ``shape``.
+def validated(shape: type[M], values: Any) -> M:
+    """``values`` as ``shape``.
 
     Raises:
-        ServiceError: INVALID_JSON or VALIDATION_FAILED with each location.
+        ServiceError: VALIDATION_FAILED with each location.
     """
     try:
-        return shape.model_validate_json(json) if json is not None else shape.model_validate(values)
+        return shape.model_validate(values)
     except ValidationError as error:
         findings = Findings()
-        code = collect(error, findings)
-        raise refusal(code, findings) from None
+        collect(shape, error, findings)
+        raise refusal(ErrorCode.VALIDATION_FAILED, findings) from None
 
 
-def collect(error: ValidationError, findings: Findings, *, below: Place = ()) -> ErrorCode:
-    """Add what pydantic found, each place ``below`` another; returns the code for it."""
+def collect(
+    shape: type[BaseModel], error: ValidationError, findings: Findings, *, below: Place = ()
+) -> set[str | int]:
+    """Add what pydantic found, each place ``below`` another.
+
+    Returns:
+        The fields of the shape that something is wrong with.
+    """
     found = error.errors(include_url=False, include_context=False, include_input=False)
     for each in found:
-        # Pydantic's words before ours.
-        findings.add([*below, *each["loc"]], each["msg"].removeprefix("Value error, "))
-    unreadable = any(each["type"] == "json_invalid" for each in found)
-    return ErrorCode.INVALID_JSON if unreadable else ErrorCode.VALIDATION_FAILED
+        *above, name = each["loc"] or [""]
+        msg = each["msg"].removeprefix("Value error, ")  # pydantic's words before ours
+        if each["type"] == "extra_forbidden":
+            msg = names.advice(str(name), names.known_at(shape, above))
+        findings.add([*below, *each["loc"]], msg)
+    return {each["loc"][0] for each in found if each["loc"]}
 
 
 def query(shape: type[M], request: web.Request) -> M:

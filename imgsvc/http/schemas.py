@@ -14,15 +14,18 @@ from pydantic import (
     ConfigDict,
     FailFast,
     Field,
+    PlainValidator,
 )
-from pydantic.alias_generators import to_camel
 
 from imgsvc.errors import IMAGE_CODES
 from imgsvc.model import (
     LONGEST_TEXT,
+    Body,
     ImageStatus,
     Recipe,
     RequestStatus,
+    SerialNumber,
+    Shape,
     Subscription,
     WebhookStatus,
 )
@@ -30,7 +33,7 @@ from imgsvc.model import (
 Text = Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT)]
 _CODES = [code.name for code in IMAGE_CODES]
 _KEY = re.compile(r"[!-~]{1,255}")
-_PRODUCTS = 2**31  # more than any request has, and a number that the ledger knows
+_INT64 = 2**63
 _LOST_PLUS = re.compile(r"^(\S+[Tt]\S+) ([0-9]{2}:?[0-9]{2})$")  # in a query + is a blank
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]")
 
@@ -68,20 +71,33 @@ Days = Annotated[
 ]
 
 
-class _Shape(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, alias_generator=to_camel, validate_by_name=True
-    )
+def _serial(said: object) -> SerialNumber:
+    """Told in one go: pydantic would tell what is wrong with it as a number and as a text."""
+    if isinstance(said, str):
+        if 0 < len(said) <= LONGEST_TEXT:
+            return said
+        raise ValueError(f"has {len(said)} characters; 1 to {LONGEST_TEXT} are allowed")
+    if type(said) is not int:  # True is an int, too
+        raise ValueError('is neither an integer like 7 nor a string like "SKU-7"')
+    if not -_INT64 <= said < _INT64:
+        raise ValueError("is an integer of more than 64 bits; send it as a string")
+    return said
 
 
-class _Strict(_Shape):
-    model_config = ConfigDict(strict=True)
+AnySerial = Annotated[
+    SerialNumber,
+    PlainValidator(
+        _serial, json_schema_input_type=Annotated[int, Field(ge=-_INT64, lt=_INT64)] | Text
+    ),
+]
 
 
-class Product(_Strict):
+class Product(Body):
     """One product and its images."""
 
-    serial_number: Text
+    serial_number: Annotated[
+        AnySerial, Field(description="An integer of 64 bits, or a string; comes back as it is.")
+    ]
     product_name: Text
     input_urls: Annotated[
         list[str],
@@ -95,7 +111,7 @@ class Product(_Strict):
     ]
 
 
-class Instructions(_Strict):
+class Instructions(Body):
     """What is to be done with the products of an upload."""
 
     webhook_url: Annotated[
@@ -134,7 +150,7 @@ class UploadHeaders(BaseModel):
     ] = None
 
 
-class Form(_Shape):
+class Form(Shape):
     """What is posted as multipart/form-data to /api/upload."""
 
     file: Annotated[
@@ -150,7 +166,11 @@ class Form(_Shape):
     expires_in_days: Days | None = None
 
 
-class UploadQuery(_Shape):
+class NoQuery(Shape):
+    """Of calls without a query."""
+
+
+class UploadQuery(Shape):
     """How an upload is meant."""
 
     dry_run: Annotated[
@@ -170,30 +190,30 @@ class CsvQuery(UploadQuery):
     expires_in_days: Days | None = None
 
 
-class Accepted(_Shape):
+class Accepted(Shape):
     """The request is in the ledger; it will be worked on."""
 
     request_id: str
     status: Literal[RequestStatus.PENDING]
 
 
-class Finding(_Shape):
+class Finding(Shape):
     """Something that is wrong, and where: under ``products``, or in which line of a CSV."""
 
     loc: list[str | int]
     msg: str
 
 
-class Duplicate(_Shape):
+class Duplicate(Shape):
     """What is there more than once; it is accepted, but may not be meant."""
 
     field: Literal["serialNumber", "inputUrl"]
-    value: str
+    value: SerialNumber
     count: int
     locs: Annotated[list[list[str | int]], Field(description="The first five places.")]
 
 
-class DryRun(_Shape):
+class DryRun(Shape):
     """What would come of an upload."""
 
     valid: Annotated[bool, Field(description="Whether it would be accepted.")]
@@ -212,21 +232,10 @@ def _known(code: str) -> str:
     return code
 
 
-def _names_a_product(name: object) -> object:
-    """Told in one go: pydantic would tell what is wrong with it as a number and as a text."""
-    is_number = type(name) is int and 0 <= name < _PRODUCTS
-    if is_number or (isinstance(name, str) and 0 < len(name) <= LONGEST_TEXT):
-        return name
-    raise ValueError("is neither a product's number, from 0, nor its serial number as a string")
-
-
 Code = Annotated[str, AfterValidator(_known), Field(json_schema_extra={"enum": _CODES})]
-ProductName = Annotated[
-    Annotated[int, Field(ge=0, lt=_PRODUCTS)] | Text, BeforeValidator(_names_a_product)
-]
 
 
-class Retry(_Strict):
+class Retry(Body):
     """Which failed images are to be worked on again; left out, all."""
 
     codes: Annotated[
@@ -234,37 +243,39 @@ class Retry(_Strict):
         Field(min_length=1, max_length=100, description="Those that failed with one of these."),
     ] = None
     products: Annotated[
-        list[ProductName] | None,
+        list[AnySerial] | None,
         Field(
             min_length=1,
             max_length=100,
-            description="Those of these products: by `product`, or by `serialNumber` as a string.",
+            description="Those of these products. A string is a serialNumber, whether it was "
+            "posted as a string or an integer. An integer is one if a product of the request has "
+            "it as its serialNumber, else a product's number: `product`, from 0.",
         ),
     ] = None
 
 
-class Changed(_Shape):
+class Changed(Shape):
     """The change is in the ledger; it will be carried out."""
 
     request_id: str
     status: RequestStatus
 
 
-class Erased(_Shape):
+class Erased(Shape):
     """The request is hidden at once, and erased in the background."""
 
     request_id: str
     erased: Annotated[bool, Field(description="Whether that has been done.")]
 
 
-class Webhook(_Shape):
+class Webhook(Shape):
     """Where the announcement stands."""
 
     status: WebhookStatus
     attempts: int
 
 
-class Status(_Shape):
+class Status(Shape):
     """Where a request stands; failed images count as processed."""
 
     request_id: str
@@ -287,17 +298,17 @@ class Status(_Shape):
     webhook: Webhook | None
 
 
-class ImageError(_Shape):
+class ImageError(Shape):
     """Why an image failed."""
 
     code: str
     detail: str
 
 
-class Image(_Shape):
+class Image(Shape):
     """One image and what became of it."""
 
-    serial_number: str
+    serial_number: SerialNumber
     product_name: str
     product: int
     index: int
@@ -312,14 +323,14 @@ class Image(_Shape):
     height: int | None
 
 
-class ImagesPage(_Shape):
+class ImagesPage(Shape):
     """Images in input order."""
 
     images: list[Image]
     next_cursor: str | None
 
 
-class ImagesQuery(_Shape):
+class ImagesQuery(Shape):
     """Which images."""
 
     cursor: Cursor = None
@@ -327,7 +338,7 @@ class ImagesQuery(_Shape):
     status: ImageStatus | None = None
 
 
-class ImageCounts(_Shape):
+class ImageCounts(Shape):
     """Images by status."""
 
     total: int
@@ -337,7 +348,7 @@ class ImageCounts(_Shape):
     cancelled: int
 
 
-class FormatSavings(_Shape):
+class FormatSavings(Shape):
     """What was saved on the results of one format."""
 
     format: str
@@ -347,7 +358,7 @@ class FormatSavings(_Shape):
     saved_share: float | None
 
 
-class Percentiles(_Shape):
+class Percentiles(Shape):
     """So many percent of the images are at or below."""
 
     p50: float
@@ -355,7 +366,7 @@ class Percentiles(_Shape):
     p99: float
 
 
-class PerImage(_Shape):
+class PerImage(Shape):
     """How the images that worked out are spread; null if there are none."""
 
     bytes_in: Percentiles | None
@@ -363,14 +374,14 @@ class PerImage(_Shape):
     saved_share: Percentiles | None
 
 
-class ErrorCount(_Shape):
+class ErrorCount(Shape):
     """How many images failed with one code."""
 
     code: str
     images: int
 
 
-class Origin(_Shape):
+class Origin(Shape):
     """How long a host took to send its images, the failed ones included."""
 
     origin: str
@@ -380,14 +391,14 @@ class Origin(_Shape):
     max_ms: int
 
 
-class StageTimes(_Shape):
+class StageTimes(Shape):
     """Milliseconds that a stage worked on an image."""
 
     p50: int
     p95: int
 
 
-class Stages(_Shape):
+class Stages(Shape):
     """The stages of the pipeline; null for one that no image has passed."""
 
     fetch: StageTimes | None
@@ -395,7 +406,7 @@ class Stages(_Shape):
     upload: StageTimes | None
 
 
-class SavingsReport(_Shape):
+class SavingsReport(Shape):
     """What a request saved, where it came from, how long it took."""
 
     request_id: str
@@ -412,14 +423,14 @@ class SavingsReport(_Shape):
     stages_ms: Stages
 
 
-class RequestsPage(_Shape):
+class RequestsPage(Shape):
     """Requests, newest first."""
 
     requests: list[Status]
     next_cursor: str | None
 
 
-class RequestsQuery(_Shape):
+class RequestsQuery(Shape):
     """Which requests."""
 
     status: RequestStatus | None = None
@@ -429,7 +440,7 @@ class RequestsQuery(_Shape):
     cursor: Cursor = None
 
 
-class DownloadQuery(_Shape):
+class DownloadQuery(Shape):
     """Which report."""
 
     partial: Annotated[bool, Field(description="Also while the request is not finished.")] = False
@@ -442,7 +453,7 @@ class DownloadQuery(_Shape):
     ] = None
 
 
-class Attempt(_Shape):
+class Attempt(Shape):
     """One attempt to deliver a webhook."""
 
     attempt: int
@@ -455,21 +466,21 @@ class Attempt(_Shape):
     ]
 
 
-class Deliveries(_Shape):
+class Deliveries(Shape):
     """The last 100 attempts, oldest first."""
 
     attempts: list[Attempt]
     next_attempt_at: datetime | None
 
 
-class Replayed(_Shape):
+class Replayed(Shape):
     """The webhook will be sent once more, in a new cycle of attempts."""
 
     request_id: str
     webhook: Webhook
 
 
-class TestDelivery(_Shape):
+class TestDelivery(Shape):
     """What came of a test."""
 
     delivered: bool
@@ -478,20 +489,20 @@ class TestDelivery(_Shape):
     error: str | None
 
 
-class Health(_Shape):
+class Health(Shape):
     """The process runs."""
 
     status: Literal["ok"]
 
 
-class Readiness(_Shape):
+class Readiness(Shape):
     """Whether this replica can do its work, and what it lacks if not."""
 
     status: Literal["ready", "not ready"]
     checks: dict[str, str]
 
 
-class Problem(_Shape):
+class Problem(Shape):
     """Why a call was refused (RFC 9457)."""
 
     model_config = ConfigDict(

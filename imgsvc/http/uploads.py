@@ -12,14 +12,16 @@ from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import BaseModel
 
 from imgsvc.errors import ErrorCode, ServiceError
-from imgsvc.http import dry_run, keys, problems, quotas
+from imgsvc.findings import Findings
+from imgsvc.http import dry_run, keys, names, problems, quotas, strict_json
 from imgsvc.http.posted import Posted, examine
-from imgsvc.http.schemas import CsvQuery, UploadHeaders, UploadQuery
+from imgsvc.http.schemas import CsvQuery, Form, UploadHeaders, UploadQuery
+from imgsvc.http.strict_json import JsonError
 from imgsvc.ledger import Document, NewRequest, Repeat
 from imgsvc.settings import Http
 
 _CHUNK = 64 * 1024
-_FORM_FIELDS = ("file", "webhookUrl", "webhook", "options", "expiresInDays")
+_FORM_FIELDS = names.known_at(Form, ())
 _LARGE = 32 * 1024  # from here on validating takes long enough to be done beside the loop
 _SMALL = 64 * 1024  # enough for everything but products
 _MOST_LINES = 200  # of a form, around its parts; each of the five needs some seven
@@ -110,7 +112,12 @@ async def read_json(shape: type[M], request: web.Request) -> M:
     _as_it_is(request)
     settings = request.app[keys.SETTINGS].http
     body = await _in_time(_body(request, _SMALL), settings)
-    return problems.validated(shape, None, json=body)
+    try:
+        return problems.validated(shape, strict_json.parse(body))
+    except JsonError as error:
+        findings = Findings()
+        findings.add(error.loc, str(error))
+        raise problems.refusal(error.code, findings) from None
 
 
 def _as_it_is(request: web.Request) -> None:
@@ -141,9 +148,7 @@ async def _received(request: web.Request, limit: int) -> dict[str, bytes]:
         case "application/json":
             return {"file": await _body(request, limit)}
         case "text/csv":
-            beside = asked(request).model_dump(
-                exclude={"dry_run"}, by_alias=True, exclude_none=True
-            )
+            beside = asked(request).model_dump(exclude={"dry_run"}, exclude_none=True)
             body = await _body(request, limit)
             return {"file": body} | {name: str(said).encode() for name, said in beside.items()}
         case "multipart/form-data":
@@ -159,7 +164,7 @@ async def _multipart(request: web.Request, limit: int) -> dict[str, bytes]:
             name = part.name if isinstance(part, BodyPartReader) else None
             if not isinstance(part, BodyPartReader) or name not in _FORM_FIELDS:
                 raise problems.invalid(
-                    [{"loc": [name or "?"], "msg": f"is not one of {', '.join(_FORM_FIELDS)}"}]
+                    [{"loc": [name or "?"], "msg": names.advice(name or "?", _FORM_FIELDS)}]
                 )
             if name in form:
                 raise problems.invalid([{"loc": [name], "msg": "is given twice"}])

@@ -10,7 +10,14 @@ from typing import Any, Literal
 
 from imgsvc.errors import ErrorCode
 from imgsvc.messages import Times
-from imgsvc.model import OPEN_REQUEST, Recipe, Scope, Subscription, WebhookStatus
+from imgsvc.model import (
+    OPEN_REQUEST,
+    Recipe,
+    Scope,
+    SerialNumber,
+    Subscription,
+    WebhookStatus,
+)
 
 Document = dict[str, Any]
 
@@ -28,7 +35,7 @@ def new_request_id() -> str:
 class NewProduct:
     """A product as the client posted it."""
 
-    serial_number: str
+    serial_number: SerialNumber
     product_name: str
     input_urls: Sequence[str]
 
@@ -113,7 +120,7 @@ class Choice:
     """Which failed images are to be worked on again; what is None chooses all."""
 
     codes: Sequence[str] | None = None  # they failed with one of these
-    products: Sequence[int | str] | None = None  # by number, or by serial number
+    products: Sequence[int | str] | None = None  # by number, or by serial number as a text
     images: Sequence[tuple[int, int]] | None = None  # product and index of each
 
 

@@ -10,7 +10,8 @@ nothing opens again.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 
 from pymongo import ASCENDING, UpdateOne
@@ -27,13 +28,28 @@ from imgsvc.model import (
     REOPEN_IMAGE,
     ImageStatus,
     RequestStatus,
+    SerialNumber,
 )
 
 _PRODUCTS = 200  # changed at once
+_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
+_INT64 = 2**63
 
 
 class Wishes(Ends):
     """Wishes, and how they are carried out."""
+
+    async def named(self, request_id: str, names: Sequence[SerialNumber]) -> list[SerialNumber]:
+        """Products of a request as ``Choice`` names them, from how a client does.
+
+        What the client posted as a serial number is one: an integer that no product of the request
+        has as its serial number is a product's number.
+        """
+        integers = [name for name in names if isinstance(name, int)]
+        wanted = {"request": request_id, "serialNumber": {"$in": integers}}
+        with translated():
+            found = set(await self._products.distinct("serialNumber", wanted)) if integers else ()
+        return [str(name) if name in found else name for name in names]
 
     async def count_failed(self, request_id: str, choice: Choice) -> int:
         """How many failed images of this choice a request has."""
@@ -223,8 +239,17 @@ def _chosen(request_id: str, choice: Document) -> Document:
     if choice["products"] is not None:
         numbers = [name for name in choice["products"] if isinstance(name, int)]
         serials = [name for name in choice["products"] if isinstance(name, str)]
-        wanted["$or"] = [{"n": {"$in": numbers}}, {"serialNumber": {"$in": serials}}]
+        integers = [value for serial in serials if (value := _as_integer(serial)) is not None]
+        wanted["$or"] = [
+            {"n": {"$in": numbers}},
+            {"serialNumber": {"$in": [*serials, *integers]}},
+        ]
     return wanted
+
+
+def _as_integer(serial: str) -> int | None:
+    """The integer that is written so, if it is one of 64 bits."""
+    return int(serial) if _INTEGER.fullmatch(serial) and -_INT64 <= int(serial) < _INT64 else None
 
 
 def _not_yet(wish: Document) -> Document:

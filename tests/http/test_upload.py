@@ -80,7 +80,7 @@ REFUSED_JSON: list[tuple[str, Any, int, str, list[Any]]] = [
     ),
     (
         "wrong type and a missing field, both told",
-        {"products": [{"serialNumber": 1, "inputUrls": ["https://example.com/a"]}]},
+        {"products": [{"serialNumber": 1.5, "inputUrls": ["https://example.com/a"]}]},
         422,
         "VALIDATION_FAILED",
         [["products", 0, "serialNumber"], ["products", 0, "productName"]],

@@ -1,0 +1,103 @@
+"""Whether the servers that this replica needs answer, for ``/readyz``.
+
+Anybody may ask, as often as they like. So each server is asked by one check at a time, which all who
+ask meanwhile share, and a failure holds for a moment: a server in trouble, or one that hangs, is not
+asked once more for each call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+from imgsvc import logs
+from imgsvc.endings import end
+from imgsvc.errors import ServiceError
+from imgsvc.settings import SettingsError
+
+_ANSWER_S = 4.0  # nobody waits longer for a check
+_GIVEN_UP_S = 30.0  # a check that hangs is replaced after this
+_FAILURE_HOLDS_S = 2.0
+_BUCKET_HOLDS_S = 15.0  # each check costs money at the real bucket
+_log = logs.get("http")
+
+Check = Callable[[], Awaitable[str | None]]
+
+
+class Readiness:
+    """What is known of Redis, MongoDB and the bucket.
+
+    Args:
+        redis: raises ServiceError if something is wrong with it, else tells what it cannot know.
+        mongo: likewise.
+        bucket: likewise.
+    """
+
+    def __init__(self, redis: Check, mongo: Check, bucket: Check) -> None:
+        self._servers = {
+            "redis": _Server(redis),
+            "mongo": _Server(mongo),
+            "bucket": _Server(bucket, holds_s=_BUCKET_HOLDS_S),
+        }
+
+    async def checks(self) -> dict[str, str]:
+        """By name of the server: ``ok``, perhaps with what cannot be known, or what is wrong."""
+        told = await asyncio.gather(*(server.told() for server in self._servers.values()))
+        return dict(zip(self._servers, told, strict=True))
+
+    async def close(self) -> None:
+        """Wait for no check any more."""
+        for server in self._servers.values():
+            await server.close()
+
+
+class _Server:
+    """One server, and the check that is under way or was the last.
+
+    Args:
+        check: see above.
+        holds_s: how long it is taken to be well after a check has said so.
+    """
+
+    def __init__(self, check: Check, holds_s: float = 0.0) -> None:
+        self._check = check
+        self._holds_s = holds_s
+        self._asking: asyncio.Task[str] | None = None
+        self._asked_at = 0.0
+        self._last = ""
+        self._last_until = float("-inf")
+
+    async def told(self) -> str:
+        now = time.monotonic()
+        if now < self._last_until:
+            return self._last
+        if self._asking and not self._asking.done() and now > self._asked_at + _GIVEN_UP_S:
+            self._asking.cancel()
+            self._asking = None
+        if self._asking is None or self._asking.done():
+            self._asked_at = now
+            self._asking = asyncio.create_task(self._ask())
+        # All wait for the same check, and as long as the first: shared, it must not be cancelled.
+        left_s = max(0.0, self._asked_at + _ANSWER_S - now)
+        done, _ = await asyncio.wait({self._asking}, timeout=left_s)
+        return next((task.result() for task in done), f"no answer within {_ANSWER_S:g} s")
+
+    async def _ask(self) -> str:
+        holds_s = _FAILURE_HOLDS_S
+        try:
+            said = await self._check() or "ok"
+            holds_s = self._holds_s
+        except ServiceError as error:
+            said = error.detail
+        except SettingsError:
+            said = "made for a newer version of this service"
+        except Exception:  # noqa: BLE001 - told to whoever asks, and to the log
+            _log.exception("readiness.failed")
+            said = "the check failed; the log says why"
+        self._last, self._last_until = said, time.monotonic() + holds_s
+        return said
+
+    async def close(self) -> None:
+        if self._asking:
+            await end(self._asking)
