@@ -9,7 +9,7 @@ again from the ledger.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, NamedTuple, cast
@@ -30,6 +30,7 @@ from imgsvc.settings import Redis as RedisSettings
 GROUP = "imgsvc"
 TAG = "{imgsvc}"  # one hash tag, so that the scripts work on Redis Cluster
 FETCH = f"{TAG}:fetch"
+COPIES = f"{TAG}:copies"
 NOTIFY = f"{TAG}:notify"
 DEAD = f"{TAG}:dead"
 IN_FLIGHT = f"{TAG}:in-flight"
@@ -37,6 +38,9 @@ REPLICAS = f"{TAG}:replicas"
 WAKE = f"{TAG}:wake"
 DEALING = f"{TAG}:dealing"
 ERASING = f"{TAG}:erasing"
+
+SHARED = (FETCH, COPIES, NOTIFY)
+"""The mailboxes that all replicas read; what a lost one held in its lanes goes to the first."""
 
 BLOCK_MS = 2000
 _BATCH = 100
@@ -197,7 +201,7 @@ class Mailboxes:
             SetupError: this one will never do.
         """
         await self._look_at_mode()
-        for mailbox in (FETCH, NOTIFY):
+        for mailbox in SHARED:
             await self.ensure_group(mailbox)
 
     async def _look_at_mode(self) -> None:
@@ -334,6 +338,15 @@ class Mailboxes:
             found = await self._client.hgetall(waiting(mailbox))
         return {str(request): int(count) for request, count in found.items()}
 
+    async def in_flight(self, keys: Collection[str]) -> set[str]:
+        """Which of these keys some mailbox knows."""
+        if not keys:
+            return set()
+        asked = sorted(keys)
+        with translated():
+            marks = await self._client.zmscore(IN_FLIGHT, asked)
+        return {key for key, mark in zip(asked, marks, strict=True) if mark is not None}
+
     async def beat(self) -> None:
         """Renew this replica's heartbeat."""
         ttl_ms = int(self._settings.heartbeat_s * 1000)
@@ -349,11 +362,11 @@ class Mailboxes:
         Returns:
             How many messages went back to the shared mailboxes.
         """
-        keys = (REPLICAS, FETCH, NOTIFY, compress_lane(replica), upload_lane(replica))
+        keys = (REPLICAS, *SHARED, compress_lane(replica), upload_lane(replica))
         total = 0
         while True:
             moved, done = await self.run(
-                "reclaim", keys, (GROUP, replica, _BATCH, "1" if leaving else "0")
+                "reclaim", keys, (GROUP, replica, _BATCH, int(leaving), len(SHARED))
             )
             if int(moved) < 0:
                 return total
@@ -368,7 +381,7 @@ class Mailboxes:
             now_ms = seconds * 1000 + micros // 1000
             silent = set(await self._client.zrangebyscore(REPLICAS, "-inf", now_ms))
             alive = set(await self._client.zrangebyscore(REPLICAS, f"({now_ms}", "+inf"))
-            for mailbox in (FETCH, NOTIFY):
+            for mailbox in SHARED:
                 with contextlib.suppress(ResponseError):  # no such key yet
                     consumers = await self._client.xinfo_consumers(mailbox, GROUP)
                     silent |= {c["name"] for c in consumers} - alive
@@ -509,6 +522,7 @@ class Mailboxes:
         """Entries in each shared mailbox and in this replica's lanes, by short name."""
         names = {
             "fetch": FETCH,
+            "copies": COPIES,
             "notify": NOTIFY,
             "compress": compress_lane(self.replica),
             "upload": upload_lane(self.replica),

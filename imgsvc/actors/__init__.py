@@ -4,10 +4,11 @@
     Fetcher     fetch             -> compress:<me>     URL to spool file
     Compressor  compress:<me>     -> upload:<me>       spool file to spool file
     Uploader    upload:<me>       -> bucket, ledger    the last image of a request -> notify
+    Copier      copies            -> ledger            other images with the same address
     Notifier    notify            -> receiver          failed: notify:delayed
     Clock       *:delayed         -> *                 what is due
     Eraser      ledger            -> bucket, ledger    requests whose time is over, and leftovers
-    Reaper      a lost replica's  -> fetch, notify     and this replica's heartbeat
+    Reaper      a lost replica's  -> shared mailboxes  and this replica's heartbeat
 
 Every actor runs in every replica. ``PIPELINE`` is the whole composition.
 """
@@ -15,6 +16,7 @@ Every actor runs in every replica. ``PIPELINE`` is the whole composition.
 from imgsvc.actors.base import Actor, Parts
 from imgsvc.actors.clock import Clock
 from imgsvc.actors.compressor import Compressor
+from imgsvc.actors.copier import Copier
 from imgsvc.actors.dealer import Dealer
 from imgsvc.actors.eraser import Eraser
 from imgsvc.actors.fetcher import Fetcher
@@ -28,6 +30,7 @@ PIPELINE: tuple[type[Actor], ...] = (
     Fetcher,
     Compressor,
     Uploader,
+    Copier,
     Notifier,
     Clock,
     Eraser,

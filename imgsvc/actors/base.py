@@ -22,7 +22,7 @@ from imgsvc.endings import end
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.hurry import HURRY
 from imgsvc.ledger import Failed, Ledger
-from imgsvc.mailboxes import BLOCK_MS, FETCH, NOTIFY, Envelope, Facts, Job, Mailboxes
+from imgsvc.mailboxes import BLOCK_MS, COPIES, FETCH, NOTIFY, Envelope, Facts, Job, Mailboxes
 from imgsvc.messages import Compressed, Fetched, ImageJob, Reused, Times, WebhookJob
 from imgsvc.metrics import Metrics
 from imgsvc.net import Outbound
@@ -371,9 +371,10 @@ class ImageActor(MailboxActor[ImageJob]):
         """Write that an image failed, and pass on what that leads to."""
         failed = Failed(code, detail, ms or {})
         end = await self.parts.ledger.finish(
-            job.request_id, job.product, job.index, failed, job.turn, copied=job.copied
+            job.request_id, job.product, job.index, failed, job.turn
         )
-        self.parts.metrics.images.labels("FAILED", code.name).inc(1 + end.copies)
+        if end.written:
+            self.parts.metrics.images.labels("FAILED", code.name).inc()
         told = {"code": code.name, "detail": detail}
         return self.ended(job, due=end.due, event="image.failed", told=told)
 
@@ -391,11 +392,13 @@ class ImageActor(MailboxActor[ImageJob]):
         return self.ended(job, due=due, event="image.void", told={})
 
     def ended(self, job: ImageJob, *, due: bool, event: str, told: Mapping[str, object]) -> Verdict:
-        """The verdict on an image that is terminal; ``due`` if a webhook is."""
-        if not due:
-            return Done(event=event, told=told)
-        webhook = WebhookJob(request_id=job.request_id, call_id=job.call_id)
-        return HandOff(NOTIFY, webhook, event=event, told=told)
+        """The verdict on an image that is terminal; ``due`` if a webhook is, which no copy is then."""
+        if due:
+            webhook = WebhookJob(request_id=job.request_id, call_id=job.call_id)
+            return HandOff(NOTIFY, webhook, event=event, told=told)
+        if job.copied:
+            return HandOff(COPIES, job, event=event, told=told)
+        return Done(event=event, told=told)
 
     def again(self, job: ImageJob) -> Verdict:
         """The verdict on an image whose file is gone: it is fetched once more."""

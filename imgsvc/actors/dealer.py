@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Collection
+from dataclasses import replace
 from typing import ClassVar
 
 from imgsvc.actors.base import Actor, Parts
@@ -75,13 +76,13 @@ class Dealer(Actor):
         if time.monotonic() >= self._lead_again_at and not await self._lead():
             return _IDLE_S
         if time.monotonic() < self._look_at:  # a mailbox runs low and has to be filled
-            return _FULL_S if await self._deal_images() else _IDLE_S
+            return await self._deal_images()
         await self._look_for_requests()
-        full = await self._deal_images()  # before anything else: somebody may wait for these
+        wait_s = await self._deal_images()  # before anything else: somebody may wait for these
         await self._deal_webhooks()
         look_again_s = await self._carry_out_wishes()
         self._look_at = time.monotonic() + look_again_s
-        return min(look_again_s, _FULL_S if full else _IDLE_S)
+        return min(look_again_s, wait_s)
 
     async def _lead(self) -> bool:
         """Become or stay the one who deals; whether that is so."""
@@ -125,8 +126,8 @@ class Dealer(Actor):
         for new in found.values():
             self._table.seat(Hand(new.id, new.call_id, new.payer, new.products))
 
-    async def _deal_images(self) -> bool:
-        """Deal in turn until the mailbox is full; whether there is more to deal."""
+    async def _deal_images(self) -> float:
+        """Deal in turn until the mailbox is full; seconds until there may be more to deal."""
         window = self.parts.settings.redis.window
         while True:
             # What waits for its origin is in Redis: of one request only so much, however large.
@@ -138,12 +139,14 @@ class Dealer(Actor):
                 if hand.request_id not in held and await self._fill(hand)
             }
             if not ready:
-                return any(hand.request_id in held for hand in self._table)
+                if any(hand.is_read_on for hand in self._table if hand.request_id not in held):
+                    return _SOON_S  # none on this page; somebody new may come before the next
+                return _FULL_S if any(hand.request_id in held for hand in self._table) else _IDLE_S
             if not await self._deal_to(ready):
                 # Whose client waits for it need not wait until there is room again.
                 hurried = {hand for hand in ready if hand.jobs and hand.jobs[0].hurry}
                 await self._deal_to(hurried, more=spare(window))
-                return True
+                return _FULL_S
 
     async def _deal_to(self, hands: Collection[Hand], *, more: int = 0) -> bool:
         """Deal a window of jobs from these hands, in turn; whether there was room for all of it.
@@ -168,9 +171,6 @@ class Dealer(Actor):
             hand.restart()
         after = hand.product
         page = await self._open_images(hand, after)
-        while page and not any(open_.turns for open_ in page):  # all wait for another image's end
-            after = page[-1].product
-            page = await self._open_images(hand, after)
         if not page:
             if hand.product < 0 and await self.parts.ledger.complete(hand.request_id):
                 # Its last image was finished by someone who died before closing the request.
@@ -198,4 +198,22 @@ class Dealer(Actor):
     async def _open_images(self, hand: Hand, after: int) -> list[OpenImages]:
         if after >= hand.products - 1:
             return []  # that was its last product
-        return await self.parts.ledger.open_images(hand.request_id, after, _PAGE)
+        page = await self.parts.ledger.open_images(hand.request_id, after, _PAGE)
+        # While the message of an image is on its way its copies are the Copier's.
+        originals = {
+            f"{hand.request_id}/{open_.originals[i]}"
+            for open_ in page
+            for i in open_.turns.keys() & open_.originals.keys()
+        }
+        waited_for = await self.parts.mailboxes.in_flight(originals)
+        return [
+            replace(
+                open_,
+                turns={
+                    i: turn
+                    for i, turn in open_.turns.items()
+                    if f"{hand.request_id}/{open_.originals.get(i)}" not in waited_for
+                },
+            )
+            for open_ in page
+        ]

@@ -161,8 +161,9 @@ class Fetcher(ImageActor):
         """Give an image the end of another one with the same address."""
         place = (job.request_id, job.product, job.index)
         ended = await self.parts.ledger.finish(*place, end, job.turn)
-        self.parts.metrics.images.labels("COMPLETED", "").inc()
-        self.parts.metrics.images_saved.labels("shared").inc()
+        if ended.written:
+            self.parts.metrics.images.labels("COMPLETED", "").inc()
+            self.parts.metrics.images_saved.labels("shared").inc()
         return self.ended(job, due=ended.due, event="image.shared", told={})
 
     def _reuse(self, job: ImageJob, known: Remembered, source: Source, ms: Times) -> Verdict:

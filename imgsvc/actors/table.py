@@ -23,6 +23,11 @@ class Hand:
         self.product = -1  # the last one read
         self.rest_until = 0.0  # all dealt: when to go through it again
 
+    @property
+    def is_read_on(self) -> bool:
+        """Whether there may be more jobs on its next page."""
+        return not self.jobs and not self.rest_until
+
     def restart(self) -> None:
         """Begin with its first product again."""
         self.jobs.clear()

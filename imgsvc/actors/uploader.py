@@ -77,7 +77,7 @@ class Uploader(ImageActor):
         )
         place = (job.request_id, job.product, job.index)
         ended, _ = await asyncio.gather(
-            self.parts.ledger.finish(*place, end, job.turn, copied=job.copied),
+            self.parts.ledger.finish(*place, end, job.turn),
             self._remember(facts.source, end),
         )
         await self._drop(facts)
@@ -86,13 +86,13 @@ class Uploader(ImageActor):
                 await self.parts.bucket.delete([name])
             # A memory of it is found out when it is to be copied.
             return self.ended(job, due=ended.due, event="image.unwanted", told={})
-        metrics = self.parts.metrics
-        metrics.images.labels("COMPLETED", "").inc(1 + ended.copies)
-        metrics.images_saved.labels("shared").inc(ended.copies)
-        if end.saved:
-            metrics.images_saved.labels(end.saved).inc()
-        metrics.image_bytes.labels("in").inc(facts.bytes_in)
-        metrics.image_bytes.labels("out").inc(stored.size_bytes)
+        if ended.written:
+            metrics = self.parts.metrics
+            metrics.images.labels("COMPLETED", "").inc()
+            if end.saved:
+                metrics.images_saved.labels(end.saved).inc()
+            metrics.image_bytes.labels("in").inc(facts.bytes_in)
+            metrics.image_bytes.labels("out").inc(stored.size_bytes)
         told = {"bytes_in": facts.bytes_in, "bytes_out": stored.size_bytes, "note": facts.note}
         return self.ended(job, due=ended.due, event="image.uploaded", told=told)
 

@@ -43,11 +43,12 @@ from imgsvc.ledger.records import (
     Work,
     iso,
 )
+from imgsvc.ledger.sharing import CopiesEnded, Shared, Sharing
 from imgsvc.ledger.sources import Remembered, Sources, source_key
 from imgsvc.ledger.wishes import Wishes
 
 
-class Ledger(Intake, Images, Wishes, Announcements, Erasing, Sources, ApiKeys):
+class Ledger(Intake, Images, Sharing, Wishes, Announcements, Erasing, Sources, ApiKeys):
     """Everything the service remembers.
 
     Every method raises ``ServiceError(UNAVAILABLE)`` while MongoDB is away.
@@ -61,6 +62,7 @@ __all__ = [
     "ApiKey",
     "Choice",
     "Completed",
+    "CopiesEnded",
     "Delivery",
     "Document",
     "Ended",
@@ -76,6 +78,7 @@ __all__ = [
     "RefusedErasure",
     "Remembered",
     "Repeat",
+    "Shared",
     "Work",
     "iso",
     "source_key",

@@ -30,7 +30,7 @@ from imgsvc.model import (
 from imgsvc.settings import Mongo
 from imgsvc.webhooks import event_type
 
-_FEW_PRODUCTS = 16  # to count them is as quick as to look for an open one
+FEW_PRODUCTS = 16  # to count them is as quick as to look for an open one
 
 
 class Closing(NamedTuple):
@@ -104,7 +104,7 @@ class Completion(Store):
         # Only what is true since the request was read, and no wish has come since, is its end:
         # before, images may have been opened again.
         products = found["totalProducts"]
-        if products > _FEW_PRODUCTS and await self._has_open(request_id, products):
+        if products > FEW_PRODUCTS and await self._has_open(request_id, products):
             return _GOES_ON
         totals, open_ = await self._totals(request_id)
         if open_:

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+import secrets
 import uuid
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from pymongo import UpdateOne
 
 from imgsvc.failpoints import NO_FAILPOINTS, Failpoints
 from imgsvc.group_commit import GroupCommit
-from imgsvc.ledger.completion import Completion
-from imgsvc.ledger.copies import Spot
+from imgsvc.ledger.completion import FEW_PRODUCTS, Completion
 from imgsvc.ledger.places import Place, image_at
 from imgsvc.ledger.records import Completed, Document, Ended, Failed
 from imgsvc.ledger.store import GROUP, WRITE_EVERY_S, before, the_time, translated
 from imgsvc.model import FINISH_IMAGE, OPEN_REQUEST, ImageStatus
 from imgsvc.settings import Mongo
 
+_RECOUNT_EVERY_S = 1.0
+
 
 @dataclass(frozen=True, slots=True)
-class _Finish:
+class Finish:
+    """An end that is to be written."""
+
     place: Place
     end: Completed | Failed
-    copied: bool = False
-    of: Spot | None = None  # the image that it is a copy of
 
 
 class Ends(Completion):
@@ -34,19 +36,13 @@ class Ends(Completion):
 
     def __init__(self, settings: Mongo, failpoints: Failpoints = NO_FAILPOINTS) -> None:
         super().__init__(settings, failpoints)
-        self._finishes = GroupCommit[_Finish, Ended](
-            self._finish_group, GROUP, WRITE_EVERY_S, self._expects
+        self._finishes = GroupCommit[Finish, Ended](
+            self._finish_images, GROUP, WRITE_EVERY_S, self._expects
         )
+        self._recounts = GroupCommit[str, None](self._recount_few, GROUP, _RECOUNT_EVERY_S)
 
     async def finish(
-        self,
-        request_id: str,
-        product: int,
-        index: int,
-        end: Completed | Failed,
-        turn: int = 0,
-        *,
-        copied: bool = False,
+        self, request_id: str, product: int, index: int, end: Completed | Failed, turn: int = 0
     ) -> Ended:
         """Write the end of an image in this turn; the first end written stays.
 
@@ -56,90 +52,100 @@ class Ends(Completion):
             index: within the product.
             end: what became of it.
             turn: in which it was worked on.
-            copied: whether it has copies, which then end as it does.
         """
-        place = Place(request_id, product, index, turn)
-        return await self._finishes.submit(_Finish(place, end, copied))
+        ended = await self._finishes.submit(Finish(Place(request_id, product, index, turn), end))
+        if not ended.written:
+            # Whoever wrote it may have died before it was counted. That is this one's to find
+            # out, not that of those whose ends are written together with it.
+            await self._recounts.submit(request_id)
+        return ended
 
-    async def _finish_group(self, group: Sequence[_Finish]) -> list[Ended]:
+    async def _finish_images(self, group: Sequence[Finish]) -> list[Ended]:
         with translated():
-            now = the_time()
-            exact = await self._write_ends("finish_images", group)
-            copies = await self._copies_of([item for item in group if item.copied])
-            exact = await self._write_ends("finish_copies", copies) and exact
-            ended = [*group, *copies]
-            closed, going_on = await self._closed_by(ended)
-            newly = await self._newly_closed(closed, ended if exact else [])
-            closings = {
-                request_id: await self._complete(request_id)
-                for request_id in sorted({found["request"] for found in closed} - going_on)
-            }
-            over = {request_id for request_id, closing in closings.items() if closing.ended}
-            unwanted = [False] * len(group)
-            if exact:
-                products = Counter(found["request"] for found in newly)
-                # Who ended a request has counted everything anew.
-                rest = [item for item in ended if item.place.request_id not in over]
-                await self._count(rest, products, now)
-            else:
-                # Somebody else had finished one of these: then we cannot tell which of our
-                # increments are right, so the cache is refreshed from the truth.
-                for request_id in sorted({item.place.request_id for item in group} - over):
-                    await self._recount(request_id, now)
-                found = await self._by_key(
-                    self._products,
-                    (item.place.key for item in group),
-                    "images.status",
-                    "images.output",
-                )
-                unwanted = [
-                    _is_unwanted(item, image_at(found.get(item.place.key), item.place))
-                    for item in group
-                ]
+            late = await self._write_ends("finish_images", group)
+            return await self._follow_up(group, late)
+
+    async def _follow_up(
+        self, group: Sequence[Finish], late: Mapping[int, Document | None]
+    ) -> list[Ended]:
+        """Close products and requests that are not open any more, and count.
+
+        Args:
+            group: ends that have been written.
+            late: numbers of those that have not, because there was one already; and their images.
+        """
+        now = the_time()
+        written = [item for number, item in enumerate(group) if number not in late]
+        closed, going_on = await self._closed_by(group)
+        newly = await self._newly_closed(closed, written)
+        closings = {
+            request_id: await self._complete(request_id)
+            for request_id in sorted({found["request"] for found in closed} - going_on)
+        }
+        # Who ended a request has counted everything anew.
+        over = {request_id for request_id, closing in closings.items() if closing.ended}
+        await self._count(
+            [item for item in written if item.place.request_id not in over],
+            [found["request"] for found in newly if found["request"] not in over],
+            now,
+        )
         due = {request_id for request_id, closing in closings.items() if closing.due}
         answers = []
-        for item, nobodys in zip(group, unwanted, strict=True):
+        for number, item in enumerate(group):
             request_id = item.place.request_id
-            shared = sum(_is_copy_of(copy, item) for copy in copies) if item.copied else 0
-            answers.append(Ended(due=request_id in due, unwanted=nobodys, copies=shared))
+            unwanted = number in late and _is_unwanted(item, late[number])
+            answers.append(Ended(request_id in due, unwanted, written=number not in late))
             due.discard(request_id)
         return answers
 
-    async def _write_ends(self, name: str, items: Sequence[_Finish]) -> bool:
-        """Write ends of images; whether each was written now, and none was there already.
+    async def _write_ends(self, name: str, items: Sequence[Finish]) -> dict[int, Document | None]:
+        """Write ends of images, but for those that have one.
 
         Those of one product are one update, which is carried out as a whole or not at all.
+
+        Returns:
+            The numbers of those that had an end already, and what these images are.
         """
-        together: list[dict[int, _Finish]] = []  # by index
-        latest: dict[str, dict[int, _Finish]] = {}  # the last of these, by product
+        together: list[dict[int, Finish]] = []  # by index
+        latest: dict[str, dict[int, Finish]] = {}  # the last of these, by product
         for item in items:
             of_product = latest.get(item.place.key)
             if of_product is None or item.place.index in of_product:
                 of_product = latest[item.place.key] = {}
                 together.append(of_product)
             of_product[item.place.index] = item
-        updates = [_finishing(list(some.values())) for some in together]
+        writer = secrets.token_hex(8)
+        updates = [_finishing(list(some.values()), writer) for some in together]
         if await self._update_all(name, self._products, updates) == len(updates):
-            return True
+            return {}
         if len(updates) < len(items):  # some were held up by an end that was there already
-            await self._update_all(name, self._products, [_finishing([item]) for item in items])
-        return False
-
-    async def _copies_of(self, originals: Sequence[_Finish]) -> list[_Finish]:
-        """The ends of the copies of images that have ended.
-
-        Only an end that stands is shared: an image that was cancelled meanwhile loses its object.
-        """
-        fields = ("images.status", "images.turn", "images.output", "images.copies")
-        found = await self._by_key(self._products, (item.place.key for item in originals), *fields)
-        copies = []
-        for item in originals:
+            singly = [_finishing([item], writer) for item in items]
+            await self._update_all(name, self._products, singly)
+        fields = ("images.status", "images.output", "images.writer")
+        found = await self._by_key(self._products, (item.place.key for item in items), *fields)
+        late: dict[int, Document | None] = {}
+        ours: set[Place] = set()
+        for number, item in enumerate(items):
             image = image_at(found.get(item.place.key), item.place)
-            if image and _stands(item, image):
-                copies += [_copy(item, Spot.read(spot)) for spot in image.get("copies", [])]
-        return copies
+            if image and image.get("writer") == writer and item.place not in ours:
+                ours.add(item.place)
+            else:
+                late[number] = image
+        return late
 
-    async def _closed_by(self, ended: Sequence[_Finish]) -> tuple[list[Document], set[str]]:
+    async def _recount_few(self, request_ids: Sequence[str]) -> list[None]:
+        """Count what became of the images of requests anew, if that is quick.
+
+        Others are counted when they end; until then a few of their images may be missing.
+        """
+        with translated():
+            found = await self._by_key(self._requests, request_ids, "totalProducts")
+            for request_id, request in found.items():
+                if request.get("totalProducts", 0) <= FEW_PRODUCTS:
+                    await self._recount(request_id, the_time())
+        return [None] * len(request_ids)
+
+    async def _closed_by(self, ended: Sequence[Finish]) -> tuple[list[Document], set[str]]:
         """Products of these images that are not open any more, and requests known to go on."""
         touched = {item.place.key for item in ended}
         requests = {item.place.request_id for item in ended} & self._open_products.keys()
@@ -150,7 +156,7 @@ class Ends(Completion):
         return closed, {each["request"] for each in found if each["open"] > 0}
 
     async def _newly_closed(
-        self, closed: Sequence[Document], written: Sequence[_Finish]
+        self, closed: Sequence[Document], written: Sequence[Finish]
     ) -> list[Document]:
         """Which of these products are ours to count: each is counted by one replica.
 
@@ -181,12 +187,13 @@ class Ends(Completion):
             shared = [each for each in again.values() if each["closed"] == closer]
         return [*ours, *shared]
 
-    async def _count(self, group: Sequence[_Finish], products: Counter[str], now: datetime) -> None:
-        if not group:
-            return
-        increments: dict[str, Counter[str]] = {}
-        for item in group:
-            counted = increments.setdefault(item.place.request_id, Counter())
+    async def _count(self, written: Sequence[Finish], closed: Sequence[str], now: datetime) -> None:
+        """Count ends that were written, and products that were closed, given by their requests."""
+        increments: dict[str, Counter[str]] = defaultdict(Counter)
+        for request_id in closed:
+            increments[request_id]["processedProducts"] += 1
+        for item in written:
+            counted = increments[item.place.request_id]
             counted["processedImages"] += 1
             if isinstance(item.end, Completed):
                 counted["bytesIn"] += item.end.bytes_in
@@ -195,8 +202,8 @@ class Ends(Completion):
                     counted[f"{item.end.saved}Images"] += 1
             else:
                 counted["failedImages"] += 1
-        for request_id, counted in increments.items():
-            counted["processedProducts"] += products[request_id]
+        if not increments:
+            return
         await self._write(
             "count",
             self._requests.bulk_write,
@@ -213,31 +220,7 @@ class Ends(Completion):
         )
 
 
-def _stands(item: _Finish, image: Document) -> bool:
-    """Whether this is the end that is written."""
-    if image.get("turn", 0) != item.place.turn:
-        return False
-    if isinstance(item.end, Failed):
-        return bool(image["status"] == ImageStatus.FAILED)
-    return bool(image["status"] == ImageStatus.COMPLETED and image["output"] == item.end.output)
-
-
-def _copy(item: _Finish, spot: Spot) -> _Finish:
-    """The end of a copy of this image."""
-    end = replace(item.end, ms={})
-    return _Finish(
-        replace(item.place, product=spot.product, index=spot.index),
-        replace(end, saved="shared") if isinstance(end, Completed) else end,
-        of=Spot(item.place.product, item.place.index),
-    )
-
-
-def _is_copy_of(copy: _Finish, item: _Finish) -> bool:
-    same_request = copy.place.request_id == item.place.request_id
-    return same_request and copy.of == Spot(item.place.product, item.place.index)
-
-
-def _is_unwanted(item: _Finish, image: Document | None) -> bool:
+def _is_unwanted(item: Finish, image: Document | None) -> bool:
     """Whether the object of an end that was not written can never be an image's.
 
     An image that failed may be worked on again, and then adopt it.
@@ -249,16 +232,15 @@ def _is_unwanted(item: _Finish, image: Document | None) -> bool:
     return bool(image["status"] == ImageStatus.COMPLETED and image["output"] != item.end.output)
 
 
-def _finishing(items: Sequence[_Finish]) -> UpdateOne:
+def _finishing(items: Sequence[Finish], writer: str) -> UpdateOne:
     """The update that ends images of one product, if all of them are open in their turns."""
     wanted: Document = {"_id": items[0].place.key}
     change: Document = {}
     for item in items:
         at = f"images.{item.place.index}"
         wanted |= {**before(FINISH_IMAGE, f"{at}.status"), f"{at}.turn": _is_turn(item.place.turn)}
-        if item.of:
-            wanted[f"{at}.of"] = str(item.of)
-        change |= {f"{at}.{key}": value for key, value in _fields(item.end).items()}
+        fields = {**_fields(item.end), "writer": writer}
+        change |= {f"{at}.{key}": value for key, value in fields.items()}
     return UpdateOne(wanted, {"$set": change, "$inc": {"open": -len(items)}})
 
 

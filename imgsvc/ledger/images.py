@@ -10,7 +10,7 @@ from pymongo import ASCENDING
 from imgsvc.failpoints import NO_FAILPOINTS, Failpoints
 from imgsvc.group_commit import GroupCommit
 from imgsvc.ledger.copies import Spot
-from imgsvc.ledger.places import Place, image_at, is_pending, place_of
+from imgsvc.ledger.places import Place, image_at, is_pending, place_of, shared_end
 from imgsvc.ledger.records import (
     ERASED,
     NOBODY,
@@ -101,9 +101,14 @@ class Images(Store):
                 {
                     i: image.get("turn", 0)
                     for i, image in enumerate(found["images"])
-                    if image["status"] == ImageStatus.PENDING and image.get("of") not in waiting
+                    if is_pending(image) and image.get("of") not in waiting
                 },
                 {i for i, image in enumerate(found["images"]) if image.get("copied")},
+                {
+                    i: image["of"]
+                    for i, image in enumerate(found["images"])
+                    if is_pending(image) and image.get("of")
+                },
             )
             for found in page
         ]
@@ -179,22 +184,11 @@ def _work(product: Document | None, place: Place, original: Document | None) -> 
         recipe=Recipe(**product["options"]),
         payer=product.get("payer", NOBODY),
         tenant=product.get("tenant", NOBODY),
-        shared=_shared(original),
+        shared=_result(original),
     )
 
 
-def _shared(original: Document | None) -> Completed | None:
+def _result(original: Document | None) -> Completed | None:
     """The end to share of an image that has one; a failed one has none."""
-    if not original or original["status"] != ImageStatus.COMPLETED:
-        return None
-    return Completed(
-        output=original["output"],
-        checksum=original["checksum"],
-        bytes_in=original["bytesIn"],
-        bytes_out=original["bytesOut"],
-        format=original["format"],
-        width=original["width"],
-        height=original["height"],
-        note=original["note"],
-        saved="shared",
-    )
+    end = shared_end(original) if original else None
+    return end if isinstance(end, Completed) else None

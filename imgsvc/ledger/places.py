@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from imgsvc.errors import ErrorCode
 from imgsvc.ledger.copies import Spot
-from imgsvc.ledger.records import Document
+from imgsvc.ledger.records import Completed, Document, Failed
 from imgsvc.ledger.store import product_id
 from imgsvc.model import ImageStatus
 
@@ -39,3 +40,22 @@ def image_at(product: Document | None, place: Place) -> Document | None:
 def is_pending(image: Document) -> bool:
     """Whether an image has not ended."""
     return bool(image["status"] == ImageStatus.PENDING)
+
+
+def shared_end(image: Document) -> Completed | Failed | None:
+    """The end of an image as it is that of its copies; None if it has none to share."""
+    if image["status"] == ImageStatus.FAILED:
+        return Failed(ErrorCode[image["error"]["code"]], image["error"]["detail"])
+    if image["status"] != ImageStatus.COMPLETED:
+        return None
+    return Completed(
+        output=image["output"],
+        checksum=image["checksum"],
+        bytes_in=image["bytesIn"],
+        bytes_out=image["bytesOut"],
+        format=image["format"],
+        width=image["width"],
+        height=image["height"],
+        note=image["note"],
+        saved="shared",
+    )

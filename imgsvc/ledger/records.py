@@ -112,7 +112,7 @@ class Ended:
 
     due: bool  # for one caller: the request is finished with it, and its webhook is due
     unwanted: bool  # the image ended otherwise for good: the object is nobody's
-    copies: int = 0  # so many other images share this end
+    written: bool = True  # by this; else the image had an end already
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +159,7 @@ class OpenImages:
     product: int
     turns: Mapping[int, int]  # index of each -> the turn in which it is worked on
     copied: Container[int] = ()  # indexes of those that others are copies of
+    originals: Mapping[int, str] = field(default_factory=dict)  # of those that are copies, as spots
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 -- emptied into `fetch` (their bytes died with the replica's spool).
 -- Guarantees: entries get new ids, so the old owner's XACK answers 0 should it wake up; nothing
 -- is taken from a replica whose heartbeat is fresh, unless it asks itself (it is leaving).
--- KEYS  1 replicas ZSET  2 fetch  3 notify  4.. lanes of the replica
+-- KEYS  1 replicas ZSET  2 fetch  3.. the other shared mailboxes, then the lanes of the replica
 -- ARGV  1 group  2 replica  3 most entries to move  4 '1' if the replica itself asks
+--       5 how many mailboxes are shared
 -- Returns {entries moved, 1 if nothing is left}; moved = -1: the replica is alive.
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -11,6 +12,7 @@ local leaving = ARGV[4] == '1'
 local expiry = redis.call('ZSCORE', KEYS[1], ARGV[2])
 if not leaving and expiry and tonumber(expiry) > now then return {-1, 0} end
 local room, moved = tonumber(ARGV[3]), 0
+local last = 1 + ARGV[5] -- of the shared mailboxes
 -- A crash is charged to what was being worked on; an orderly leave is not.
 local charge = leaving and 0 or 1
 
@@ -33,7 +35,7 @@ local function exists(mailbox)
   return redis.call('EXISTS', mailbox) == 1
 end
 
-for i = 2, 3 do
+for i = 2, last do
   if exists(KEYS[i]) and moved < room then
     local held = redis.pcall('XPENDING', KEYS[i], ARGV[1], '-', '+', room - moved, ARGV[2])
     if held.err then held = {} end -- no group: nothing was handed out
@@ -47,7 +49,7 @@ for i = 2, 3 do
     end
   end
 end
-for i = 4, #KEYS do
+for i = last + 1, #KEYS do
   if exists(KEYS[i]) and moved < room then
     for _, found in ipairs(redis.call('XRANGE', KEYS[i], '-', '+', 'COUNT', room - moved)) do
       add_again(KEYS[i], KEYS[2], found[1], found[2])
@@ -55,8 +57,8 @@ for i = 4, #KEYS do
   end
 end
 if moved >= room then return {moved, 0} end
-for i = 4, #KEYS do redis.call('DEL', KEYS[i]) end
-for i = 2, 3 do
+for i = last + 1, #KEYS do redis.call('DEL', KEYS[i]) end
+for i = 2, last do
   if exists(KEYS[i]) then redis.pcall('XGROUP', 'DELCONSUMER', KEYS[i], ARGV[1], ARGV[2]) end
 end
 redis.call('ZREM', KEYS[1], ARGV[2])

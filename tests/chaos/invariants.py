@@ -33,7 +33,7 @@ ATTEMPTS = 5
 RSS_BYTES = 400 << 20
 FILES = 200
 HEALTH_S = 1.0
-SHARED = {mailboxes.FETCH, mailboxes.NOTIFY, mailboxes.DEAD}
+SHARED = {*mailboxes.SHARED, mailboxes.DEAD}
 
 JSON = dict[str, Any]
 

@@ -364,6 +364,7 @@ async def test_an_end_is_written_with_all_that_is_known(
     await ledger.finish(request_id, 0, 1, FAILED)
     (product,) = await products(ledger, request_id)
     good, bad = product["images"]
+    assert len(good.pop("writer")) == 16
     assert good == {
         "url": "https://example.com/0-0",
         "status": "COMPLETED",

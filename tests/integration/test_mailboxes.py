@@ -798,5 +798,5 @@ async def test_files_in_lanes_are_those_that_messages_refer_to(
         third, compress_lane("another"), jobs(3)[2], Fetched(file="x", bytes_in=1, recipe=Recipe())
     )
     assert await a.boxes.files_in_lanes() == {"abc", "def"}
-    lengths = {"fetch": 0, "notify": 0, "compress": 1, "upload": 1, "dead": 0}
+    lengths = {"fetch": 0, "copies": 0, "notify": 0, "compress": 1, "upload": 1, "dead": 0}
     assert await a.boxes.lengths() == lengths

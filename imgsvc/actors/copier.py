@@ -1,0 +1,56 @@
+"""Copier: gives the end of an image to the others of its request that have the same address."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from imgsvc.actors.base import HandOff, ImageActor, Verdict
+from imgsvc.ledger import Completed, CopiesEnded, Shared
+from imgsvc.mailboxes import COPIES, Facts
+from imgsvc.messages import ImageJob
+
+_PAGE = 100  # copies that end together; then it is the turn of another image's
+_IN_HAND = 32  # images whose copies end page by page, in turn
+
+
+class Copier(ImageActor):
+    """Takes images that have ended and have copies: a page of each in turn, however many."""
+
+    name: ClassVar[str] = "copier"
+    most_at_once = 8
+
+    def mailbox(self) -> str:
+        """Shared: any replica may write these ends."""
+        return COPIES
+
+    def capacity(self) -> int:
+        """So many images have a page of copies on its way at a time."""
+        return _IN_HAND
+
+    async def handle(self, job: ImageJob, facts: Facts) -> Verdict:  # noqa: ARG002
+        """End the copies of one image.
+
+        Twice is safe because only copies that are open are ended, each by a conditional update.
+        """
+        place = (job.request_id, job.product, job.index)
+        shared = await self.parts.ledger.shared(*place, job.turn)
+        copies, due = 0, False
+        for start in range(0, len(shared.copies) if shared else 0, _PAGE):
+            assert shared is not None  # noqa: S101 - else there is no page
+            if self.stopping.is_set():
+                return HandOff(COPIES, job, event="copies.left", told={"copies": copies})
+            page = await self.parts.ledger.end_copies(shared, slice(start, start + _PAGE))
+            self._count(shared, page)
+            copies, due = copies + page.images, due or page.due
+        if not copies:  # whoever ended them may have died before looking whether it was all
+            due = await self.parts.ledger.complete(job.request_id)
+        done = job.model_copy(update={"copied": False})
+        return self.ended(done, due=due, event="copies.ended", told={"copies": copies})
+
+    def _count(self, shared: Shared, page: CopiesEnded) -> None:
+        metrics = self.parts.metrics
+        if isinstance(shared.end, Completed):
+            metrics.images.labels("COMPLETED", "").inc(page.images)
+            metrics.images_saved.labels("shared").inc(page.images)
+        else:
+            metrics.images.labels("FAILED", shared.end.code.name).inc(page.images)
