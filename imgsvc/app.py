@@ -30,6 +30,7 @@ from imgsvc.metrics import Metrics
 from imgsvc.net import Outbound
 from imgsvc.oauth import Tokens
 from imgsvc.origins import Origins
+from imgsvc.politeness import Politeness
 from imgsvc.redis_connection import connect
 from imgsvc.redis_refusals import SetupError
 from imgsvc.settings import Settings, SettingsError
@@ -92,7 +93,7 @@ async def parts(settings: Settings, leaving: Leaving | None = None) -> AsyncIter
             outbound=outbound,
             codec=codec,
             bucket=bucket,
-            origins=Origins(boxes, settings.fetch),
+            politeness=Politeness(Origins(boxes, settings.fetch), metrics),
             traffic=traffic,
         )
 

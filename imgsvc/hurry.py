@@ -17,11 +17,6 @@ HURRY: ContextVar[bool] = ContextVar("hurry", default=False)
 _IN_A_ROW = 3  # in a hurry; then one of the others has a turn
 
 
-def spare(places: int) -> int:
-    """How many more there are for those in a hurry alone, where so many images may wait."""
-    return places // 4
-
-
 class Turnstile:
     """Lets so many tasks in at a time: those in a hurry first, the others as they came.
 
@@ -29,15 +24,10 @@ class Turnstile:
 
     Args:
         is_open: whether one more may come in, beyond the given number inside.
-        is_open_in_a_hurry: the same for those in a hurry, if they have places of their own.
     """
 
-    def __init__(
-        self,
-        is_open: Callable[[int], bool],
-        is_open_in_a_hurry: Callable[[int], bool] | None = None,
-    ) -> None:
-        self._is_open = {True: is_open_in_a_hurry or is_open, False: is_open}
+    def __init__(self, is_open: Callable[[int], bool]) -> None:
+        self._is_open = is_open
         self._lines: dict[bool, deque[asyncio.Future[None]]] = {True: deque(), False: deque()}
         self._in_a_row = 0
         self.inside = 0
@@ -62,12 +52,10 @@ class Turnstile:
 
     def look(self) -> None:
         """Let in whoever may come in; to be called when there may be more room."""
-        while any(self._lines.values()):
+        while any(self._lines.values()) and self._is_open(self.inside):
             hurried = bool(self._lines[True]) and (
                 not self._lines[False] or self._in_a_row < _IN_A_ROW
             )
-            if not self._is_open[hurried](self.inside):
-                break
             called = self._lines[hurried].popleft()
             if not called.cancelled():
                 self._in_a_row = self._in_a_row + 1 if hurried else 0

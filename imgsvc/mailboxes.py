@@ -30,6 +30,7 @@ from imgsvc.settings import Redis as RedisSettings
 GROUP = "imgsvc"
 TAG = "{imgsvc}"  # one hash tag, so that the scripts work on Redis Cluster
 FETCH = f"{TAG}:fetch"
+FETCH_PRIORITY = f"{FETCH}:priority"
 COPIES = f"{TAG}:copies"
 NOTIFY = f"{TAG}:notify"
 DEAD = f"{TAG}:dead"
@@ -39,7 +40,7 @@ WAKE = f"{TAG}:wake"
 DEALING = f"{TAG}:dealing"
 ERASING = f"{TAG}:erasing"
 
-SHARED = (FETCH, COPIES, NOTIFY)
+SHARED = (FETCH, FETCH_PRIORITY, COPIES, NOTIFY)
 """The mailboxes that all replicas read; what a lost one held in its lanes goes to the first."""
 
 BLOCK_MS = 2000
@@ -226,16 +227,14 @@ class Mailboxes:
                 if code_of(error) != "BUSYGROUP":
                     raise
 
-    async def deal(
-        self, mailbox: str, jobs: Sequence[Job], *, bounded: bool, spare: int = 0
-    ) -> tuple[int, int]:
+    async def deal(self, mailbox: str, jobs: Sequence[Job], *, bounded: bool) -> tuple[int, int]:
         """Put work into a shared mailbox unless it is in flight already.
 
         Args:
-            mailbox: ``FETCH`` or ``NOTIFY``.
+            mailbox: ``FETCH``, ``FETCH_PRIORITY`` or ``NOTIFY``.
             jobs: what to put, in order.
-            bounded: stop when the mailbox holds ``[redis] window`` entries per live replica.
-            spare: so many entries more for each of them.
+            bounded: stop when the mailbox holds as many entries per live replica as it has room
+                for: ``[redis] window``, or what is kept for images that somebody waits for.
 
         Returns:
             How many jobs were looked at before the window closed, and how many were new.
@@ -243,9 +242,10 @@ class Mailboxes:
         if not jobs:
             return 0, 0
         pairs = [text for job in jobs for text in (job.key, job.model_dump_json())]
-        window = self._settings.window + spare if bounded else 0
+        settings = self._settings
+        room = settings.priority_window if mailbox == FETCH_PRIORITY else settings.window
         seen, added = await self.run(
-            "deal", (mailbox, IN_FLIGHT, REPLICAS), (window, self._lease_ms, *pairs)
+            "deal", (mailbox, IN_FLIGHT, REPLICAS), (room if bounded else 0, self._lease_ms, *pairs)
         )
         return int(seen), int(added)
 
@@ -290,15 +290,11 @@ class Mailboxes:
 
     async def later(self, envelope: Envelope, job: Job, delay_s: float) -> bool:
         """Put a message aside for ``delay_s`` seconds; False if it was not ours any more."""
+        back = FETCH if envelope.mailbox == FETCH_PRIORITY else envelope.mailbox
         return bool(
             await self._move(
                 "later",
-                (
-                    envelope.mailbox,
-                    delayed(envelope.mailbox),
-                    IN_FLIGHT,
-                    waiting(envelope.mailbox),
-                ),
+                (envelope.mailbox, delayed(back), IN_FLIGHT, waiting(back)),
                 (
                     GROUP,
                     envelope.entry_id,
@@ -321,13 +317,13 @@ class Mailboxes:
         )
 
     async def promote(self, mailbox: str) -> float | None:
-        """Move what is due back to ``mailbox``.
+        """Move what is due back to ``mailbox``; images that somebody waits for have their own.
 
         Returns:
             Seconds until the next message is due, or None if none waits.
         """
-        keys = (mailbox, delayed(mailbox), waiting(mailbox))
-        moved, next_ms = await self.run("promote", keys, (_BATCH,))
+        keys = (mailbox, delayed(mailbox), waiting(mailbox), FETCH_PRIORITY, REPLICAS)
+        moved, next_ms = await self.run("promote", keys, (_BATCH, self._settings.priority_window))
         if int(moved) == _BATCH:
             return 0.0
         return None if int(next_ms) < 0 else int(next_ms) / 1000
@@ -522,6 +518,7 @@ class Mailboxes:
         """Entries in each shared mailbox and in this replica's lanes, by short name."""
         names = {
             "fetch": FETCH,
+            "fetch:priority": FETCH_PRIORITY,
             "copies": COPIES,
             "notify": NOTIFY,
             "compress": compress_lane(self.replica),

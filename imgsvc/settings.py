@@ -187,6 +187,11 @@ class Redis(_Section):
             db=self.db if said.db is None else said.db,
         )
 
+    @property
+    def priority_window(self) -> int:
+        """Images that somebody waits for which a replica fetches beside all others."""
+        return max(1, self.window // 4)
+
 
 class Mongo(_Section):
     """The ledger."""

@@ -47,7 +47,8 @@ class Spool:
         self._sources: set[str] = set()
         self._used_bytes = 0
         self._removals = GroupCommit[Path, None](_unlink, _REMOVED, _REMOVE_EVERY_S)
-        self.on_freed: Callable[[], None] = lambda: None
+        self.on_freed: dict[str, Callable[[], None]] = {}
+        """Who wants to be told when a file is gone, by name."""
         self._lock_file: int | None = None
         self._log = logs.get("spool")
 
@@ -166,7 +167,8 @@ class Spool:
         self._used_bytes -= self._sizes.pop(file, 0)
         self._sources.discard(file)
         self._held.discard(file)
-        self.on_freed()
+        for tell in self.on_freed.values():
+            tell()
 
     @property
     def sources(self) -> int:

@@ -1,7 +1,8 @@
 """The actors, in the order in which an image meets them.
 
     Dealer      ledger            -> fetch             payers in turn, and their requests
-    Fetcher     fetch             -> compress:<me>     URL to spool file
+    Fetcher     fetch             -> compress:<me>     URL to spool file; the PriorityFetcher
+                                                       beside it has fetch:priority
     Compressor  compress:<me>     -> upload:<me>       spool file to spool file
     Uploader    upload:<me>       -> bucket, ledger    the last image of a request -> notify
     Copier      copies            -> ledger            other images with the same address
@@ -21,12 +22,14 @@ from imgsvc.actors.dealer import Dealer
 from imgsvc.actors.eraser import Eraser
 from imgsvc.actors.fetcher import Fetcher
 from imgsvc.actors.notifier import Notifier
+from imgsvc.actors.priority_fetcher import PriorityFetcher
 from imgsvc.actors.reaper import Reaper
 from imgsvc.actors.supervisor import Supervisor
 from imgsvc.actors.uploader import Uploader
 
 PIPELINE: tuple[type[Actor], ...] = (
     Dealer,
+    PriorityFetcher,
     Fetcher,
     Compressor,
     Uploader,

@@ -26,7 +26,7 @@ from imgsvc.mailboxes import BLOCK_MS, COPIES, FETCH, NOTIFY, Envelope, Facts, J
 from imgsvc.messages import Compressed, Fetched, ImageJob, Reused, Times, WebhookJob
 from imgsvc.metrics import Metrics
 from imgsvc.net import Outbound
-from imgsvc.origins import Origins
+from imgsvc.politeness import Politeness
 from imgsvc.settings import Settings
 from imgsvc.spool import Spool
 from imgsvc.traffic import Traffic
@@ -48,7 +48,7 @@ class Parts:
     outbound: Outbound
     codec: CodecPool
     bucket: Bucket
-    origins: Origins
+    politeness: Politeness
     traffic: Traffic
 
 

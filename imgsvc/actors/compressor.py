@@ -25,9 +25,11 @@ class Compressor(ImageActor):
         return compress_lane(self.parts.mailboxes.replica)
 
     def capacity(self) -> int:
-        """All that the Fetcher may have put there: those in a hurry can go first."""
-        fetch = self.parts.settings.fetch
-        return fetch.ahead + fetch.concurrency
+        """All that the Fetchers may have put there: those in a hurry can go first."""
+        settings = self.parts.settings
+        return (
+            settings.fetch.ahead + settings.fetch.concurrency + 2 * settings.redis.priority_window
+        )
 
     async def handle(self, job: ImageJob, facts: Facts) -> Verdict:
         """Encode one image and pass it to this replica's Uploader.

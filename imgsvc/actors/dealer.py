@@ -19,9 +19,8 @@ from typing import ClassVar
 from imgsvc.actors.base import Actor, Parts
 from imgsvc.actors.table import Hand, Table
 from imgsvc.errors import ServiceError
-from imgsvc.hurry import spare
 from imgsvc.ledger import OpenImages
-from imgsvc.mailboxes import DEALING, FETCH, NOTIFY
+from imgsvc.mailboxes import DEALING, FETCH, FETCH_PRIORITY, NOTIFY
 from imgsvc.messages import ImageJob, WebhookJob
 
 _PAGE = 100  # products read at once
@@ -142,22 +141,16 @@ class Dealer(Actor):
                 if any(hand.is_read_on for hand in self._table if hand.request_id not in held):
                     return _SOON_S  # none on this page; somebody new may come before the next
                 return _FULL_S if any(hand.request_id in held for hand in self._table) else _IDLE_S
-            if not await self._deal_to(ready):
-                # Whose client waits for it need not wait until there is room again.
-                hurried = {hand for hand in ready if hand.jobs and hand.jobs[0].hurry}
-                await self._deal_to(hurried, more=spare(window))
+            await self._deal_to(FETCH_PRIORITY, {hand for hand in ready if hand.jobs[0].hurry})
+            # What has no room there takes its turn among all others.
+            if not await self._deal_to(FETCH, {hand for hand in ready if hand.jobs}):
                 return _FULL_S
 
-    async def _deal_to(self, hands: Collection[Hand], *, more: int = 0) -> bool:
-        """Deal a window of jobs from these hands, in turn; whether there was room for all of it.
-
-        Args:
-            hands: those with jobs.
-            more: places of the mailbox beyond the window that these may have.
-        """
+    async def _deal_to(self, mailbox: str, hands: Collection[Hand]) -> bool:
+        """Deal a window of jobs from these hands, in turn; whether there was room for all of it."""
         drawn = self._table.draw(hands, self.parts.settings.redis.window)
         jobs = [job for _, job in drawn]
-        seen, _ = await self.parts.mailboxes.deal(FETCH, jobs, bounded=True, spare=more)
+        seen, _ = await self.parts.mailboxes.deal(mailbox, jobs, bounded=True)
         self._table.served(drawn, seen)
         return seen == len(drawn)
 

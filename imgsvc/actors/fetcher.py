@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import random
 from typing import ClassVar
 
@@ -13,14 +12,13 @@ from imgsvc import backoff
 from imgsvc.actors.base import HandOff, ImageActor, Later, Parts, Verdict
 from imgsvc.endings import end
 from imgsvc.errors import ErrorCode, ServiceError
-from imgsvc.hurry import Turnstile, spare
+from imgsvc.hurry import Turnstile
 from imgsvc.ledger import Completed, Remembered, Work, source_key
 from imgsvc.mailboxes import FETCH, Facts, compress_lane, upload_lane
 from imgsvc.messages import Fetched, ImageJob, Reused, Source, Times
-from imgsvc.politeness import GivenUpError, Politeness, PutOffError, Trip, asks_for_time
+from imgsvc.politeness import GivenUpError, PutOffError, Trip, asks_for_time
 
 _FIRST_WAIT_S = 1.0
-_ONE_KEPT_OF = 8  # downloads: one is for those in a hurry
 
 
 class Fetcher(ImageActor):
@@ -31,11 +29,10 @@ class Fetcher(ImageActor):
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
-        parts.spool.on_freed = self._freed
-        self._turns = Turnstile(self._is_open, functools.partial(self._is_open, hurried=True))
+        parts.spool.on_freed[self.name] = self._freed
+        self._turns = Turnstile(self._is_open)
         dedupe = parts.settings.dedupe
         self._ttl_s = dedupe.ttl_s if dedupe.enabled else 0.0
-        self._politeness = Politeness(parts.origins, parts.metrics)
 
     def mailbox(self) -> str:
         """Shared: any replica may fetch."""
@@ -47,25 +44,27 @@ class Fetcher(ImageActor):
         most = max(settings.redis.window, settings.fetch.concurrency)
         return 0 if self.parts.spool.is_full else most
 
-    def _is_open(self, inside: int, *, hurried: bool = False) -> bool:
+    def at_once(self) -> int:
+        """How many are fetched at a time."""
+        return self.parts.settings.fetch.concurrency
+
+    def ahead(self) -> int:
+        """How many files may wait to be encoded, above which no more are fetched."""
+        return self.parts.settings.fetch.ahead
+
+    def _is_open(self, inside: int) -> bool:
         """Whether one more may be fetched: so many at once, and not too far ahead.
 
         Who was let in has no file yet. So they come in bursts, up to one burst too far ahead: what
         they ask of the ledger goes together, which costs less than letting in one after the other.
-        Those in a hurry have places of their own: some of the downloads, and some ahead.
         """
         if self.stopping.is_set():
             return True  # to go away again
-        spool, settings = self.parts.spool, self.parts.settings
-        at_once, ahead = settings.fetch.concurrency, settings.fetch.ahead
-        if hurried:
-            ahead += spare(ahead)
-        else:
-            at_once -= at_once // _ONE_KEPT_OF
+        spool = self.parts.spool
         return (
-            inside < at_once
-            and spool.sources < ahead
-            and spool.results < settings.gcs.in_hand
+            inside < self.at_once()
+            and spool.sources < self.ahead()
+            and spool.results < self.parts.settings.gcs.in_hand
             and not spool.is_full
         )
 
@@ -81,7 +80,7 @@ class Fetcher(ImageActor):
     async def run(self) -> None:
         """Fetch, and share origins with the other replicas meanwhile."""
         async with asyncio.TaskGroup() as group:
-            sharing = group.create_task(self._politeness.keep_sharing(), name="politeness")
+            sharing = group.create_task(self.parts.politeness.keep_sharing(), name="politeness")
             try:
                 await super().run()
             finally:
@@ -93,11 +92,11 @@ class Fetcher(ImageActor):
         Twice is safe because it only reads from the origin and writes a file of its own; the
         file of the loser is removed.
         """
-        trip = Trip(self._politeness)
+        trip = Trip(self.parts.politeness)
         try:
             async with self._turns.turn():
                 if self.stopping.is_set():
-                    return HandOff(FETCH, job, event="image.left")
+                    return HandOff(self.mailbox(), job, event="image.left")
                 place = (job.request_id, job.product, job.index)
                 work = await self.parts.ledger.work(*place, job.turn)
                 if work and not work.shared:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from base64 import b64decode
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -18,6 +19,9 @@ from tests.support import Origin, Service, wait_until
 
 Start = Callable[..., Awaitable[Service]]
 PAGE = 100
+PIXEL = b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 
 
 def through(port: int, settings: Settings) -> Settings:
@@ -54,7 +58,8 @@ async def test_another_request_ends_while_copies_do(  # noqa: PLR0917
     await network.held.wait()
 
     service.session.headers["X-Forwarded-For"] = "203.0.113.2"
-    few = await service.upload([[f"{neighbour.url('coffee.png')}?{n}"] for n in range(12)])
+    small = neighbour.add("small.png", PIXEL)
+    few = await service.upload([[f"{small}?{n}"] for n in range(12)])
     assert (await service.finished(few))["status"] == "COMPLETED"
 
     _, status = await service.get(f"/status/{many}")

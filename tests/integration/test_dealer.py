@@ -137,3 +137,52 @@ async def test_a_mailbox_full_of_a_large_request_has_room_for_one_image(
     assert len(origin.asked) == WINDOW + 1
     opened.set()
     await stopped(service, [many])
+
+
+async def test_small_requests_go_on_however_slow_the_images_of_a_large_one_are(
+    start_service: Callable[..., Awaitable[Service]], origin: Origin, neighbour: Origin
+) -> None:
+    """Not one of the slow ones ends meanwhile, and they have all the places that are theirs."""
+    service = await start_service(fetch={"per_host": 100}, http={"trusted_proxies": ["127.0.0.1"]})
+    opened = asyncio.Event()
+
+    async def held(_: web.Request) -> web.Response:
+        await opened.wait()
+        return web.Response(status=404)
+
+    url = origin.add("held.jpg", held)
+    many = await service.upload([[f"{url}?{n}"] for n in range(200)])
+
+    async def full() -> bool:
+        return len(origin.asked) == service.settings.fetch.concurrency
+
+    await wait_until(full, "as many as may be are being fetched")
+    service.session.headers["X-Forwarded-For"] = "203.0.113.2"
+    for n in range(10):
+        one = await service.upload([[f"{neighbour.url('rocket.jpg')}?{n}"]])
+        assert (await service.finished(one))["status"] == "COMPLETED"
+    assert len(origin.asked) == service.settings.fetch.concurrency
+    opened.set()
+    await stopped(service, [many])
+
+
+async def test_small_requests_have_the_places_of_all_others_too(
+    start_service: Callable[..., Awaitable[Service]], origin: Origin
+) -> None:
+    service = await start_service(redis={"window": 8}, fetch={"per_host": 100})
+    opened = asyncio.Event()
+
+    async def held(_: web.Request) -> web.Response:
+        await opened.wait()
+        return web.Response(status=404)
+
+    url = origin.add("held.jpg", held)
+    small = [await service.upload([[f"{url}?{n}"]]) for n in range(30)]
+
+    async def full() -> bool:
+        return len(origin.asked) == 8 + service.settings.redis.priority_window
+
+    await wait_until(full, "as many as the mailboxes have room for are being fetched")
+    opened.set()
+    for each in small:
+        await service.finished(each)

@@ -783,7 +783,7 @@ async def test_a_success_from_before_images_were_tried_again_does_not_count_for_
     old = await claim(ledger, request_id, 1)
     assert await ledger.ask_to_reopen(request_id, 0, 0)
     await ledger.reopen(request_id)
-    assert (await ledger.finish(request_id, 0, 0, completed())).due
+    assert (await ledger.finish(request_id, 0, 0, completed(), turn=1)).due
     await record(ledger, request_id, old, None, None)
     assert (await known(ledger, request_id))["webhook"] == {"status": "PENDING", "attempts": 0}
 

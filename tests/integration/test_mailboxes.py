@@ -17,6 +17,7 @@ from imgsvc.mailboxes import (
     DEAD,
     DEALING,
     FETCH,
+    FETCH_PRIORITY,
     IN_FLIGHT,
     NOTIFY,
     WAKE,
@@ -271,7 +272,7 @@ async def test_a_mailbox_holds_one_window_for_each_live_replica(
     assert await a.boxes.deal(FETCH, jobs(10), bounded=True) == (0, 0)
     await (await replica("b", window=4, heartbeat_s=60)).boxes.beat()
     assert await a.boxes.deal(FETCH, jobs(10), bounded=True) == (8, 4)
-    assert await a.boxes.deal(FETCH, jobs(12), bounded=True, spare=1) == (10, 2)
+    assert await a.boxes.deal(FETCH_PRIORITY, jobs(12)[8:], bounded=True) == (2, 2)
     assert await a.boxes.deal(FETCH, jobs(12), bounded=False) == (12, 2)
 
 
@@ -350,6 +351,41 @@ async def test_what_is_put_aside_comes_back_when_it_is_due_and_not_before(
     assert ImageJob.model_validate_json(fields["m"]) == second_try
     assert await a.client.exists(delayed(FETCH)) == 0
     assert await a.boxes.put_off(FETCH) == {}
+
+
+async def test_who_is_waited_for_comes_back_first_while_there_is_room(
+    replica: Callable[..., Any],
+) -> None:
+    a = await replica(window=8)  # so there are two such places
+    await a.boxes.beat()
+    hurried = [job.model_copy(update={"hurry": True}) for job in jobs(3)]
+    others, priority = a.inbox(), a.inbox(FETCH_PRIORITY)
+    for job in hurried:
+        await a.boxes.deal(FETCH_PRIORITY, [job], bounded=True)
+        (envelope,) = await take(priority, 1)
+        assert await a.boxes.later(envelope, job, 0)
+    await a.boxes.deal(FETCH, jobs(4)[3:], bounded=True)
+    (envelope,) = await take(others, 1)
+    await a.boxes.later(envelope, jobs(4)[3], 0)
+    assert await a.client.xlen(FETCH_PRIORITY) == 0
+    assert await a.boxes.put_off(FETCH) == {JOB.request_id: 4}
+    assert await a.boxes.promote(FETCH) is None
+    assert await keys(priority, 2) == [job.key for job in hurried[:2]]
+    assert await keys(others, 2) == [job.key for job in jobs(4)[2:]]
+
+
+async def test_images_of_small_requests_that_a_lost_replica_had_stay_in_their_mailbox(
+    replica: Callable[..., Any],
+) -> None:
+    a, b = await replica("a"), await replica("b")
+    await a.boxes.deal(FETCH_PRIORITY, [JOB], bounded=True)
+    (lost,) = await take(a.inbox(FETCH_PRIORITY), 1)
+    assert await b.boxes.silent_replicas() == {"a"}
+    assert await b.boxes.reclaim("a") == 1
+    (again,) = await take(b.inbox(FETCH_PRIORITY), 1)
+    assert again.entry_id != lost.entry_id
+    assert not await a.boxes.settle(lost)
+    assert await b.boxes.silent_replicas() == set()
 
 
 async def test_racing_clocks_bring_each_message_back_once(replica: Callable[..., Any]) -> None:
@@ -798,5 +834,13 @@ async def test_files_in_lanes_are_those_that_messages_refer_to(
         third, compress_lane("another"), jobs(3)[2], Fetched(file="x", bytes_in=1, recipe=Recipe())
     )
     assert await a.boxes.files_in_lanes() == {"abc", "def"}
-    lengths = {"fetch": 0, "copies": 0, "notify": 0, "compress": 1, "upload": 1, "dead": 0}
+    lengths = {
+        "fetch": 0,
+        "fetch:priority": 0,
+        "copies": 0,
+        "notify": 0,
+        "compress": 1,
+        "upload": 1,
+        "dead": 0,
+    }
     assert await a.boxes.lengths() == lengths

@@ -220,7 +220,7 @@ async def test_a_full_spool_says_so_until_something_goes(make: Callable[..., Spo
     spool = make(quota_bytes=10)
     spool.open()
     freed: list[bool] = []
-    spool.on_freed = lambda: freed.append(spool.is_full)
+    spool.on_freed["test"] = lambda: freed.append(spool.is_full)
     await written(spool, b"x" * 9)
     assert not spool.is_full
     name = await written(spool, b"x")

@@ -79,28 +79,3 @@ async def test_who_waits_gets_in_when_there_is_more_room() -> None:
     room = 1
     turnstile.look()
     assert await asyncio.wait_for(waiting, 1) == ["one", "two"]
-
-
-async def test_places_of_those_in_a_hurry_are_nobody_elses_and_keep_nobody_out() -> None:
-    turnstile = Turnstile(lambda inside: inside < 1, lambda inside: inside < 2)
-    order, ends = [], {name: asyncio.Event() for name in "abABCDEF"}
-
-    async def go(name: str) -> None:
-        HURRY.set(name.isupper())
-        async with turnstile.turn():
-            order.append(name)
-            await ends[name].wait()
-
-    async def go_on() -> str:
-        await asyncio.sleep(0.01)
-        return "".join(order)
-
-    tasks = [asyncio.create_task(go(name)) for name in ends]
-    assert await go_on() == "aA", "b has no place, A has"
-    seen = []
-    for name in "ABCaDEFb":
-        ends[name].set()
-        seen.append(await go_on())
-    assert seen[:3] == ["aAB", "aABC", "aABC"], "after three it is b's turn, who waits for a place"
-    assert seen[3] == "aABCbD", "and then others have theirs again"
-    await asyncio.gather(*tasks)
