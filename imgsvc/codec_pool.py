@@ -173,8 +173,12 @@ class CodecPool:
         await asyncio.gather(*(worker.start() for worker in self._workers))
         self._idle += self._workers
 
-    async def encode(self, task: Task) -> Result:
+    async def encode(self, task: Task, begin: Callable[[], None] = lambda: None) -> Result:
         """Encode one file.
+
+        Args:
+            task: which.
+            begin: called when its turn has come.
 
         Raises:
             FileNotFoundError: the source is gone.
@@ -185,6 +189,7 @@ class CodecPool:
         share = self._budget.total // self.size
         async with self._turns.turn():
             async with self._budget.reserve(share):
+                begin()
                 answer = await self._run(task, share)
             if isinstance(answer, _NeedsMemory):
                 async with self._budget.reserve(answer.needed_bytes):

@@ -46,6 +46,9 @@ SHARED = (FETCH, FETCH_PRIORITY, COPIES, NOTIFY)
 BLOCK_MS = 2000
 _BATCH = 100
 _SCANNED = 1000
+# In a pending list, as the number of deliveries: what it counts itself stays far below. It goes
+# when the entry does, which a list of our own would have to be told.
+_BEGUN = 1_000_000
 _MOVE_EVERY_S = 0.05
 _CHECK_MS = 10_000
 
@@ -83,7 +86,7 @@ class Envelope:
     key: str
     job: str
     facts: str
-    deliveries: int  # how often it was lost with the replica that worked on it
+    deliveries: int  # how often it was lost with a replica that had begun to work on it
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,7 @@ class Mailboxes:
         self._log = logs.get("mailboxes")
         self._lease_ms = int(settings.lease_s * 1000)
         self._moves = GroupCommit[_Move, Any](self._move_group, _BATCH, _MOVE_EVERY_S)
+        self._begins = GroupCommit[Envelope, None](self._begin_group, _BATCH, _MOVE_EVERY_S)
         self._scripts = {
             name: client.register_script(
                 resources.files("imgsvc.lua").joinpath(f"{name}.lua").read_text("utf-8")
@@ -180,6 +184,29 @@ class Mailboxes:
                 except RedisError as error:  # the others in the group have their answers
                     answers[number] = error
         return answers
+
+    async def begin(self, envelope: Envelope) -> None:
+        """Note that work on a message has begun; nothing happens if it is not ours any more.
+
+        If this replica is lost now, the message is charged for it; those that wait are not.
+        """
+        with translated():
+            await self._begins.submit(envelope)
+
+    async def _begin_group(self, group: Sequence[Envelope]) -> list[None]:
+        pipeline = self._client.pipeline(transaction=False)
+        for each in group:
+            pipeline.xclaim(
+                each.mailbox,
+                GROUP,
+                self.replica,
+                0,
+                [each.entry_id],
+                retrycount=_BEGUN,
+                justid=True,
+            )
+        await pipeline.execute(raise_on_error=False)
+        return [None] * len(group)
 
     def inbox(self, mailbox: str) -> Inbox:
         """The reading end of a mailbox, over a connection of its own."""
@@ -362,7 +389,7 @@ class Mailboxes:
         total = 0
         while True:
             moved, done = await self.run(
-                "reclaim", keys, (GROUP, replica, _BATCH, int(leaving), len(SHARED))
+                "reclaim", keys, (GROUP, replica, _BATCH, int(leaving), len(SHARED), _BEGUN)
             )
             if int(moved) < 0:
                 return total

@@ -11,7 +11,7 @@ import contextlib
 import random
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 from yarl import URL
@@ -304,10 +304,12 @@ class Trip:
 
     Args:
         politeness: towards the origins.
+        begin: called when an origin has let it in.
     """
 
-    def __init__(self, politeness: Politeness) -> None:
+    def __init__(self, politeness: Politeness, begin: Callable[[], None] = lambda: None) -> None:
         self._politeness = politeness
+        self._begin = begin
         self.seconds = 0.0
 
     @contextlib.asynccontextmanager
@@ -315,6 +317,7 @@ class Trip:
         """As of ``Politeness``."""
         async with self._politeness.visit(url) as closing:
             entered = time.monotonic()
+            self._begin()
             try:
                 yield closing
             finally:

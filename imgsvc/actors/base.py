@@ -7,7 +7,8 @@ import contextlib
 import random
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import ClassVar, Generic, TypeGuard, TypeVar
 
@@ -31,6 +32,7 @@ from imgsvc.settings import Settings
 from imgsvc.spool import Spool
 from imgsvc.traffic import Traffic
 
+_BEGIN: ContextVar[Callable[[], None]] = ContextVar("begin", default=lambda: None)
 # Waits between tries while something the work needs is away; the last is repeated.
 _AWAY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 _REMIND_EVERY = 12  # tries, a minute, of what somebody has to mend
@@ -173,6 +175,7 @@ class MailboxActor(Actor, Generic[J]):
         super().__init__(parts)
         self._inbox = parts.mailboxes.inbox(self.mailbox())
         self._tasks: set[asyncio.Task[None]] = set()
+        self._begins: set[asyncio.Task[None]] = set()
         self._room = asyncio.Event()
 
     @abstractmethod
@@ -194,6 +197,18 @@ class MailboxActor(Actor, Generic[J]):
     @abstractmethod
     async def give_up(self, job: J, reason: str) -> None:
         """Record in the ledger that the message's work failed for good."""
+
+    def begin(self) -> None:
+        """Say, while a message is handled, that it waits no more: the work on it begins now.
+
+        Should the process die of that work, the message is charged for it, and given up in the
+        end. Nobody waits until this is noted: to be late with it costs one more try.
+        """
+        _BEGIN.get()()
+
+    async def _note_begin(self, envelope: Envelope) -> None:
+        with contextlib.suppress(ServiceError):
+            await self.parts.mailboxes.begin(envelope)
 
     def room_changed(self) -> None:
         """Have ``capacity`` asked again."""
@@ -231,7 +246,7 @@ class MailboxActor(Actor, Generic[J]):
             if self._tasks:
                 await asyncio.wait(self._tasks)
         finally:
-            await end(*self._tasks)
+            await end(*self._tasks, *self._begins)
             await self._inbox.close()
 
     async def _wait_for_room(self) -> None:
@@ -264,6 +279,13 @@ class MailboxActor(Actor, Generic[J]):
         if job is None:
             return  # still pending, and in hand so that it is not read again
         HURRY.set(getattr(job, "hurry", False))
+
+        def begin() -> None:
+            noting = asyncio.create_task(self._note_begin(envelope))
+            self._begins.add(noting)
+            noting.add_done_callback(self._begins.discard)
+
+        _BEGIN.set(begin)
         structlog.contextvars.bind_contextvars(
             actor=self.name, request_id=job.request_id, call_id=job.call_id, **_image(job)
         )

@@ -79,8 +79,8 @@ class Compressor(ImageActor):
     async def _encode(self, task: Task) -> Result:
         for _ in range(_RUNS - 1):
             try:
-                return await self.parts.codec.encode(task)
+                return await self.parts.codec.encode(task, self.begin)
             except ServiceError as error:
                 if error.code is not ErrorCode.CODEC_CRASHED:
                     raise
-        return await self.parts.codec.encode(task)
+        return await self.parts.codec.encode(task, self.begin)

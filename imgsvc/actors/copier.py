@@ -32,6 +32,7 @@ class Copier(ImageActor):
 
         Twice is safe because only copies that are open are ended, each by a conditional update.
         """
+        self.begin()
         place = (job.request_id, job.product, job.index)
         shared = await self.parts.ledger.shared(*place, job.turn)
         copies, due = 0, False

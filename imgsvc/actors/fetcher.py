@@ -92,7 +92,7 @@ class Fetcher(ImageActor):
         Twice is safe because it only reads from the origin and writes a file of its own; the
         file of the loser is removed.
         """
-        trip = Trip(self.parts.politeness)
+        trip = Trip(self.parts.politeness, self.begin)
         try:
             async with self._turns.turn():
                 if self.stopping.is_set():

@@ -77,6 +77,7 @@ class Notifier(MailboxActor[WebhookJob]):
         )
         if delivery is None:
             return Done(event="webhook.void")
+        self.begin()
         outcome = await self._post(job, delivery, pending.payer)
         wait_s = self._wait_s(delivery, outcome)
         recorded = await self.parts.ledger.record_delivery(

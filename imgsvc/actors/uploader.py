@@ -50,6 +50,7 @@ class Uploader(ImageActor):
         try:
             async with self._turns.turn():
                 started = time.monotonic()
+                self.begin()
                 # Now and not before: the wait may have been long, and the Eraser counts on it.
                 if await self.parts.ledger.is_wanted(job.request_id):
                     stored = await self._store(name, facts)

@@ -4,7 +4,7 @@
 -- is taken from a replica whose heartbeat is fresh, unless it asks itself (it is leaving).
 -- KEYS  1 replicas ZSET  2 fetch  3.. the other shared mailboxes, then the lanes of the replica
 -- ARGV  1 group  2 replica  3 most entries to move  4 '1' if the replica itself asks
---       5 how many mailboxes are shared
+--       5 how many mailboxes are shared  6 number of deliveries that says that work had begun
 -- Returns {entries moved, 1 if nothing is left}; moved = -1: the replica is alive.
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -13,8 +13,6 @@ local expiry = redis.call('ZSCORE', KEYS[1], ARGV[2])
 if not leaving and expiry and tonumber(expiry) > now then return {-1, 0} end
 local room, moved = tonumber(ARGV[3]), 0
 local last = 1 + ARGV[5] -- of the shared mailboxes
--- A crash is charged to what was being worked on; an orderly leave is not.
-local charge = leaving and 0 or 1
 
 local function field(entry, name)
   for i = 1, #entry, 2 do
@@ -23,11 +21,18 @@ local function field(entry, name)
   return '0'
 end
 
+-- A crash is charged to what was being worked on, not to what waited; an orderly leave to nothing.
+local function charge(from, id)
+  if leaving then return 0 end
+  local held = redis.pcall('XPENDING', from, ARGV[1], id, id, 1)
+  return not held.err and held[1] and held[1][4] >= tonumber(ARGV[6]) and 1 or 0
+end
+
 local function add_again(from, to, id, entry)
-  local pending = redis.call('XACK', from, ARGV[1], id)
+  local deliveries = tonumber(field(entry, 'n')) + charge(from, id)
+  redis.call('XACK', from, ARGV[1], id)
   redis.call('XDEL', from, id)
-  redis.call('XADD', to, '*', 'k', field(entry, 'k'), 'm', field(entry, 'm'),
-    'n', tonumber(field(entry, 'n')) + pending * charge)
+  redis.call('XADD', to, '*', 'k', field(entry, 'k'), 'm', field(entry, 'm'), 'n', deliveries)
   moved = moved + 1
 end
 

@@ -143,7 +143,10 @@ async def test_small_requests_go_on_however_slow_the_images_of_a_large_one_are(
     start_service: Callable[..., Awaitable[Service]], origin: Origin, neighbour: Origin
 ) -> None:
     """Not one of the slow ones ends meanwhile, and they have all the places that are theirs."""
-    service = await start_service(fetch={"per_host": 100}, http={"trusted_proxies": ["127.0.0.1"]})
+    service = await start_service(
+        fetch={"per_host": 100, "silence_s": 60, "total_s": 60},
+        http={"trusted_proxies": ["127.0.0.1"]},
+    )
     opened = asyncio.Event()
 
     async def held(_: web.Request) -> web.Response:
@@ -169,7 +172,9 @@ async def test_small_requests_go_on_however_slow_the_images_of_a_large_one_are(
 async def test_small_requests_have_the_places_of_all_others_too(
     start_service: Callable[..., Awaitable[Service]], origin: Origin
 ) -> None:
-    service = await start_service(redis={"window": 8}, fetch={"per_host": 100})
+    service = await start_service(
+        redis={"window": 8}, fetch={"per_host": 100, "silence_s": 60, "total_s": 60}
+    )
     opened = asyncio.Event()
 
     async def held(_: web.Request) -> web.Response:

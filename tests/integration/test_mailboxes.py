@@ -407,9 +407,11 @@ async def test_a_dead_replicas_messages_go_back_under_new_ids(replica: Callable[
     worked_on, passed_on, encoded = await a.dealt_to(3)
     await a.boxes.hand_off(passed_on, compress_lane("a"), jobs(2)[1], FETCHED)
     await a.boxes.hand_off(encoded, upload_lane("a"), jobs(3)[2], FETCHED)
-    await take(a.inbox(upload_lane("a")), 1)
+    (taken,) = await take(a.inbox(upload_lane("a")), 1)
     await a.boxes.deal(NOTIFY, [WebhookJob(request_id="r")], bounded=False)
-    await take(a.inbox(NOTIFY), 1)
+    (webhook,) = await take(a.inbox(NOTIFY), 1)
+    for envelope in (worked_on, taken, webhook):
+        await a.boxes.begin(envelope)
     await a.boxes.deal(FETCH, jobs(4), bounded=False)  # the fourth is nobody's yet
 
     assert await wait_until(b.boxes.silent_replicas, "a fell silent", 5) == {"a"}
@@ -492,7 +494,38 @@ async def test_a_message_is_charged_for_every_replica_that_was_lost_with_it(
         victim = await replica(f"victim-{losses}")
         (envelope,) = await take(victim.inbox(), 1)
         assert envelope.deliveries == losses
+        await victim.boxes.begin(envelope)
         await b.boxes.reclaim(victim.name)
+
+
+async def test_what_only_waited_in_hand_is_charged_for_no_replica_that_was_lost(
+    replica: Callable[..., Any],
+) -> None:
+    """Not even if it was read again and again after errors, which counts as deliveries."""
+    b = await replica("b")
+    await b.boxes.deal(FETCH, jobs(2), bounded=False)
+    for _ in range(6):
+        victim = await replica("victim", heartbeat_s=0.05)
+        _, passed_on = await take(victim.inbox(), 2)
+        for _ in range(3):
+            await take(victim.inbox(), 2)
+        lane = compress_lane("victim")
+        await victim.boxes.hand_off(passed_on, lane, jobs(2)[1], FETCHED)
+        await take(victim.inbox(lane), 1)
+        await wait_until(b.boxes.silent_replicas, "it fell silent", 5)
+        assert await b.boxes.reclaim("victim") == 2
+    assert [each.deliveries for each in await take(b.inbox(), 2)] == [0, 0]
+
+
+async def test_work_that_was_taken_away_cannot_begin(replica: Callable[..., Any]) -> None:
+    zombie, b = await replica("zombie"), await replica("b")
+    (envelope,) = await zombie.dealt_to(1)
+    await b.boxes.reclaim("zombie")
+    (again,) = await take(b.inbox(), 1)
+    await zombie.boxes.begin(envelope)
+    assert await b.boxes.reclaim("b", leaving=True) == 1
+    assert again.deliveries == 0
+    assert (await b.client.xpending(FETCH, "imgsvc"))["pending"] == 0
 
 
 # Redis forgets.
