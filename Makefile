@@ -27,8 +27,9 @@ test: .venv/ready ## runs the tests, but for those that explore or kill for long
 test-all: .venv/ready ## runs all tests
 	@.venv/bin/python -m pytest -n auto --dist loadfile
 
-chaos: .venv/ready ## lets everything fail at random, as in: make chaos SEED=1 MINUTES=15
-	@.venv/bin/python -m tests.chaos.killer --seed $(or $(SEED),1) --minutes $(or $(MINUTES),5)
+chaos: .venv/ready ## lets everything fail at random, as in: make chaos SEED=1 MINUTES=15 SERVER=redis6
+	@.venv/bin/python -m tests.chaos.killer --seed $(or $(SEED),1) --minutes $(or $(MINUTES),5) \
+		--server $(or $(SERVER),valkey)
 
 bench: .venv/bench-ready ## measures speed, as in: make bench CASES="overhead share" ROUNDS=3
 	@.venv/bin/python -m bench $(CASES) $(if $(ROUNDS),--rounds $(ROUNDS))

@@ -616,6 +616,7 @@ class Inbox:
         self._log = logs.get("mailboxes").bind(mailbox=name)
         # A read that failed may have delivered: its entries are in our pending list.
         self._suspect = True
+        self._dropped = False  # as a read under way must not forget
 
     async def take(self, count: int, block_ms: int = BLOCK_MS) -> list[Envelope]:
         """Up to ``count`` messages; an empty list after ``block_ms`` without any.
@@ -623,7 +624,8 @@ class Inbox:
         Raises:
             ServiceError: Redis is away.
         """
-        suspect, self._suspect = self._suspect, True
+        suspect = self._suspect or self._dropped
+        self._suspect, self._dropped = True, False
         answer: Any = None
         with translated():
             try:
@@ -659,7 +661,7 @@ class Inbox:
     def take_again(self, envelope: Envelope) -> None:
         """Say that a message was dropped; it is delivered once more if it is still pending."""
         self.release(envelope)
-        self._suspect = True
+        self._dropped = True
 
     async def close(self) -> None:
         """Close the connection."""

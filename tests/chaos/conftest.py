@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest_asyncio
 
 from imgsvc.embedded import EmbeddedServers
 from tests.conftest import children
+from tests.redis_servers import redis_server
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -25,8 +27,13 @@ def nothing_is_left() -> Iterator[None]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def own_servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedServers]:
-    """Redis, MongoDB and a bucket for one file of tests."""
+async def own_servers(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[EmbeddedServers]:
+    """Redis, MongoDB and a bucket for one file of tests; the Redis that the file wants, or SERVER."""
+    kind = getattr(request, "param", os.environ.get("SERVER", "valkey"))
     folder: Path = tmp_path_factory.mktemp("servers")
-    async with EmbeddedServers(folder, mongo_standalone=True) as servers:
+    async with EmbeddedServers(
+        folder, mongo_standalone=True, redis_server=redis_server(kind)
+    ) as servers:
         yield servers

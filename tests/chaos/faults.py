@@ -17,15 +17,18 @@ from dataclasses import dataclass
 from itertools import cycle
 
 import psutil
+from redis.asyncio import Redis
 
 from imgsvc.embedded import Server
 from tests.chaos.fleet import Fleet
 from tests.chaos.proxy import BucketFault, LedgerFault
 from tests.chaos.stack import Stack
 from tests.integration.proxy import Proxy
+from tests.redis_faults import REFUSALS, Refusal
 
 NETWORK_S = 1.5
 CUT_BYTES = 64 << 10
+LOADED_DB = 9
 
 
 @dataclass
@@ -125,16 +128,16 @@ def _limit_files(pid: int, size: int) -> None:
         )
 
 
-async def kill_valkey(chaos: Chaos) -> None:
+async def kill_redis(chaos: Chaos) -> None:
     await _restart(chaos.stack.servers.redis, chaos.rng)
 
 
-async def hang_valkey(chaos: Chaos) -> None:
+async def hang_redis(chaos: Chaos) -> None:
     await _hang(chaos.stack.servers.redis, chaos.rng)
 
 
 async def cut_connections(chaos: Chaos) -> None:
-    """All to Valkey at once: some commands were carried out, some not, and nobody knows."""
+    """All to Redis at once: some commands were carried out, some not, and nobody knows."""
     chaos.wire.cut()
 
 
@@ -146,23 +149,42 @@ async def lose_replies(chaos: Chaos) -> None:
     chaos.wire.lose_reply_to = None
 
 
-async def wipe_valkey(chaos: Chaos) -> None:
+async def wipe_redis(chaos: Chaos) -> None:
     await chaos.stack.redis.flushall()
 
 
-async def fill_valkey(chaos: Chaos) -> None:
-    """It refuses writes because its memory is used up."""
-    await chaos.stack.redis.config_set("maxmemory", "1mb")
-    await asyncio.sleep(chaos.rng.uniform(1, 2))
-    await chaos.stack.redis.config_set("maxmemory", "0")
+def refuse(refusal: Refusal) -> Fault:
+    """It refuses what replicas want of it."""
+
+    async def refusing(chaos: Chaos) -> None:
+        port = chaos.stack.servers.redis.port
+        async with (
+            Redis(port=port, decode_responses=True, single_connection_client=True) as admin,
+            refusal(admin),
+        ):
+            await asyncio.sleep(chaos.rng.uniform(1, 2))
+
+    return refusing
+
+
+async def load_slowly(chaos: Chaos) -> None:
+    """It was killed, and has much to read before it answers again."""
+    much = "for i = 1, 100000 do redis.call('SET', 'fill:' .. i, 'x', 'PX', 5000) end"
+    server = chaos.stack.servers.redis
+    async with Redis(port=server.port, db=LOADED_DB, socket_timeout=30) as admin:
+        await admin.eval(much, 0)
+    server.kill()
+    await server.start()
 
 
 async def cut_append_only_file(chaos: Chaos) -> None:
-    """Valkey's machine fails: the last of what it acknowledged never reached the disk."""
+    """Its machine fails: the last of what it acknowledged never reached the disk."""
     servers = chaos.stack.servers
     servers.redis.kill()
-    folder = servers.data_dir / "redis" / "appendonlydir"
-    newest = max(folder.glob("*.incr.aof"), key=lambda path: path.stat().st_mtime)
+    folder = servers.data_dir / "redis"
+    # Redis 6.2 has one file, later ones a folder of them.
+    files = [*folder.glob("appendonlydir/*.incr.aof"), *folder.glob("appendonly.aof")]
+    newest = max(files, key=lambda path: path.stat().st_mtime)
     size = newest.stat().st_size
     os.truncate(newest, size - chaos.rng.randint(0, min(size, CUT_BYTES)))
     await servers.redis.start()
@@ -221,13 +243,14 @@ FAULTS: dict[str, Fault] = {
     "codec worker: kill -9": kill_codec_worker,
     "codec fork server: kill -9": kill_fork_server,
     "disk: full": fill_disk,
-    "Valkey: kill -9": kill_valkey,
-    "Valkey: hangs": hang_valkey,
-    "Valkey: connections cut": cut_connections,
-    "Valkey: replies to scripts lost": lose_replies,
-    "Valkey: FLUSHALL": wipe_valkey,
-    "Valkey: out of memory": fill_valkey,
-    "Valkey: AOF tail cut": cut_append_only_file,
+    "Redis: kill -9": kill_redis,
+    "Redis: hangs": hang_redis,
+    "Redis: connections cut": cut_connections,
+    "Redis: replies to scripts lost": lose_replies,
+    "Redis: FLUSHALL": wipe_redis,
+    "Redis: slow to load": load_slowly,
+    **{f"Redis: {name}": refuse(refusal) for name, refusal in REFUSALS.items()},
+    "Redis: AOF tail cut": cut_append_only_file,
     "MongoDB: kill -9": kill_mongo,
     "MongoDB: hangs": hang_mongo,
     **{f"MongoDB: {fault.value}": harm_ledger(fault) for fault in LedgerFault},

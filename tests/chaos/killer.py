@@ -23,7 +23,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from imgsvc.embedded import EmbeddedServers
+from imgsvc.embedded import EmbeddedServers, program
 from tests.chaos.faults import FAULTS, Chaos
 from tests.chaos.fleet import Fleet
 from tests.chaos.invariants import check
@@ -32,6 +32,7 @@ from tests.chaos.stack import service
 from tests.chaos.watch import Watch
 from tests.chaos.world import Album, Fetch, Witness
 from tests.integration.proxy import between
+from tests.redis_servers import PROGRAMS
 
 HEARTBEAT_S = 2.0
 BACKLOG = 40  # open images that clients keep the service at
@@ -274,11 +275,17 @@ async def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--pause", type=float, default=2, help="seconds between faults on average")
+    parser.add_argument("--server", choices=PROGRAMS, default="valkey", help="as Redis")
     wanted = parser.parse_args()
     console = Console(highlight=False, width=110)
     folder = Path(tempfile.mkdtemp(prefix="imgsvc-chaos-"))
-    console.print(f"Seed {wanted.seed}. Logs are in {folder}, and stay if something is wrong.")
-    async with EmbeddedServers(folder / "servers", mongo_standalone=True) as servers:
+    console.print(
+        f"Seed {wanted.seed} on {wanted.server}. Logs are in {folder}, and stay if something is wrong."
+    )
+    redis_server = program(*PROGRAMS[wanted.server])
+    async with EmbeddedServers(
+        folder / "servers", mongo_standalone=True, redis_server=redis_server
+    ) as servers:
         outcome = await run(
             servers,
             folder,

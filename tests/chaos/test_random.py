@@ -10,13 +10,15 @@ from rich.console import Console
 from imgsvc.embedded import EmbeddedServers
 from tests.chaos.faults import FAULTS
 from tests.chaos.killer import run, show
+from tests.redis_servers import PROGRAMS
 
 pytestmark = pytest.mark.long
 
 SEED = 20261123
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("own_servers", PROGRAMS, indirect=True, scope="module")
 @pytest.mark.asyncio(loop_scope="module")
 async def test_after_any_fault_all_accepted_work_is_done_once(
     own_servers: EmbeddedServers, tmp_path: Path

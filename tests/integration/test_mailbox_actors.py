@@ -8,16 +8,19 @@ from io import BytesIO
 from typing import Any
 
 import pytest
+from aiohttp import web
 from PIL import Image
 from redis.asyncio import Redis
 
-from imgsvc.actors import Fetcher
+from imgsvc.actors import Fetcher, Uploader
 from imgsvc.embedded import EmbeddedServers
-from imgsvc.mailboxes import DEAD, FETCH, GROUP
+from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.mailboxes import DEAD, FETCH, GROUP, IN_FLIGHT, WAKE, Mailboxes
 from imgsvc.messages import VERSION, ImageJob
 from imgsvc.redis_connection import connect
 from imgsvc.settings import Settings
-from tests.support import Origin, Service, wait_until
+from tests.photos import photo
+from tests.support import Origin, Receiver, Service, wait_until
 
 
 @pytest.fixture
@@ -130,4 +133,99 @@ async def test_while_the_bucket_is_away_few_images_are_fetched(
         return not await redis.xlen(FETCH)
 
     await wait_until(empty, "what is still in the mailbox is found cancelled")
+    await service.stop()
+
+
+async def test_an_image_whose_message_was_lost_is_dealt_again_when_its_mark_is_doubted(
+    redis: Redis, start_service: Any, origin: Origin
+) -> None:
+    service: Service = await start_service(redis={"lease_s": 3, "heartbeat_s": 2})
+    opened = asyncio.Event()
+
+    async def held(_: Any) -> web.Response:
+        await opened.wait()
+        return web.Response(body=photo("coins.png"))
+
+    url = origin.add("held.png", held)
+    request_id = await service.upload([[url]])
+
+    async def asked() -> bool:
+        return bool(origin.asked)
+
+    await wait_until(asked, "it is being fetched")
+    for entry_id, _ in await redis.xrange(FETCH):
+        await redis.xack(FETCH, GROUP, entry_id)
+        await redis.xdel(FETCH, entry_id)
+    assert await redis.zcard(IN_FLIGHT) == 1, "only the mark is left"
+    opened.set()
+    assert (await service.finished(request_id))["status"] == "COMPLETED"
+    assert origin.asked == ["held.png", "held.png"]
+    await service.stop()
+
+
+@pytest.mark.parametrize(
+    "place", [(Mailboxes, "hand_off"), (Uploader, "handle"), (Uploader, "_apply")]
+)
+@pytest.mark.parametrize("error", [RuntimeError("a mistake"), ServiceError(ErrorCode.NOT_FOUND)])
+async def test_no_exception_loses_a_message(  # noqa: PLR0917 - what it tries
+    redis: Redis,
+    start_service: Any,
+    origin: Origin,
+    place: tuple[type, str],
+    error: Exception,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    method = getattr(*place)
+    raised: list[Exception] = []
+
+    async def failing(*args: Any, **options: Any) -> Any:
+        if not raised:
+            raised.append(error)
+            raise error
+        return await method(*args, **options)
+
+    monkeypatch.setattr(*place, failing)
+    service: Service = await start_service()
+    request_id = await service.upload([[origin.url("coins.png")]])
+    assert (await service.finished(request_id))["status"] == "COMPLETED"
+
+    async def settled() -> bool:
+        return bool(raised) and not await redis.zcard(IN_FLIGHT)
+
+    await wait_until(settled, "its message is gone")
+    await service.stop()
+
+
+async def test_what_the_ledger_has_is_accepted_though_the_dealer_cannot_be_told(
+    redis: Redis, start_service: Any, origin: Origin, receiver: Receiver
+) -> None:
+    service: Service = await start_service()
+    failed = await service.upload([[origin.url("none.jpg")]], webhookUrl=receiver.url)
+    others = [await service.upload([[origin.url("none.jpg")]]) for _ in range(2)]
+    await service.announced(failed)
+    for request_id in others:
+        await service.finished(request_id)
+    opened = asyncio.Event()
+
+    async def held(_: Any) -> web.Response:
+        await opened.wait()
+        return web.Response(status=404)
+
+    await redis.delete(WAKE)
+    await redis.set(WAKE, "not a list")  # a refusal that is no passing one
+    try:
+        new = await service.upload([[origin.add("held.png", held)]])
+        calls = [
+            service.post(f"/api/requests/{failed}/deliveries/replay"),
+            service.post(f"/api/requests/{others[0]}/retry"),
+            service.post(f"/api/requests/{new}/cancel"),
+            service.delete(f"/api/requests/{others[1]}"),
+        ]
+        assert [(await call)[0] for call in calls] == [202] * 4
+    finally:
+        await redis.delete(WAKE)
+    assert (await service.finished(others[0]))["status"] == "FAILED"
+    opened.set()
+    assert (await service.finished(new))["status"] == "CANCELLED"
+    assert (await service.announced(failed))["webhook"]["status"] == "DELIVERED"
     await service.stop()
