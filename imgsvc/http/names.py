@@ -19,7 +19,9 @@ def advice(name: str, known: Collection[str]) -> str:
     meant = next((each for each in known if _bare(each) == _bare(name)), None)
     if meant:
         return f"is not known; did you mean {meant}?"
-    return f"is not known; there is {', '.join(known)}" if known else "is not known; there is none"
+    if not known:
+        return "is not known; leave it out, there is none here"
+    return f"is not known; there is {', '.join(known)}"
 
 
 def known_at(shape: type[BaseModel], loc: Sequence[str | int]) -> list[str]:

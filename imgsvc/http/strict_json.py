@@ -45,6 +45,8 @@ def parse(text: bytes) -> Any:
             json.dumps(said, ensure_ascii=False).encode()
     except JsonError:
         raise
+    except UnicodeDecodeError as error:
+        raise _invalid(f"it is not UTF-8 from byte {error.start + 1} on; send UTF-8") from None
     except UnicodeEncodeError:
         raise _invalid(
             r"\ud800 to \udfff stand for halves of characters, and one is alone"
