@@ -254,6 +254,7 @@ async def _run_actors(made: Parts, stop: asyncio.Event, health: keys.Health) -> 
     health.state = "ok"
     try:
         await asyncio.wait({stopped, working, outdated}, return_when=asyncio.FIRST_COMPLETED)
+        stop.set()  # whatever it was: from now on there is a deadline
         if not working.done():
             health.state = "shutting down"
             await supervisor.stop()
