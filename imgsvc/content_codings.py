@@ -10,6 +10,7 @@ import zlib
 from collections.abc import AsyncIterator, Iterable
 
 from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.magic import sniff
 
 _INFLATED = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate"}
 # The rest of the register of content codings that change a body.
@@ -19,65 +20,61 @@ _REFUSED = frozenset(
 _PIECE = 256 * 1024
 _RATIO = 100  # a picture without loss shrinks by less, but for very plain ones ...
 _PLAIN = 4 * 1024 * 1024  # ... which may have this for nothing
+_TELLING = 32  # bytes of a body that tell what it is
 _GZIP = b"\x1f\x8b"
 _MOST_MEMBERS = 100
 
 
 def coding(labels: Iterable[str]) -> str | None:
-    """How a body is to be inflated; None if it is as it should be.
+    """How a body is said to be compressed; None if nothing real is said.
 
     Args:
         labels: the values of its ``Content-Encoding`` headers.
-
-    Raises:
-        ServiceError: FETCH_STATUS; it is compressed in a way that is not undone here.
     """
     words = [word.strip().lower() for word in ",".join(labels).split(",")]
-    real = [word for word in words if word in _INFLATED or word in _REFUSED]
-    if not real:
-        return None
-    if len(real) > 1 or real[0] in _REFUSED:
-        raise ServiceError(
-            ErrorCode.FETCH_STATUS,
-            f"The origin sent a body compressed as {', '.join(real)[:100]} although asked not to; "
-            "it should send the file as it is.",
-        )
-    return _INFLATED[real[0]]
+    return ", ".join(word for word in words if word in _INFLATED or word in _REFUSED)[:100] or None
 
 
-async def inflated(pieces: AsyncIterator[bytes], name: str) -> AsyncIterator[bytes]:
+async def decoded(pieces: AsyncIterator[bytes], name: str) -> AsyncIterator[bytes]:
     """A body without its coding, in pieces of at most 256 kB.
 
-    What is called gzip and does not begin so is passed on as it is: then only the label is wrong.
+    What begins as an image, or is called gzip and does not begin so, is passed on as it is: only
+    the label is wrong then.
 
     Args:
         pieces: of the body.
-        name: of the coding: gzip, or deflate with or without zlib's frame.
+        name: of the coding; gzip, or deflate with or without zlib's frame, are undone.
 
     Raises:
-        ServiceError: FETCH_TRUNCATED if it ends too early, FETCH_STATUS if it is damaged, TOO_LARGE
-            if it grows beyond reason.
+        ServiceError: FETCH_TRUNCATED if it ends too early, FETCH_STATUS if it is damaged or in
+            another coding, TOO_LARGE if it grows beyond reason.
     """
     start = b""
     async for piece in pieces:
         start += piece
-        if len(start) > 1:
+        if len(start) >= _TELLING:
             break
-    if not start or (name == "gzip" and not start.startswith(_GZIP)):
+    kind = _INFLATED.get(name)
+    if not start or sniff(start) or (kind == "gzip" and not start.startswith(_GZIP)):
         yield start
         async for piece in pieces:
             yield piece
         return
-    inflater = _Inflater(name, start)
+    if not kind:
+        raise ServiceError(
+            ErrorCode.FETCH_STATUS,
+            f"The origin sent a body compressed as {name} although asked not to; it should send "
+            "the file as it is.",
+        )
+    inflater, piece = _Inflater(kind, start), start
     try:
-        for out in inflater.fed(start):
-            yield out
-        async for piece in pieces:
+        while piece:
             for out in inflater.fed(piece):
                 yield out
+            piece = await anext(pieces, b"")
     except zlib.error:
         raise ServiceError(
-            ErrorCode.FETCH_STATUS, f"The origin sent a {name} body that cannot be inflated."
+            ErrorCode.FETCH_STATUS, f"The origin sent a {kind} body that cannot be inflated."
         ) from None
     if not inflater.is_complete:
         raise ServiceError(ErrorCode.FETCH_TRUNCATED)

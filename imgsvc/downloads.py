@@ -11,7 +11,7 @@ import aiohttp
 
 from imgsvc import bot_walls
 from imgsvc.backoff import parse_retry_after
-from imgsvc.content_codings import coding, inflated
+from imgsvc.content_codings import coding, decoded
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.settings import Fetch
 
@@ -114,7 +114,7 @@ class Reader:
     def _decoded(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         name = coding(response.headers.getall("Content-Encoding", []))
         pieces = self._pieces(response.content)
-        return inflated(pieces, name) if name else pieces
+        return decoded(pieces, name) if name else pieces
 
     async def _pieces(self, content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
         """What arrives; ends with an error once it arrives too slowly or not at all.

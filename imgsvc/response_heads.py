@@ -23,7 +23,9 @@ LONGEST_FIELD = 64 * 1024
 MOST_FIELDS = 512
 
 _LONGEST_HEAD = 256 * 1024
+_TELLING = 64  # bytes that tell whether it is one
 _BEGINNING = re.compile(rb"\s*(|H|HT|HTT|HTTP|HTTP/.*)", re.DOTALL)
+_LONGEST_END = b"\r\n\r\n"
 _END = re.compile(rb"\r?\n\r?\n")
 _STATUS = re.compile(rb"\s*HTTP/[0-9]\.[0-9] +([0-9]{3})")
 _FOLD = re.compile(rb"\r?\n[ \t]+")
@@ -57,8 +59,10 @@ class _Connection(ResponseHandler):
             self._pass_on(data)
             return
         self._reschedule_timeout()
+        seen = max(0, len(self._head) - len(_LONGEST_END))
         self._head += data
-        while self._head is not None and (end := _END.search(self._head)):
+        while self._head is not None and (end := _END.search(self._head, seen)):
+            seen = 0
             head, rest = bytes(self._head[: end.end()]), bytes(self._head[end.end() :])
             status = _STATUS.match(head)
             interim = status and status[1].startswith(b"1") and status[1] != b"101"
@@ -68,7 +72,7 @@ class _Connection(ResponseHandler):
                 self._pass_on(rest)
         if self._head is None:
             return
-        if not _BEGINNING.fullmatch(self._head):  # to be refused at once
+        if not _BEGINNING.fullmatch(self._head[:_TELLING]):  # to be refused at once
             other, self._head = bytes(self._head), None
             self._pass_on(other)
         elif len(self._head) > _LONGEST_HEAD and self.transport:
@@ -102,7 +106,10 @@ class _Connection(ResponseHandler):
         for name, value in found:
             said[name.lower()] = said.get(name.lower(), b"") + b"," + value
         lengths = {each.strip() for each in said.get(b"content-length", b"").split(b",")} - {b""}
-        chunked = b"chunked" in said.get(b"transfer-encoding", b"").lower()
+        coding = said.get(b"transfer-encoding", b"").lower()
+        chunked = b"chunked" in coding
+        if not coding.replace(b"identity", b"").strip(b" ,\t\r"):  # which says nothing
+            found = [field for field in found if field[0].lower() != b"transfer-encoding"]
         if chunked or len(lengths) == 1:
             found = [field for field in found if field[0].lower() != b"content-length"]
             found += [] if chunked else [(b"Content-Length", lengths.pop())]

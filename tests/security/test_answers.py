@@ -29,6 +29,7 @@ USABLE = {
     "the length twice": OK + LENGTH + b"content-length:7\r\n\r\npicture",
     "the length twice in a line": OK + b"Content-Length: 7, 7\r\n\r\npicture",
     "a length beside chunks": OK + b"Content-Length: 99\r\n" + CHUNKED + b"\r\n7\r\npicture\r\n0\r\n\r\n",
+    "a length beside a coding that is none": OK + b"Transfer-Encoding: identity\r\n" + LENGTH + b"\r\npicture",
     "chunked twice": OK + CHUNKED * 2 + b"\r\n7\r\npicture\r\n0\r\n\r\n",
     "chunk extensions and trailers": OK + CHUNKED + b'\r\n7;a=b;c="d"\r\npicture\r\n0;e\r\nX-A: b\r\n\r\n',
     "more than its length": OK + LENGTH + b"\r\npicture, and more",

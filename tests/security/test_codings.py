@@ -9,6 +9,7 @@ import zlib
 import pytest
 
 from imgsvc.errors import ErrorCode
+from tests.hostile import WHOLE
 from tests.raw import RawOrigin, whole
 from tests.security.conftest import Open
 from tests.security.test_answers import LOOPBACK, fetched, refusal
@@ -107,6 +108,13 @@ async def test_what_is_not_undone_is_named(outbound: Open, labels: str) -> None:
     assert f"compressed as {labels.lower().removeprefix('identity, ')} " in error.detail
 
 
+@pytest.mark.parametrize("label", ["gzip", "deflate", "br", "zstd", "compress", "gzip, gzip"])
+async def test_an_image_is_one_whatever_its_label_says(outbound: Open, label: str) -> None:
+    for picture in WHOLE.values():
+        async with RawOrigin({"*": labelled(label, body=picture)}) as origin:
+            assert await fetched(outbound(LOOPBACK), origin.base) == picture
+
+
 @pytest.mark.parametrize("coding", ["gzip", "deflate"])
 async def test_a_compressed_body_that_ends_early_is_truncated(outbound: Open, coding: str) -> None:
     body = gzip.compress(PICTURE) if coding == "gzip" else deflated(PICTURE)
@@ -122,7 +130,7 @@ async def test_a_damaged_body_is_called_so(outbound: Open) -> None:
         ("gzip", good[:500] + b"\xff" * 500 + good[1000:]),
         ("gzip", good[:-8] + bytes(8)),  # another checksum
         ("deflate", b"\x78\x9c" + b"\xff" * 1000),
-        ("deflate", b"\xff\xd8\xff\xe0" + PICTURE),
+        ("deflate", b"\xff\xd9\xff\xe0" + PICTURE),
     ):
         async with RawOrigin({"*": labelled(coding, body=body)}) as origin:
             error = await refusal(outbound(LOOPBACK), origin.base)
@@ -165,7 +173,7 @@ async def test_an_image_that_was_stored_compressed_is_an_image(
     answers = {
         "/a.png": labelled("gzip", body=gzip.compress(picture)),
         "/b.png": labelled("aws-chunked", body=picture),
-        "/c.png": labelled("br", body=picture),
+        "/c.png": labelled("br", body=b"\x0b" + picture),
     }
     async with RawOrigin(answers) as raw:
         request_id = await service.upload([[f"{raw.base}{path}" for path in answers]])
