@@ -100,11 +100,17 @@ async def parts(settings: Settings, leaving: Leaving | None = None) -> AsyncIter
 
 @contextlib.asynccontextmanager
 async def operator_parts(settings: Settings) -> AsyncIterator[tuple[mailboxes.Mailboxes, Ledger]]:
-    """The mailboxes and the ledger alone, for commands beside the running service."""
+    """The mailboxes and the ledger alone, for commands beside the running service.
+
+    Raises:
+        SettingsError: the ledger is newer than this code.
+        ServiceError: UNAVAILABLE; MongoDB cannot be asked.
+    """
     failpoints = Failpoints(settings.dev.failpoint)
     client = connect(settings.redis)
     ledger = Ledger(settings.mongo, failpoints)
     try:
+        await ledger.check()
         yield mailboxes.Mailboxes(client, settings.redis, new_replica_id(), failpoints), ledger
     finally:
         await client.aclose()

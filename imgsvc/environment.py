@@ -66,6 +66,27 @@ def read(
     return prefixed | _plain(environment, plain_names)
 
 
+def name_of(
+    environment: Mapping[str, str], plain_names: Mapping[str, Place], place: Place
+) -> str | None:
+    """Which variable says a setting, the strongest if several do; no file is read for that.
+
+    Args:
+        environment: the variables.
+        plain_names: as for ``read``.
+        place: section and key.
+    """
+    plain = (name for name, at in plain_names.items() if at == place)
+    prefixed = f"{PREFIX}{place[0]}__{place[1]}".upper()
+    set_here = {name.upper(): name for name, value in environment.items() if value}
+    for name in (*plain, prefixed):
+        for written in (name, name + _IN_FILE):
+            link = name in _LINKED and _SERVICE_LINK.match(environment.get(written, ""))
+            if written in set_here and not link:
+                return set_here[written]
+    return None
+
+
 def overlooked(environment: Mapping[str, str], known: Collection[str]) -> list[str]:
     """Variables that begin like settings and are none, nor injected: somebody may have meant one.
 

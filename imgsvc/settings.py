@@ -485,12 +485,9 @@ def load(config: Path | None = None) -> Settings:
 
 
 def name_of(section: str, key: str) -> str:
-    """What an operator has to change: the strongest source that says this setting.
-
-    Raises:
-        SettingsError: as ``load``.
-    """
-    return _name(section, key, _environment(), frozenset())
+    """What an operator has to change: the strongest source that says this setting."""
+    said = environment.name_of(os.environ, PLAIN_NAMES, (section, key))
+    return said or f"[{section}] {key}"
 
 
 def is_setting(name: str) -> bool:

@@ -187,12 +187,13 @@ async def test_a_newer_database_is_left_alone(mongo: Mongo, database: Any) -> No
     assert await database.list_collection_names() == ["meta"]
 
 
-async def test_the_command_says_so_in_one_line(
-    servers: EmbeddedServers, tmp_path: Path, mongo: Mongo, database: Any
+@pytest.mark.parametrize("words", [("serve",), ("keys", "create", "acme")], ids=str)
+async def test_a_command_says_so_in_one_line(
+    servers: EmbeddedServers, tmp_path: Path, mongo: Mongo, database: Any, words: tuple[str, ...]
 ) -> None:
     await database["meta"].insert_one({"_id": "schema", "version": 99})
     uri = f"{servers.endpoints.mongo_uri}{mongo.database}"
-    with command(servers, tmp_path, "serve", MONGO_URI=uri) as process:
+    with command(servers, tmp_path, *words, MONGO_URI=uri) as process:
         code, said = await ended(process, tmp_path)
     assert code == 2
     [line] = said

@@ -151,12 +151,28 @@ def test_both_names_may_say_the_same_and_not_different_things() -> None:
     assert with_env(MONGO_URI="", MONGODB_URI=uri).mongo.database == "image-processing"
 
 
-def test_a_setting_is_named_as_it_was_written() -> None:
-    for name in ("MONGO_URI", "MONGODB_URI", "IMGSVC_MONGO__URI"):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv(name, NAMES_ONE[0])
-            assert settings.name_of("mongo", "uri") == name
-    assert settings.name_of("mongo", "uri") == "[mongo] uri"
+@pytest.mark.parametrize(
+    ("variables", "name"),
+    [
+        ({}, "[mongo] uri"),
+        ({"IMGSVC_MONGO__URI": "x"}, "IMGSVC_MONGO__URI"),
+        ({"imgsvc_mongo__uri_file": "/gone"}, "imgsvc_mongo__uri_file"),
+        ({"MONGODB_URI": "x", "IMGSVC_MONGO__URI": "x"}, "MONGODB_URI"),
+        ({"MONGO_URI": "", "MONGO_URI_FILE": "/gone"}, "MONGO_URI_FILE"),
+    ],
+    ids=str,
+)
+def test_a_setting_is_named_as_it_was_written(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], name: str
+) -> None:
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value)
+    assert settings.name_of("mongo", "uri") == name
+
+
+def test_a_service_link_is_not_what_says_a_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_PORT", "tcp://10.0.0.1:6379")
+    assert settings.name_of("redis", "port") == "[redis] port"
 
 
 def test_what_is_wrong_is_a_settings_error() -> None:
