@@ -113,6 +113,7 @@ class Http(_Section):
     backlog_limit: Count = 1_000_000
     page_limit: Count = 1000
     idempotency_ttl_s: Positive = 24 * 3600.0
+    csv_bom: bool = False
     trusted_proxies: tuple[Network, ...] = ()
     header_timeout_s: Positive = 10.0
     body_timeout_s: Positive = 30.0

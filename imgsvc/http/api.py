@@ -128,7 +128,8 @@ async def download(request: web.Request) -> web.StreamResponse:
     bucket = request.app[keys.BUCKET]
     # The first lines are made before the status is sent: an error can still be told.
     pending = [row async for row in _take(rows, _LINES)]
-    text = report.header(columns) + await _lines(bucket, pending, columns)
+    bom = request.app[keys.SETTINGS].http.csv_bom if wanted.bom is None else wanted.bom
+    text = report.header(columns, bom=bom) + await _lines(bucket, pending, columns)
     response = web.StreamResponse(
         headers={
             "Content-Type": "text/csv; charset=utf-8",
@@ -137,10 +138,9 @@ async def download(request: web.Request) -> web.StreamResponse:
     )
     await response.prepare(request)
     try:
-        while pending:
-            await response.write(text)
-            pending = [row async for row in _take(rows, _LINES)]
-            text = await _lines(bucket, pending, columns)
+        await response.write(text)
+        while pending := [row async for row in _take(rows, _LINES)]:
+            await response.write(await _lines(bucket, pending, columns))
     except ServiceError:
         # The status is sent: only a broken transfer can still say that this is not all.
         _log.exception("report.broken_off", request_id=found["requestId"])

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from imgsvc import report
+from imgsvc import sheet
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.findings import Findings
 from imgsvc.guard import Guard
@@ -21,6 +21,8 @@ from imgsvc.settings import Http
 
 Place = list[Any]
 Products = Sequence[tuple[Place, NewProduct]]
+
+_LONGEST_URLS = sheet.LONGEST_CELL // 2  # of a product, which its report holds in one cell
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +139,12 @@ class _Examiner:
         """What the fields beside a CSV hold: all but one are JSON."""
         said: dict[str, Any] = {}
         for name, text in form.items():
+            if name == "file" or not text.strip():  # an empty field of a form is one left out
+                continue
             try:
-                if name == "webhookUrl":
-                    said |= {name: text.decode(errors="replace")} if text else {}
-                elif name != "file":
-                    said[name] = strict_json.parse(text)
+                said[name] = text.decode() if name == "webhookUrl" else strict_json.parse(text)
+            except UnicodeDecodeError:
+                self._findings.add([name], "is not readable as UTF-8")
             except JsonError as error:
                 self._findings.add([name, *error.loc], str(error))
         return said
@@ -176,13 +179,13 @@ class _Examiner:
     def _sheet(self, csv: bytes) -> tuple[Products, int]:
         """The products of a CSV."""
         before = self._findings.count
-        sheet = report.parse(csv, self._findings, max_rows=self._settings.max_products)
+        found = sheet.parse(csv, self._findings, max_rows=self._settings.max_products)
         if self._findings.count > before:
             self._code = ErrorCode.INVALID_CSV
         return [
             (["line", row.line], NewProduct(row.serial_number, row.product_name, row.urls))
-            for row in sheet.rows
-        ], sheet.count
+            for row in found.rows
+        ], found.count
 
     def _webhook(self, chosen: Subscription | None, url: str | None) -> Subscription | None:
         if chosen and url is not None:
@@ -228,6 +231,11 @@ class _Examiner:
                 place,
                 f"{len(product.input_urls)} URLs are more than the {most} allowed for one product",
             )
+            return
+        length = sum(map(len, product.input_urls))
+        if length > _LONGEST_URLS:
+            msg = f"have {length} characters together; {_LONGEST_URLS} are the most for one product"
+            self._findings.add(place, msg)
             return
         for index, url in enumerate(product.input_urls):
             self._check_url([*place, index], url)

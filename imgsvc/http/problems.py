@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
+from imgsvc.columns import INPUTS
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.findings import Findings
 from imgsvc.http import answers, names
@@ -79,7 +80,7 @@ def _spoken(loc: Place) -> str:
         case ["line", number, str(column)]:
             return f"Line {number}, column {column}"
         case ["line", number, "inputUrls", int(index)]:
-            return f"Line {number}, URL {index + 1}"
+            return f"Line {number}, column {INPUTS}, URL {index + 1}"
     return ".".join(map(str, loc))
 
 
@@ -125,4 +126,8 @@ def query(shape: type[M], request: web.Request) -> M:
     repeated = sorted({name for name in values if len(request.query.getall(name)) > 1})
     if repeated:
         raise invalid([{"loc": [name], "msg": "is given twice"} for name in repeated])
-    return validated(shape, dict(values))
+    known = {field.alias for field in shape.model_fields.values()}
+    # Forms send what nobody filled in, too.
+    return validated(
+        shape, {name: text for name, text in values.items() if text or name not in known}
+    )

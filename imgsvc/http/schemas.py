@@ -30,7 +30,17 @@ from imgsvc.model import (
     WebhookStatus,
 )
 
-Text = Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT)]
+
+def _in_a_cell(text: str) -> str:
+    """A text that a report can hold, and that can be posted again with it."""
+    if not text.strip():
+        raise ValueError("is blank; say something")
+    if "\0" in text:
+        raise ValueError("contains a NUL character, which no CSV can hold; leave it out")
+    return text
+
+
+Text = Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT), AfterValidator(_in_a_cell)]
 _CODES = [code.name for code in IMAGE_CODES]
 _KEY = re.compile(r"[!-~]{1,255}")
 _INT64 = 2**63
@@ -75,7 +85,7 @@ def _serial(said: object) -> SerialNumber:
     """Told in one go: pydantic would tell what is wrong with it as a number and as a text."""
     if isinstance(said, str):
         if 0 < len(said) <= LONGEST_TEXT:
-            return said
+            return _in_a_cell(said)
         raise ValueError(f"has {len(said)} characters; 1 to {LONGEST_TEXT} are allowed")
     if type(said) is not int:  # True is an int, too
         raise ValueError('is neither an integer like 7 nor a string like "SKU-7"')
@@ -156,7 +166,8 @@ class Form(Shape):
     file: Annotated[
         str,
         Field(
-            description="CSV with the columns Serial Number, Product Name, Input Image Urls.",
+            description="CSV with the columns Serial Number, Product Name, Input Image Urls, "
+            "in UTF-8 or the charset that the part's Content-Type names.",
             json_schema_extra={"format": "binary"},
         ),
     ]
@@ -450,6 +461,10 @@ class DownloadQuery(Shape):
     only: Annotated[
         Literal["failed"] | None,
         Field(description="failed: only failed images, as a CSV that can be posted again."),
+    ] = None
+    bom: Annotated[
+        bool | None,
+        Field(description="Begin with a byte order mark, for Excel; left out, [http] csv_bom."),
     ] = None
 
 

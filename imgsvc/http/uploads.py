@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
-from aiohttp import BodyPartReader, MultipartReader, StreamReader, web
+from aiohttp import BodyPartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import BaseModel
 
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.findings import Findings
-from imgsvc.http import dry_run, keys, names, problems, quotas, strict_json
+from imgsvc.http import charsets, dry_run, forms, keys, names, problems, quotas, strict_json
+from imgsvc.http.charsets import Charset
 from imgsvc.http.posted import Posted, examine
 from imgsvc.http.schemas import CsvQuery, Form, UploadHeaders, UploadQuery
 from imgsvc.http.strict_json import JsonError
@@ -24,7 +25,6 @@ _CHUNK = 64 * 1024
 _FORM_FIELDS = names.known_at(Form, ())
 _LARGE = 32 * 1024  # from here on validating takes long enough to be done beside the loop
 _SMALL = 64 * 1024  # enough for everything but products
-_MOST_LINES = 200  # of a form, around its parts; each of the five needs some seven
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
@@ -68,7 +68,8 @@ async def try_out(request: web.Request) -> Document:
 
     Raises:
         ServiceError: BODY_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE or REQUEST_TIMEOUT, or
-            VALIDATION_FAILED for a form with other fields than these.
+            VALIDATION_FAILED for a form with other fields than these; INVALID_JSON, INVALID_CSV or
+            VALIDATION_FAILED for what is not in the charset that it says it is in.
     """
     posted = await _examined(request, await _form(request))
     return await asyncio.to_thread(dry_run.view, posted)
@@ -111,7 +112,7 @@ async def read_json(shape: type[M], request: web.Request) -> M:
         raise ServiceError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, "Send application/json.")
     _as_it_is(request)
     settings = request.app[keys.SETTINGS].http
-    body = await _in_time(_body(request, _SMALL), settings)
+    body = await _in_time(_body(request, _SMALL, ErrorCode.INVALID_JSON), settings)
     try:
         return problems.validated(shape, strict_json.parse(body))
     except JsonError as error:
@@ -146,10 +147,10 @@ async def _form(request: web.Request) -> dict[str, bytes]:
 async def _received(request: web.Request, limit: int) -> dict[str, bytes]:
     match request.content_type:
         case "application/json":
-            return {"file": await _body(request, limit)}
+            return {"file": await _body(request, limit, ErrorCode.INVALID_JSON)}
         case "text/csv":
             beside = asked(request).model_dump(exclude={"dry_run"}, exclude_none=True)
-            body = await _body(request, limit)
+            body = await _body(request, limit, ErrorCode.INVALID_CSV)
             return {"file": body} | {name: str(said).encode() for name, said in beside.items()}
         case "multipart/form-data":
             return await _multipart(request, limit)
@@ -159,8 +160,7 @@ async def _received(request: web.Request, limit: int) -> dict[str, bytes]:
 async def _multipart(request: web.Request, limit: int) -> dict[str, bytes]:
     form: dict[str, bytes] = {}
     try:
-        few = cast("StreamReader", _FewLines(request.content))
-        async for part in MultipartReader(request.headers, few):
+        async for part in forms.parts(request):
             name = part.name if isinstance(part, BodyPartReader) else None
             if not isinstance(part, BodyPartReader) or name not in _FORM_FIELDS:
                 raise problems.invalid(
@@ -168,7 +168,15 @@ async def _multipart(request: web.Request, limit: int) -> dict[str, bytes]:
                 )
             if name in form:
                 raise problems.invalid([{"loc": [name], "msg": "is given twice"}])
-            form[name] = await _collect(request, _part(part), limit if name == "file" else _SMALL)
+            charset = charsets.find(forms.charset(part))
+            if name == "file":
+                content = await _collect(request, _part(part), limit)
+                form[name] = await _as_utf8(content, charset, limit, ErrorCode.INVALID_CSV)
+            else:
+                content = await _collect(request, _part(part), _SMALL)
+                form[name] = await _as_utf8(
+                    content, charset, _SMALL, ErrorCode.VALIDATION_FAILED, name
+                )
     except (ValueError, AssertionError, HttpProcessingError, web.RequestPayloadError):
         raise ServiceError(ErrorCode.BAD_REQUEST, "The form is not well-formed.") from None
     if "file" not in form:
@@ -176,29 +184,26 @@ async def _multipart(request: web.Request, limit: int) -> dict[str, bytes]:
     return form
 
 
-class _FewLines:
-    """A body of which only so many lines are read; else it is the ``StreamReader`` that it wraps.
-
-    Lines before the first part of a form are no part, so that nobody counts them: a client could
-    send them without end, and each costs as much time as a large piece.
-    """
-
-    def __init__(self, content: StreamReader) -> None:
-        self._content = content
-        self._left = _MOST_LINES
-
-    async def readline(self, **options: Any) -> bytes:
-        self._left -= 1
-        if self._left < 0:
-            raise ValueError
-        return await self._content.readline(**options)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._content, name)
+async def _body(request: web.Request, limit: int, code: ErrorCode) -> bytes:
+    """The body in UTF-8; ``code`` is what it is called if it cannot be read."""
+    charset = charsets.find(request.charset)
+    content = await _collect(request, request.content.iter_chunked(_CHUNK), limit)
+    return await _as_utf8(content, charset, limit, code)
 
 
-async def _body(request: web.Request, limit: int) -> bytes:
-    return await _collect(request, request.content.iter_chunked(_CHUNK), limit)
+async def _as_utf8(
+    content: bytes, charset: Charset, limit: int, code: ErrorCode, field: str | None = None
+) -> bytes:
+    try:
+        if len(content) > _LARGE and charset != charsets.UTF_8:
+            return await asyncio.to_thread(charsets.as_utf8, content, charset, limit)
+        return charsets.as_utf8(content, charset, limit)
+    except charsets.UnreadableError as error:
+        findings = Findings()
+        findings.add([field] if field else ["line", error.line], str(error))
+        raise problems.refusal(code, findings) from None
+    except charsets.TooLargeError:
+        raise _too_large(limit) from None
 
 
 async def _part(part: BodyPartReader) -> AsyncIterator[bytes]:
@@ -212,9 +217,13 @@ async def _collect(request: web.Request, pieces: AsyncIterable[bytes], limit: in
     async for piece in pieces:
         request.app[keys.INTAKE].take(request, len(piece))
         if len(body) + len(piece) > limit:
-            raise ServiceError(
-                ErrorCode.BODY_TOO_LARGE,
-                f"The body is larger than {limit} bytes; split it into several uploads.",
-            )
+            raise _too_large(limit)
         body += piece
     return bytes(body)
+
+
+def _too_large(limit: int) -> ServiceError:
+    return ServiceError(
+        ErrorCode.BODY_TOO_LARGE,
+        f"The body is larger than {limit} bytes; split it into several uploads.",
+    )

@@ -1,0 +1,211 @@
+"""A CSV as clients post it: read, and whatever is wrong with it named with its line and column.
+
+The format is RFC 4180. Whatever :mod:`imgsvc.report` writes is read back as it was.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from imgsvc import cells, columns
+from imgsvc.columns import INPUTS, NAME, REQUIRED, SERIAL
+from imgsvc.findings import Findings
+from imgsvc.model import LONGEST_TEXT
+
+LONGEST_CELL = 2 * 1024 * 1024
+"""Characters; more than the URLs of a product can take, and little beside a whole file."""
+
+# For the whole process, whose only readers of CSV are these: the csv module has no limit for each.
+# Its own is shorter than a cell of a hundred long URLs.
+csv.field_size_limit(LONGEST_CELL)
+
+_SEPARATORS = ",;\t|"
+
+# The header record with the blank lines before it, whose quoted cells may span lines. Possessive,
+# so that a quote that is never closed costs one pass.
+_HEAD = re.compile(r'\s*+(?:[^"\r\n]++|"[^"]*+")*+')
+_QUOTED = re.compile(r'"[^"]*"')
+
+# NUL, and what decoding makes of bytes that are no text.
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One product as posted; what it lacks is empty, and among the findings.
+
+    Attributes:
+        line: where it begins in the file, counted from 1.
+        serial_number: what identifies it.
+        product_name: what it is called.
+        urls: texts; whether each is a usable URL is for others to judge.
+    """
+
+    line: int
+    serial_number: str
+    product_name: str
+    urls: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """The products of a file.
+
+    Attributes:
+        rows: those that were looked at; without those that cannot be told into their columns.
+        count: how many there are, unless so much is wrong that reading ended early.
+    """
+
+    rows: Sequence[Row]
+    count: int
+
+
+def parse(body: bytes, findings: Findings, *, max_rows: int) -> Sheet:
+    """The products of a CSV file; usable only if nothing was found wrong.
+
+    Columns may come in any order, under any name that :mod:`imgsvc.columns` knows; those of our own
+    reports' results are passed over. The separator (``,``, ``;``, tab or ``|``) is the one that the
+    first line uses, be it the header or Excel's ``sep=;``. Lines without content are skipped.
+
+    Args:
+        body: the file in UTF-8, already bounded in size.
+        findings: gets every problem, with its line and, where known, its column.
+        max_rows: how many rows are looked at and kept; more are only counted.
+    """
+    records = _records(_text(body, findings), findings)
+    header_line, names = next(records, (1, []))
+    where = _locate(header_line, names, findings)
+    rows: list[Row] = []
+    count = 0
+    if not where.keys() >= {*REQUIRED}:
+        return Sheet(rows, count)
+    for line_no, found in records:
+        if findings.enough:
+            break
+        count += 1
+        if count > max_rows:
+            continue
+        record = _take_together(found, len(names), where)
+        if len(record) > len(names):
+            findings.add(
+                _place(line_no),
+                f"has {len(record)} cells under {len(names)} columns; "
+                'put " around a cell that contains the separator',
+            )
+            continue
+        rows.append(_row(line_no, record, where, findings))
+    if not count and not findings.count:
+        findings.add(_place(header_line), "is the last one; add a line per product")
+    return Sheet(rows, count)
+
+
+def _text(body: bytes, findings: Findings) -> str:
+    """The text of a file; what is not text is replaced, and each line that has some is found."""
+    text = body.decode("utf-8-sig", "surrogateescape")
+    if not _NO_TEXT.search(text):
+        return text
+    for number, text_line in enumerate(io.StringIO(text, newline=""), start=1):
+        if _NO_TEXT.search(text_line):
+            msg = (
+                "is not readable as UTF-8; save the file as CSV UTF-8, or name its charset in the "
+                "Content-Type"
+            )
+            findings.add(_place(number), msg)
+            if findings.enough:
+                break
+    return _NO_TEXT.sub("\ufffd", text)
+
+
+def _records(text: str, findings: Findings) -> Iterator[tuple[int, list[str]]]:
+    """Each record that has content, as its first line's number and its cells.
+
+    Blank cells at the end, which spreadsheets like to add, are cut off. Text that is not CSV
+    ends the records and is found.
+    """
+    head = _HEAD.match(text)
+    bare = _QUOTED.sub("", head[0] if head else "")
+    reader = csv.reader(
+        # newline="": line ends inside quoted cells are the csv module's business.
+        io.StringIO(text, newline=""),
+        delimiter=max(_SEPARATORS, key=bare.count),
+        skipinitialspace=True,  # people write: SKU1, Chair, "https://…, https://…"
+        strict=True,  # else a quote that is never closed swallows the rest of the file
+    )
+    begins = 1
+    try:
+        for record in reader:
+            while record and not record[-1].strip():
+                del record[-1]
+            # Which tells Excel the separator.
+            if record and not (begins == 1 and record == ["sep="]):
+                yield begins, record
+            begins = reader.line_num + 1
+    except csv.Error as exc:
+        msg = (
+            f"cannot be read as CSV ({exc}); close every quoted cell, write a quote inside it as "
+            f'"", and keep cells within {LONGEST_CELL} characters'
+        )
+        findings.add(_place(begins), msg)
+
+
+def _locate(line_no: int, names: Sequence[str], findings: Findings) -> dict[str, int]:
+    """Where each known column stands; unknown, repeated and missing ones are found."""
+    where: dict[str, int] = {}
+    for index, name in enumerate(names):
+        if findings.enough:
+            break
+        title = columns.title(name)
+        if title is None:
+            msg = f"is not a known column; rename or remove it. Known: {columns.known()}"
+            findings.add(_place(line_no, name.strip()[:80]), msg)
+        elif title in where:
+            both = f'"{names[where[title]].strip()}" and "{name.strip()}"'
+            findings.add(_place(line_no, title), f"is there twice, as {both}; remove one of them")
+        else:
+            where[title] = index
+    for title in REQUIRED:
+        if title not in where:
+            findings.add(_place(line_no, title), "is missing; the first line has to name it")
+    return where
+
+
+def _row(line_no: int, record: Sequence[str], where: dict[str, int], findings: Findings) -> Row:
+    """One record as a row; cells that a short record lacks are empty."""
+    serial, name, inputs = (
+        cells.read_text(record[where[title]]) if where[title] < len(record) else ""
+        for title in REQUIRED
+    )
+    for title, value in ((SERIAL, serial), (NAME, name)):
+        if len(value) > LONGEST_TEXT:
+            msg = f"has {len(value)} characters; {LONGEST_TEXT} are the most"
+            findings.add(_place(line_no, title), msg)
+    urls: list[str] = []
+    try:
+        urls = cells.read_urls(inputs)
+        missing = [t for t, found in zip(REQUIRED, (serial, name, urls), strict=True) if not found]
+    except cells.AmbiguousError as doubt:
+        missing = [t for t, found in ((SERIAL, serial), (NAME, name)) if not found]
+        findings.add(_place(line_no, INPUTS), str(doubt))
+    for title in missing:
+        findings.add(_place(line_no, title), "is empty; fill it in or remove the line")
+    return Row(line_no, serial, name, tuple(urls))
+
+
+def _take_together(record: list[str], width: int, where: dict[str, int]) -> list[str]:
+    """The cells with URLs that nobody quoted joined again, if they stand in the last column."""
+    last = width - 1
+    if len(record) <= width or where[INPUTS] != last:
+        return record
+    extra = [cell for cell in record[width:] if cell.strip()]
+    if not all(cells.begins_as_url(cell) for cell in extra):
+        return record
+    return [*record[:last], cells.join([record[last], *extra])]
+
+
+def _place(line_no: int, *column: str) -> list[str | int]:
+    """Where something was found; without a column it is about the whole line."""
+    return ["line", line_no, *column]
