@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from imgsvc import cgroups, logs, mailboxes, redaction
+from imgsvc import cgroups, logs, mailboxes, redaction, sandbox
 from imgsvc.actors import PIPELINE, Parts, Supervisor
 from imgsvc.bucket import Bucket
 from imgsvc.codec_pool import CodecPool
@@ -75,10 +75,11 @@ async def parts(settings: Settings, leaving: Leaving | None = None) -> AsyncIter
         outbound = Outbound(settings.net, settings.fetch, failpoints)
         stack.push_async_callback(close, outbound.close)
         spool = Spool(settings.spool, replica)
+        ledger.on_ended = lambda status: metrics.requests.labels(status).inc()
         ledger.expecting = lambda: spool.sources > 0
         spool.open()
         stack.callback(spool.close)
-        codec = CodecPool(settings.codec, metrics)
+        codec = CodecPool(settings.codec, metrics, spool.folder)
         stack.callback(codec.close)
         await codec.start()
         boxes = mailboxes.Mailboxes(client, settings.redis, replica, failpoints)
@@ -201,6 +202,11 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                     memory_bytes=limits.memory_bytes,
                     codec_workers=made.codec.size,
                     codec_budget_bytes=settings.codec.budget_bytes,
+                )
+                _log.info(
+                    "codec.protected",
+                    workers=made.codec.protections,
+                    service_hidden=sandbox.is_hidden(),
                 )
                 if not settings.webhook.secrets:
                     _log.warning("webhook.unsigned", remedy="set [webhook] secrets")

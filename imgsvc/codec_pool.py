@@ -25,7 +25,7 @@ from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 from pathlib import Path
 
-from imgsvc import logs
+from imgsvc import logs, sandbox
 from imgsvc.budget import Budget
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.hurry import Turnstile
@@ -81,13 +81,21 @@ _Answer = Result | _Refusal | _NeedsMemory
 class _Worker:
     """One process, behind an executor of its own."""
 
-    def __init__(self, context: BaseContext, settings: Codec, lost: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        context: BaseContext,
+        settings: Codec,
+        folder: Path | None,
+        lost: Callable[[str], None],
+    ) -> None:
         self._context = context
         self._settings = settings
+        self._folder = folder
         self._lost = lost
         self._executor: ProcessPoolExecutor | None = None
         self._pid = 0
         self.tasks = 0
+        self.protections: tuple[str, ...] = ()  # that are in force
 
     async def start(self) -> None:
         """Start the process, again if it does not live long enough to answer.
@@ -109,12 +117,12 @@ class _Worker:
         with _scrubbed_environment():
             forkserver.ensure_running()  # it may have been lost; usually this does nothing
         self._executor = ProcessPoolExecutor(
-            1, self._context, initializer=_prepare, initargs=(self._settings,)
+            1, self._context, initializer=_prepare, initargs=(self._settings, self._folder)
         )
         self.tasks = 0
         with _nameless_program():
-            asked = asyncio.get_running_loop().run_in_executor(self._executor, os.getpid)
-        self._pid = await asked
+            asked = asyncio.get_running_loop().run_in_executor(self._executor, _introduce)
+        self._pid, self.protections = await asked
 
     async def run(self, task: Task, memory_bytes: int | None) -> _Answer:
         if self._executor is None:
@@ -141,17 +149,19 @@ class CodecPool:
     Args:
         settings: how many, and their limits.
         metrics: counts of lost workers.
+        folder: where all files are that they read and write; None: files are not restricted.
     """
 
-    def __init__(self, settings: Codec, metrics: Metrics) -> None:
+    def __init__(self, settings: Codec, metrics: Metrics, folder: Path | None = None) -> None:
         self._settings = settings
         self._metrics = metrics
         self._log = logs.get("codec_pool")
         # Forked from a server that holds neither threads nor sockets of ours.
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["imgsvc.codec"])
+        context.set_forkserver_preload(["imgsvc.codec", "imgsvc.sandbox"])
         self._workers = [
-            _Worker(context, settings, self._count_lost) for _ in range(settings.worker_count)
+            _Worker(context, settings, folder, self._count_lost)
+            for _ in range(settings.worker_count)
         ]
         self._idle: list[_Worker] = []
         self._turns = Turnstile(lambda inside: inside < self.size)
@@ -164,12 +174,18 @@ class CodecPool:
         """Number of worker processes."""
         return len(self._workers)
 
+    @property
+    def protections(self) -> tuple[str, ...]:
+        """What the kernel keeps the workers from, as far as it can."""
+        return self._workers[0].protections
+
     async def start(self) -> None:
         """Start the processes.
 
         Raises:
             ServiceError: UNAVAILABLE if they die at once, again and again.
         """
+        sandbox.hide()
         await asyncio.gather(*(worker.start() for worker in self._workers))
         self._idle += self._workers
 
@@ -275,15 +291,17 @@ def _nameless_program() -> Iterator[None]:
 # What follows runs in the worker processes.
 
 
-def _prepare(settings: Codec) -> None:
+def _introduce() -> tuple[int, tuple[str, ...]]:
+    return os.getpid(), sandbox.in_force()
+
+
+def _prepare(settings: Codec, folder: Path | None) -> None:
     from imgsvc import codec  # noqa: PLC0415 - the parent process has no business with PIL
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
     os.nice(_NICE)
     os.setsid()
-    threading.Thread(target=_let_others_go_first, daemon=True).start()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     memory = settings.memory_bytes
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
@@ -294,6 +312,12 @@ def _prepare(settings: Codec) -> None:
     with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - needs its descriptor
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
+    niceness = _open_niceness()
+    sandbox.confine(folder)
+    # After that: a thread that is there already would be free.
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    if niceness is not None:
+        threading.Thread(target=_let_others_go_first, args=(niceness,), daemon=True).start()
 
 
 def _die_with_parent() -> None:
@@ -304,14 +328,21 @@ def _die_with_parent() -> None:
         os._exit(1)
 
 
-def _let_others_go_first() -> None:
+def _open_niceness() -> int | None:
+    try:
+        return os.open("/proc/self/autogroup", os.O_WRONLY)
+    except OSError:  # there may be no such thing
+        return None
+
+
+def _let_others_go_first(niceness: int) -> None:
     # Where the kernel shares its processors among sessions (autogroup, see sched(7)), niceness
     # counts within one only: so each worker has its own, and that is nice beside all others.
     told = False
-    with contextlib.suppress(OSError):  # there may be no such thing
+    with contextlib.suppress(OSError), os.fdopen(niceness, "wb", 0) as group:
         while not told:
             try:
-                told = bool(Path("/proc/self/autogroup").write_text(str(_NICE)))
+                told = bool(group.write(str(_NICE).encode()))
             except BlockingIOError:  # it takes ten of these a second from all users together
                 time.sleep(0.1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import NamedTuple
 
@@ -51,6 +52,8 @@ class Completion(Store):
         # By request a product that was open, the last one if possible: while it still is, nobody
         # need look for others, which in a large request may take long.
         self._open_products: dict[str, str] = {}
+        self.on_ended: Callable[[RequestStatus], None] = lambda _: None
+        """Told how a request has ended, by whoever ended it."""
 
     async def _totals(self, request_id: str) -> tuple[Document, int]:
         """The true counters of a request's images, and how many are open."""
@@ -127,6 +130,8 @@ class Completion(Store):
             {"$set": {**change, **announced, **swept}, "$unset": {"cancelling": ""}},
         )
         ended = bool(written.matched_count)
+        if ended:
+            self.on_ended(status)
         return Closing(ended=ended, due=ended and bool(announced))
 
     async def _has_open(self, request_id: str, products: int) -> bool:

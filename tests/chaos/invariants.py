@@ -345,7 +345,7 @@ async def _judge_replica(replica: Replica, health_s: float) -> list[str]:
     violations = []
     if (rss := process.memory_info().rss) > RSS_BYTES:
         violations.append(f"I6 {replica.name}: {rss >> 20} MB")
-    if (files := process.num_fds()) > FILES:
+    if (files := await replica.open_files()) > FILES:
         violations.append(f"I6 {replica.name}: {files} open files")
     started = time.monotonic()
     await replica.call("GET", "/healthz")

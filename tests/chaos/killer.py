@@ -26,10 +26,10 @@ from rich.table import Table
 from imgsvc.embedded import EmbeddedServers, program
 from tests.chaos.faults import FAULTS, Chaos
 from tests.chaos.fleet import Fleet
-from tests.chaos.invariants import check
+from tests.chaos.invariants import FILES, RSS_BYTES, check
 from tests.chaos.load import Load
 from tests.chaos.stack import service
-from tests.chaos.watch import Watch
+from tests.chaos.watch import Watch, Worst
 from tests.chaos.world import Album, Fetch, Witness
 from tests.integration.proxy import between
 from tests.redis_servers import PROGRAMS
@@ -42,6 +42,9 @@ RECOVERED_S = 30.0
 DONE_S = 60.0
 HEALTH_S = 2.0  # three replicas, three servers and the test share few cores
 SPOOL_BYTES = 8 << 20
+# Of the answer of a replica that is not paused, so also of its event loop. It waits for a processor
+# that others have; the published run had 2 ms and 331 ms.
+USUAL_HEALTH_S, SLOWEST_HEALTH_S = 0.25, 4.0
 
 SETTINGS = {
     "IMGSVC_REDIS__HEARTBEAT_S": str(HEARTBEAT_S),
@@ -143,7 +146,7 @@ async def run(
         )
         delivered = Counter(told.message_id for told in receiver.told if told.status == 200)
         outcome.told_twice = delivered.total() - len(delivered)
-        judge(watch, outcome)
+        judge(watch.worst, outcome)
     outcome.seconds = time.monotonic() - started
     return outcome
 
@@ -216,18 +219,28 @@ def repeats(fetches: list[Fetch], struck: list[Struck], wanted: set[str]) -> Cou
     return found
 
 
-def judge(watch: Watch, outcome: Outcome) -> None:
+def judge(worst: Worst, outcome: Outcome) -> None:
     """I6 over the whole run."""
-    slowest = max(watch.health_s, default=0.0)
+    slowest = max(worst.health_s, default=0.0)
+    usual = statistics.median(worst.health_s or [0])
     outcome.worst = {
-        "memory of a replica": f"{watch.rss_bytes >> 20} MB",
-        "open files": str(watch.files),
-        "spool": f"{watch.spool_bytes >> 10} kB",
-        "/healthz": f"{statistics.median(watch.health_s or [0]) * 1000:.0f} ms in the median, "
-        f"{slowest * 1000:.0f} ms at most",
+        "memory of a replica": f"{worst.rss_bytes >> 20} MB",
+        "open files": str(worst.files),
+        "spool": f"{worst.spool_bytes >> 10} kB",
+        "/healthz": f"{usual * 1000:.0f} ms in the median, {slowest * 1000:.0f} ms at most",
     }
-    if watch.spool_bytes > SPOOL_BYTES:
-        outcome.violations.append(f"I6 a spool held {watch.spool_bytes} bytes")
+    bounds = [
+        ("memory of a replica", worst.rss_bytes, RSS_BYTES),
+        ("open files", worst.files, FILES),
+        ("spool", worst.spool_bytes, SPOOL_BYTES),
+        ("/healthz", usual, USUAL_HEALTH_S),
+        ("/healthz", slowest, SLOWEST_HEALTH_S),
+    ]
+    outcome.violations += [
+        f"I6 {what}: {outcome.worst[what]}, more than {bound:,}"
+        for what, seen, bound in bounds
+        if seen > bound
+    ]
 
 
 def table(outcome: Outcome) -> Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -44,6 +45,7 @@ class Replica:
         self.log = folder / f"{name}.log"
         self._clock = folder / f"{name}.clock"
         self.paused = False
+        self.pauses = 0
         self._port = free_ports(1)[0]
         self._session = session
         self.process = subprocess.Popen(
@@ -119,6 +121,18 @@ class Replica:
         ) as response:
             return response.status, await response.json(content_type=None)
 
+    async def open_files(self, within_s: float = 5.0) -> int:
+        """How many it says it has open; 0 where it cannot tell.
+
+        Raises:
+            aiohttp.ClientError: it broke off.
+            TimeoutError: there was no answer.
+        """
+        timeout = aiohttp.ClientTimeout(total=within_s)
+        async with self._session.get(f"{self.url}/metrics", timeout=timeout) as response:
+            found = re.search(r"^process_open_fds ([\d.e+]+)$", await response.text(), re.MULTILINE)
+        return round(float(found[1])) if found else 0
+
     async def ended(self, within_s: float) -> int:
         """Wait for the process to end; its exit code, minus the signal that killed it."""
         deadline = time.monotonic() + within_s
@@ -142,6 +156,7 @@ class Replica:
         """Stop its clock: it holds what it holds and knows nothing of it."""
         self.process.send_signal(signal.SIGSTOP)
         self.paused = True
+        self.pauses += 1
 
     def resume(self) -> None:
         """Let it go on as if nothing had been."""

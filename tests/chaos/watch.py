@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
@@ -19,8 +20,18 @@ _EVERY_S = 0.2
 _SIZES_EVERY = 5
 
 
+@dataclass
+class Worst:
+    """The worst that was seen of a replica, and how long each took to say that it lives."""
+
+    rss_bytes: int = 0
+    files: int = 0
+    spool_bytes: int = 0
+    health_s: list[float] = field(default_factory=list)
+
+
 class Watch:
-    """Knows which images are open, and the worst that was seen of each replica.
+    """Knows which images are open, and the worst that was seen of any replica.
 
     Args:
         stack: what to watch.
@@ -38,8 +49,7 @@ class Watch:
         self._products = self._mongo[stack.bucket]["products"]
         self.open: set[str] = set()
         self.at = 0.0  # when that was so
-        self.rss_bytes = self.files = self.spool_bytes = 0
-        self.health_s: list[float] = []
+        self.worst = Worst()
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -74,18 +84,20 @@ class Watch:
         self.at = at
 
     async def _look_at(self, replica: Replica) -> None:
+        worst = self.worst
         with contextlib.suppress(psutil.NoSuchProcess, FileNotFoundError, StopIteration):
             process = psutil.Process(replica.process.pid)
-            self.rss_bytes = max(self.rss_bytes, process.memory_info().rss)
-            self.files = max(self.files, process.num_fds())
+            worst.rss_bytes = max(worst.rss_bytes, process.memory_info().rss)
             folder = self._stack.spool / replica.id
             used = sum(file.stat().st_size for file in folder.iterdir())
-            self.spool_bytes = max(self.spool_bytes, used)
-        started = time.monotonic()
+            worst.spool_bytes = max(worst.spool_bytes, used)
+        started, pauses = time.monotonic(), replica.pauses
         with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-            await replica.call("GET", "/healthz")
-            if replica.at_work:
-                self.health_s.append(time.monotonic() - started)
+            with contextlib.suppress(TimeoutError):  # which is as long as it was waited for
+                await replica.call("GET", "/healthz")
+            if replica.at_work and replica.pauses == pauses:
+                worst.health_s.append(time.monotonic() - started)
+            worst.files = max(worst.files, await replica.open_files())
 
     async def finished(self, images: set[str], within_s: float) -> float | None:
         """Seconds until none of these images is open; None if that takes too long."""

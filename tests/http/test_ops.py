@@ -59,6 +59,21 @@ async def test_metrics_count_what_was_done(service: Service, origin: Origin) -> 
     assert re.search(r'imgsvc_http_request_seconds_count\{.*route="/status/\{id\}".*\}', text)
 
 
+async def test_metrics_count_how_requests_ended(service: Service, origin: Origin) -> None:
+    good, bad = origin.url("rocket.jpg"), origin.url("none.jpg")
+    for urls in ([good], [good, bad], [bad], [good]):
+        await service.finished(await service.upload([urls]))
+    expected = {"COMPLETED": 2, "PARTIAL": 1, "FAILED": 1}
+
+    async def counted() -> bool:
+        async with service.session.get(f"{service.url}/metrics") as response:
+            text = await response.text()
+        found = re.findall(r'imgsvc_requests_total\{status="(\w+)"\} (\d+)', text)
+        return {status: int(count) for status, count in found} == expected
+
+    await wait_until(counted, "each end is counted once")
+
+
 async def test_the_openapi_document_is_valid_and_agrees_with_the_routes(service: Service) -> None:
     status, document = await service.get("/openapi.json")
     assert status == 200

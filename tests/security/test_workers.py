@@ -116,6 +116,96 @@ async def pool() -> AsyncIterator[CodecPool]:
     made.close()
 
 
+NEEDS_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="Linux protects processes so")
+
+PROBES = {
+    # what a decoder that is taken over might do -> the protection that refuses it
+    "open('/etc/passwd')": "files",
+    "open(f'/proc/{os.getppid()}/environ')": "files",
+    "open('/proc/self/environ')": "files",
+    "os.listdir('/')": "files",
+    "os.listdir(os.path.dirname(FOLDER))": "files",
+    "open('/tmp/left-behind', 'w')": "files",
+    "os.symlink('/etc/passwd', FOLDER + '/link')": "files",
+    "os.mkdir(FOLDER + '/sub')": "files",
+    "socket.socket(socket.AF_INET)": "calls",
+    "socket.socket(socket.AF_UNIX)": "calls",
+    "socket.socketpair()": "calls",
+    "os.execv('/bin/true', ['true'])": "calls",
+    "os.kill(os.getppid(), 0)": "calls",
+    "resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE)": "calls",
+}
+
+
+@pytest.fixture
+async def caged(tmp_path: Path) -> AsyncIterator[CodecPool]:
+    """One worker that works in a folder."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    made = CodecPool(Codec(workers=1), Metrics(), folder)
+    await made.start()
+    yield made
+    made.close()
+
+
+@NEEDS_LINUX
+@pytest.mark.parametrize(("what", "by"), PROBES.items())
+async def test_a_worker_can_do_nothing_but_its_work(
+    caged: CodecPool, tmp_path: Path, what: str, by: str
+) -> None:
+    folder = tmp_path / "work"
+    worker = caged._workers[0]
+    if by not in worker.protections:
+        pytest.skip(f"this kernel has no protection of {by}")
+    assert worker._executor is not None
+    named = {name: f"__import__('{name}')" for name in ("os", "socket", "resource")}
+    setting = ", ".join(f"{name}={code}" for name, code in named.items())
+    probe = f"(lambda FOLDER, os, socket, resource: {what})(FOLDER={str(folder)!r}, {setting})"
+    with pytest.raises(PermissionError):
+        worker._executor.submit(eval, probe).result()
+    assert worker._executor.submit(eval, "1").result() == 1, "and it goes on"
+
+
+@NEEDS_LINUX
+async def test_a_worker_does_its_work_in_its_folder_and_nowhere_else(
+    caged: CodecPool, tmp_path: Path, origin: Origin
+) -> None:
+    folder = tmp_path / "work"
+    (folder / "in").write_bytes(origin.photo("rocket.jpg"))
+    for recipe in (Recipe(), Recipe(format="webp"), Recipe(format="avif"), Recipe(format="png")):
+        result = await caged.encode(Task(folder / "in", folder / "out", recipe))
+        assert result.bytes_out == (folder / "out").stat().st_size
+    (tmp_path / "other").write_bytes(origin.photo("rocket.jpg"))
+    if "files" in caged._workers[0].protections:
+        with pytest.raises(ServiceError):
+            await caged.encode(Task(tmp_path / "other", folder / "out", Recipe()))
+
+
+@NEEDS_LINUX
+def test_nobody_of_the_same_user_reads_what_the_service_was_started_with() -> None:
+    """As root it is to be seen only by what the kernel says of the process."""
+    program = "from imgsvc import sandbox; import os; sandbox.hide(); print(sandbox.is_hidden(), os.stat('/proc/self/environ').st_uid)"
+    said = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout.split() == ["True", "0"]
+
+
+@NEEDS_LINUX
+async def test_it_is_logged_which_protections_are_in_force(
+    start_service: type, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await start_service()
+    [line] = [each for each in capsys.readouterr().out.splitlines() if "codec.protected" in each]
+    assert "no_new_privileges" in line
+    assert "service_hidden=True" in line
+
+
 async def test_a_worker_is_limited_by_the_system(pool: CodecPool, tmp_path: Path) -> None:
     (tmp_path / "small").write_bytes(b"no picture")
     with pytest.raises(ServiceError):
