@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import aiohttp
 from yarl import URL
 
 from imgsvc import urls
+from imgsvc.addresses import literal
 from imgsvc.downloads import Reader
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.failpoints import NO_FAILPOINTS, Failpoints
@@ -191,6 +193,24 @@ class Outbound:
                 etag, modified = (_validator(response, name) for name in _VALIDATORS)
                 return Downloaded(size, Validators(etag=etag, modified=modified))
         return self.guard.parse(urls.resolve(str(url), location))
+
+    async def address(self, text: str, tenant: str) -> str | None:
+        """The address that would be connected to first; None if nobody can say.
+
+        Args:
+            text: the URL.
+            tenant: whose share of names it takes while they are looked up.
+        """
+        try:
+            url = self.guard.parse(text)
+            host, port = url.raw_host or "", url.port or 0
+            if literal(host):
+                return host
+            with on_behalf_of(tenant):
+                found = await self._resolver.resolve(host, port, socket.AF_UNSPEC)
+        except (ServiceError, OSError):
+            return None
+        return next((each["host"] for each in found), None)
 
     async def post(
         self,

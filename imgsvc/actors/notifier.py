@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 from typing import ClassVar
@@ -11,11 +12,27 @@ from yarl import URL
 from imgsvc import backoff, courier, webhooks
 from imgsvc.actors.base import Done, Later, MailboxActor, Parts, Verdict
 from imgsvc.courier import Outcome
+from imgsvc.fair_semaphore import FairSemaphore
 from imgsvc.host_lines import HostLines
 from imgsvc.ledger import UNFINISHED, Delivery, PendingDelivery
 from imgsvc.mailboxes import NOTIFY, Facts
 from imgsvc.messages import WebhookJob
 from imgsvc.model import RequestStatus, WebhookStatus
+
+_IN_HAND = 4  # messages, for each attempt under way
+
+
+class _FullError(Exception):
+    """There is no place for an attempt.
+
+    Attributes:
+        where: which places are taken.
+        wait_s: after which to ask again.
+    """
+
+    def __init__(self, where: str, wait_s: float) -> None:
+        self.where, self.wait_s = where, wait_s
+        super().__init__(f"{where}: {wait_s:.3f} s")
 
 
 class Notifier(MailboxActor[WebhookJob]):
@@ -32,17 +49,20 @@ class Notifier(MailboxActor[WebhookJob]):
         )
         self._secrets = [secret.get_secret_value() for secret in webhook.secrets]
         self._lines = HostLines()
+        # Neither one tenant nor one address may have all: a quarter is for the others.
+        self._share = webhook.concurrency - webhook.concurrency // 4
+        self._attempts = FairSemaphore(webhook.concurrency, self._share)
 
     def mailbox(self) -> str:
         """Shared: any replica may announce."""
         return NOTIFY
 
     def capacity(self) -> int:
-        """As set."""
-        return self.parts.settings.webhook.concurrency
+        """More than there are attempts at once: those of tenants with few are found among them."""
+        return _IN_HAND * self.parts.settings.webhook.concurrency
 
     async def handle(self, job: WebhookJob, facts: Facts) -> Verdict:  # noqa: ARG002
-        """Make one attempt to deliver a webhook, if one is due and its host has a place.
+        """Make one attempt to deliver a webhook, if one is due and there is a place for it.
 
         Twice is safe because each run first claims an attempt in the ledger: a crash between
         the POST and its record costs an attempt and repeats the same ``webhook-id``.
@@ -58,16 +78,36 @@ class Notifier(MailboxActor[WebhookJob]):
             await ledger.exhaust_delivery(job.request_id, made)
             self.parts.metrics.webhooks.labels(WebhookStatus.FAILED).inc()
             return Done(event="webhook.failed", told={"post": made, "error": UNFINISHED})
-        host = URL(pending.url).authority
-        places = self.parts.settings.webhook.host_concurrency
-        if not self._lines.enter(host, places):
-            wait_s = self._lines.ask_again_s(host, time.monotonic())
-            await ledger.put_off_delivery(job.request_id, pending.attempt, wait_s)
-            return Later(job, wait_s, event="webhook.put_off", told={"host": host})
         try:
+            with contextlib.ExitStack() as places:
+                return await self._in_turn(job, pending, places)
+        except _FullError as full:
+            await ledger.put_off_delivery(job.request_id, pending.attempt, full.wait_s)
+            told = {"host": URL(pending.url).authority, "full": full.where}
+            return Later(job, full.wait_s, event="webhook.put_off", told=told)
+
+    async def _in_turn(
+        self, job: WebhookJob, pending: PendingDelivery, places: contextlib.ExitStack
+    ) -> Verdict:
+        """An attempt when it is the tenant's turn, if host, tenant and address have a place.
+
+        Raises:
+            _FullError: one of them has none.
+        """
+        at_a_host = self.parts.settings.webhook.host_concurrency
+        self._enter(places, "host", URL(pending.url).authority, at_a_host)
+        self._enter(places, "tenant", pending.payer, self._share)
+        async with self._attempts.place(pending.payer):
+            address = await self.parts.outbound.address(pending.url, pending.payer)
+            if address:  # else the attempt will tell
+                self._enter(places, "address", address, self._share)
             return await self._attempt(job, pending)
-        finally:
-            self._lines.leave(host)
+
+    def _enter(self, entered: contextlib.ExitStack, where: str, whose: str, places: int) -> None:
+        key = f"{where} {whose}"
+        if not self._lines.enter(key, places):
+            raise _FullError(where, self._lines.ask_again_s(key, time.monotonic()))
+        entered.callback(self._lines.leave, key)
 
     async def _attempt(self, job: WebhookJob, pending: PendingDelivery) -> Verdict:
         timeout_s = self.parts.settings.webhook.timeout_s

@@ -28,15 +28,17 @@ class Announcements(Store):
     """Webhooks and their attempts."""
 
     async def due_webhooks(self, limit: int) -> dict[str, str]:
-        """Finished requests whose announcement is due now: id -> id of the call they came with."""
-        with translated():
-            cursor = self._requests.find(
-                {"webhook.status": WebhookStatus.PENDING, "erasing": None, **_due(the_time())},
-                {"callId": 1},
-            )
-            # Oldest first: each moves its time when it is attempted or put off, so all get a turn.
-            cursor = cursor.sort("webhook.nextAt", ASCENDING).limit(limit)
-            return {found["_id"]: found["callId"] async for found in cursor}
+        """Finished requests whose announcement is due now: id -> id of the call they came with.
+
+        Args:
+            limit: how many at most; but whose requests are not among the oldest gets as many too.
+        """
+        wanted = {"webhook.status": WebhookStatus.PENDING, "erasing": None, **_due(the_time())}
+        # Each moves its time when it is attempted or put off, so all get a turn.
+        found = await self._oldest(
+            wanted, {"callId": 1}, by="webhook.nextAt", whose="payer", limit=limit
+        )
+        return {each["_id"]: each["callId"] for each in found}
 
     async def pending_delivery(self, request_id: str) -> PendingDelivery | None:
         """The next attempt to announce a request's end, or None if there is nothing to send."""

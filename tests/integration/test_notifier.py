@@ -30,6 +30,7 @@ from structlog.testing import capture_logs
 from imgsvc.settings import Settings
 from imgsvc.webhooks import new_secret
 from tests.conftest import SECRET, free_port
+from tests.name_server import NameServer
 from tests.support import Handler, Origin, Received, Receiver, Service, wait_until
 
 GIGABYTE = 1_000_000_000
@@ -504,6 +505,95 @@ async def test_a_host_that_hangs_does_not_delay_the_others(
             status = await service.announced(request_id)
             assert status["webhook"] == {"status": "DELIVERED", "attempts": 1}
         assert held.most == 2
+
+
+async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Take a webhook."""
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+    writer.close()
+
+
+TENANTS = {"http": {"trusted_proxies": ["127.0.0.1/32"]}}
+
+
+async def upload_as(client: str, service: Service, url: str) -> str:
+    """A request that fails at once, of a client with this address: without keys, a tenant."""
+    product = {"serialNumber": "1", "productName": "Shoe", "inputUrls": [gone(service)]}
+    status, answer = await service.post(
+        "/api/upload",
+        json={"products": [product], "webhookUrl": url},
+        headers={"X-Forwarded-For": client},
+    )
+    assert status == 202, answer
+    return str(answer["requestId"])
+
+
+async def test_a_tenant_whose_receivers_all_hang_delays_no_other_tenant(
+    start_service: Any, receiver: Receiver
+) -> None:
+    """More hosts than messages in hand, each with an address of its own: one tenant's."""
+    service = await start_service(**TENANTS, webhook={"timeout_s": 90, "concurrency": 8})
+    here: set[str] = set()
+    released = asyncio.Event()
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        here.add(writer.get_extra_info("sockname")[0])
+        await released.wait()
+        await accept(reader, writer)
+
+    hosts, port = [f"127.0.1.{n}" for n in range(1, 41)], free_port()
+    async with await asyncio.start_server(hang, hosts, port):
+        urls = [f"http://{host}:{port}/hook" for host in hosts]
+        stuck = [await upload_as("198.51.100.1", service, url) for url in urls]
+
+        async def has_its_share() -> bool:
+            return len(here) >= 6
+
+        await wait_until(has_its_share, "the tenant has its share", 60)
+        prompt = await upload_as("198.51.100.2", service, receiver.url)
+        status = await service.announced(prompt)
+        assert status["webhook"] == {"status": "DELIVERED", "attempts": 1}
+        assert len(here) == 6
+        released.set()
+        for request_id in stuck:
+            status = await service.announced(request_id)
+            assert status["webhook"] == {"status": "DELIVERED", "attempts": 1}
+
+
+async def test_an_address_that_hangs_under_many_names_and_tenants_delays_no_other(
+    start_service: Any,
+) -> None:
+    held = Held()
+    async with NameServer() as names, Receiver() as hanging:
+        names.answers = lambda _: ["127.0.0.1"]
+        service = await start_service(
+            **TENANTS,
+            net={"nameservers": [names.address]},
+            webhook={"timeout_s": 60, "concurrency": 8},
+        )
+        hanging.script = [held.handler] * 100
+        port = hanging.url.rpartition(":")[2]
+        stuck = [
+            await upload_as(f"198.51.100.{n % 4}", service, f"http://n{n}.example:{port}")
+            for n in range(12)
+        ]
+
+        async def full() -> bool:
+            return held.here == 6
+
+        await wait_until(full, "the places of the address that hangs are taken")
+        async with await asyncio.start_server(accept, "127.0.0.2", 0) as other:
+            url = f"http://127.0.0.2:{other.sockets[0].getsockname()[1]}/hook"
+            prompt = await upload_as("198.51.100.9", service, url)
+            status = await service.announced(prompt)
+            assert status["webhook"] == {"status": "DELIVERED", "attempts": 1}
+        assert held.here == 6
+        held.let_go()
+        for request_id in stuck:
+            status = await service.announced(request_id)
+            assert status["webhook"]["status"] == "DELIVERED"
+        assert held.most == 6
 
 
 async def test_a_host_that_is_quick_is_kept_busy_by_a_crowd(
