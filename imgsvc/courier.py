@@ -25,6 +25,7 @@ class Outcome:
     latency_ms: int
     error: str | None  # None: it was delivered
     retry_after_s: float | None = None
+    cause: str | None = None  # of a failure to connect, for operators
 
     @property
     def is_final(self) -> bool:
@@ -60,7 +61,7 @@ async def deliver(
     try:
         answer = await outbound.post(url, body, {**headers, **signed}, timeout_s, tenant)
     except ServiceError as failure:
-        return Outcome(None, _ms_since(started), failure.code.name)
+        return Outcome(None, _ms_since(started), failure.code.name, cause=failure.cause)
     latency_ms = _ms_since(started)
     if 200 <= answer.status < 300:  # noqa: PLR2004 - the definition of success
         return Outcome(answer.status, latency_ms, None)

@@ -94,6 +94,7 @@ class ServiceError(Exception):
             when left out.
         errors: for validation, ``{"loc", "msg"}`` entries, one per offending place.
         retry_after_s: seconds after which trying again makes sense.
+        cause: what failed exactly, for operators: logged, never shown to clients.
         remedy: for the operator, if it does not pass by itself: logged, never shown to clients.
     """
 
@@ -104,11 +105,13 @@ class ServiceError(Exception):
         *,
         errors: list[dict[str, Any]] | None = None,
         retry_after_s: float | None = None,
+        cause: str | None = None,
         remedy: str | None = None,
     ) -> None:
         self.code = code
         self.detail = detail or code.message
         self.errors = errors
         self.retry_after_s = retry_after_s
+        self.cause = cause
         self.remedy = remedy
         super().__init__(f"{code.name}: {self.detail}")

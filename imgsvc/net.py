@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import aiohttp
 from yarl import URL
 
-from imgsvc import urls
+from imgsvc import tls, urls
 from imgsvc.addresses import literal
 from imgsvc.downloads import Reader
 from imgsvc.errors import ErrorCode, ServiceError
@@ -271,7 +271,7 @@ def _fetch_errors(fetch: Fetch) -> Iterator[None]:
                 f"Silence of {fetch.silence_s:g} s, less than {fetch.min_bytes_per_s} bytes a "
                 f"second for {fetch.slow_s:g} s, or over {fetch.total_s:g} s in all."
             )
-        raise ServiceError(code, detail) from None
+        raise ServiceError(code, detail, cause=tls.failure(error)) from None
 
 
 # The first that matches. What is not HTTP looks like a port that is closed, and one that says

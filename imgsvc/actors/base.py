@@ -388,16 +388,21 @@ class ImageActor(MailboxActor[ImageJob]):
     jobs = ImageJob
 
     async def fail(
-        self, job: ImageJob, code: ErrorCode, detail: str, ms: Times | None = None
+        self,
+        job: ImageJob,
+        code: ErrorCode,
+        detail: str,
+        ms: Times | None = None,
+        cause: str | None = None,
     ) -> Verdict:
-        """Write that an image failed, and pass on what that leads to."""
+        """Write that an image failed, and pass on what that leads to; the cause is but logged."""
         failed = Failed(code, detail, ms or {})
         end = await self.parts.ledger.finish(
             job.request_id, job.product, job.index, failed, job.turn
         )
         if end.written:
             self.parts.metrics.images.labels("FAILED", code.name).inc()
-        told = {"code": code.name, "detail": detail}
+        told = {"code": code.name, "detail": detail} | ({"cause": cause} if cause else {})
         return self.ended(job, due=end.due, event="image.failed", told=told)
 
     async def give_up(self, job: ImageJob, reason: str) -> None:

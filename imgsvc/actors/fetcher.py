@@ -194,12 +194,13 @@ class Fetcher(ImageActor):
             retry_after_s=error.retry_after_s,
         )
         if not passing or wait_s is None or isinstance(error, GivenUpError):
-            return await self.fail(job, error.code, error.detail, ms)
+            return await self.fail(job, error.code, error.detail, ms, error.cause)
         return Later(
             job.model_copy(update={"attempt": job.attempt + 1}),
             wait_s,
             event="image.put_off",
-            told={"code": error.code.name, "reason": "failure", "wait_s": wait_s},
+            told={"code": error.code.name, "reason": "failure", "wait_s": wait_s}
+            | ({"cause": error.cause} if error.cause else {}),
         )
 
 

@@ -172,7 +172,7 @@ class Notifier(MailboxActor[WebhookJob]):
             "status": outcome.status,
             "error": outcome.error,
             "latency_ms": outcome.latency_ms,
-        }
+        } | ({"cause": outcome.cause} if outcome.cause else {})
         metrics = self.parts.metrics
         if wait_s is not None:
             metrics.webhook_attempts.labels("retried").inc()
