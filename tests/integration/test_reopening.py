@@ -61,3 +61,24 @@ async def test_an_earlier_retry_opens_nothing_that_a_later_one_has_opened(
     assert await image(ledger, request_id) == ended
     assert (ended["status"], ended["turn"], ended["open"]) == ("FAILED", 2, 0)
     assert (await known(ledger, request_id))["status"] == "FAILED"
+
+
+async def test_an_earlier_retry_that_ends_late_does_not_end_a_later_one(
+    ledger: Ledger, bad_network: tuple[Proxy, Ledger], started: Callable[..., Awaitable[str]]
+) -> None:
+    request_id = await started(1)
+    await ledger.finish(request_id, 0, 0, FAILED)
+    assert await ledger.ask_to_retry(request_id, Choice(), 1)
+    network, late = bad_network
+    network.hold = b"\x0areopen\0"  # all is opened, and it is about to say so
+    opening = asyncio.create_task(late.reopen(request_id))
+    await network.held.wait()
+    await ledger.reopen(request_id)
+    await ledger.finish(request_id, 0, 0, FAILED, turn=1)
+    assert await ledger.ask_to_retry(request_id, Choice(), 1)
+    network.release()
+    await opening
+    assert await ledger.to_reopen(10) == [request_id]
+    await ledger.reopen(request_id)
+    opened = await image(ledger, request_id)
+    assert (opened["status"], opened["turn"]) == ("PENDING", 2)
