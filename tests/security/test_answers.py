@@ -36,6 +36,8 @@ USABLE = {
     "another answer behind it": OK + LENGTH + b"\r\npicture" + OK + LENGTH + b"\r\nanother",
     "interim answers": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
     + OK + LENGTH + b"\r\npicture",
+    "an interim answer before what is mended": b"HTTP/1.1 103 Early Hints\r\n\r\n"
+    + OK + LENGTH * 2 + b"\r\npicture",
     "ends of lines without CR": b"HTTP/1.1 200 OK\nContent-Length: 7\n\npicture",
     "a folded header": OK + b"X-A: b\r\n c\r\n\td\r\n" + LENGTH + b"\r\npicture",
     "a line that is no header": OK + b"this is none\r\n" + LENGTH + b"\r\npicture",
@@ -115,6 +117,14 @@ async def test_what_breaks_behind_a_good_status_is_no_failed_connection(
         error = await refusal(outbound(LOOPBACK, silence_s=20), f"{origin.base}/a")
         assert error.code is ErrorCode.FETCH_TRUNCATED
         assert (await outbound(LOOPBACK).post(f"{origin.base}/a", b"{}", {}, 20)).status == 200
+
+
+async def test_a_reader_between_two_chunks_learns_that_the_next_is_broken(outbound: Open) -> None:
+    """The end of one chunk and the fault come in one packet: the reader is awake, and looks again."""
+    answer = [OK + CHUNKED + b"\r\n7\r\npicture\r", b"\nZZ\r\n"]
+    async with RawOrigin({"*": answer}) as origin:
+        error = await refusal(outbound(LOOPBACK, silence_s=20), f"{origin.base}/a")
+    assert error.code is ErrorCode.FETCH_TRUNCATED
 
 
 @pytest.mark.parametrize("head", [b"", LENGTH, b"Content-Length: 0\r\n", CHUNKED])
