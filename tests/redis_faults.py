@@ -95,8 +95,8 @@ async def crowded(admin: Redis) -> AsyncIterator[None]:
         yield
 
 
-SLOW_TO_LOAD = ("--key-load-delay", "10000", "--rdbcompression", "no")
-"""Options of a server that takes 10 ms for each key when it starts."""
+SLOW_TO_LOAD = ("--key-load-delay", "40000", "--rdbcompression", "no")
+"""Options of a server that takes 40 ms for each key when it starts."""
 
 
 @contextlib.asynccontextmanager
