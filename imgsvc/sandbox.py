@@ -43,7 +43,7 @@ class _Calls(NamedTuple):
         architecture: its number for audit.
         network: socket socketpair bind listen accept accept4 connect sendto sendmsg.
         processes: execve execveat ptrace process_vm_readv process_vm_writev kcmp process_madvise
-            pidfd_open pidfd_getfd pidfd_send_signal.
+            pidfd_open pidfd_getfd pidfd_send_signal tkill rt_sigqueueinfo rt_tgsigqueueinfo.
         kernel: io_uring_setup bpf perf_event_open userfaultfd open_by_handle_at keyctl add_key
             request_key unshare setns mount umount2 chroot pivot_root.
         own: kill tgkill; allowed if the first argument is the process itself.
@@ -62,7 +62,7 @@ _CALLS = {
     "x86_64": _Calls(
         architecture=0xC000003E,
         network=(41, 53, 49, 50, 43, 288, 42, 44, 46),
-        processes=(59, 322, 101, 310, 311, 312, 440, 434, 438, 424),
+        processes=(59, 322, 101, 310, 311, 312, 440, 434, 438, 424, 200, 129, 297),
         kernel=(425, 321, 298, 323, 304, 250, 248, 249, 272, 308, 165, 166, 161, 155),
         own=(62, 234),
         limits=302,
@@ -70,7 +70,7 @@ _CALLS = {
     "aarch64": _Calls(
         architecture=0xC00000B7,
         network=(198, 199, 200, 201, 202, 242, 203, 206, 211),
-        processes=(221, 281, 117, 270, 271, 272, 440, 434, 438, 424),
+        processes=(221, 281, 117, 270, 271, 272, 440, 434, 438, 424, 130, 138, 240),
         kernel=(425, 280, 241, 282, 265, 219, 217, 218, 97, 268, 40, 39, 51, 41),
         own=(129, 131),
         limits=261,

@@ -40,15 +40,15 @@ Hang = Callable[[Stack, Posted, Witness], AbstractAsyncContextManager[Callable[[
 
 
 def large() -> Picture:
-    """A picture whose result is so large that a thread uploads it."""
-    whole = Image.new("RGB", (2000, 2000))
+    """A picture whose result is so large that a thread uploads it: a TIFF, which is soon encoded."""
+    whole = Image.new("RGB", (1600, 1600))
     for number, side in enumerate(("left", "right")):
         with Image.open(BytesIO(photo(f"motorcycle_{side}.png"))) as one:
-            part = one.convert("RGB").resize((1000, 1000))
+            part = one.convert("RGB").resize((800, 800))
         for row in range(2):
-            whole.paste(part, (1000 * number, 1000 * row))
+            whole.paste(part, (800 * number, 800 * row))
     out = BytesIO()
-    whole.save(out, "PNG")
+    whole.save(out, "TIFF")
     return Picture(out.getvalue())
 
 
@@ -79,15 +79,17 @@ async def _fine(_: web.Request) -> web.Response:
 
 
 @pytest.mark.asyncio(loop_scope="module")
-@pytest.mark.parametrize("hangs", [origin, bucket, receiver])
+@pytest.mark.parametrize(
+    ("hangs", "made"), [(origin, lambda: picture(2)), (bucket, large), (receiver, lambda: picture(2))]
+)
 async def test_it_leaves_in_time_while_something_outside_hangs(
-    hangs: Hang, own_servers: EmbeddedServers, tmp_path: Path
+    hangs: Hang, made: Callable[[], Picture], own_servers: EmbeddedServers, tmp_path: Path
 ) -> None:
     name = hangs.__name__
     async with service(own_servers, f"leaving-{name}", 6, tmp_path) as stack, Witness() as witness:
         leaves = stack.start(**PATIENT)
         assert await leaves.ready()
-        posted = stack.new_post([[large()]], witness, more={"options": {"format": "keep"}})
+        posted = stack.new_post([[made()]], witness, more={"options": {"format": "keep"}})
         async with hangs(stack, posted, witness) as reached:
             assert await post(leaves, posted)
             await reached()

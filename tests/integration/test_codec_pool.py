@@ -30,6 +30,7 @@ from tests.photos import photo
 from tests.support import wait_until
 
 ROOT = Path(__file__).parents[2]
+TASK_S = 4.0  # for one image: a good one takes far less, also on a busy machine
 
 OWNER = """
 import asyncio, os, signal, sys
@@ -192,26 +193,24 @@ async def test_a_killed_worker_costs_its_own_image_only(
 async def test_an_image_behind_one_that_is_late_is_encoded_all_the_same(
     pool: Pools, picture: Task, endless: Task
 ) -> None:
-    made = await pool(task_s=1)
+    made = await pool(task_s=TASK_S)
     late, behind = asyncio.create_task(made.encode(endless)), made.encode(picture)
     assert await behind
     assert await refusal(late) is ErrorCode.CODEC_TIMEOUT
     assert (lost(made, "deadline"), lost(made, "crash")) == (1, 0)
 
 
-async def test_the_time_of_an_image_begins_with_its_turn(
-    pool: Pools, picture: Task, tmp_path: Path
-) -> None:
+async def test_the_time_of_an_image_begins_with_its_turn(pool: Pools, endless: Task) -> None:
     made = await pool(task_s=1)
-    pipes = [tmp_path / "first", tmp_path / "second"]
-    for pipe in pipes:
-        os.mkfifo(pipe)
-    tasks = [Task(pipe, pipe.with_suffix(".out"), picture.recipe) for pipe in pipes]
-    encoding = [asyncio.create_task(made.encode(task)) for task in tasks]
-    for pipe, result in zip(pipes, encoding, strict=True):
-        await asyncio.sleep(0.7)
-        await asyncio.to_thread(pipe.write_bytes, picture.source.read_bytes())
-        assert await result
+    begun: list[float] = []
+
+    async def overrun() -> float:
+        call = made.encode(endless, lambda: begun.append(time.monotonic()))
+        assert await refusal(call) is ErrorCode.CODEC_TIMEOUT
+        return time.monotonic()
+
+    refused = await asyncio.gather(overrun(), overrun())
+    assert all(end - start > 0.9 for start, end in zip(begun, refused, strict=True))
 
 
 async def test_an_idle_worker_that_was_killed_is_replaced(pool: Pools, picture: Task) -> None:
@@ -279,11 +278,9 @@ async def test_when_every_worker_dies_at_its_start_the_pool_says_so(pool: Pools)
 async def test_a_worker_past_its_deadline_is_killed_and_its_slot_comes_back(
     pool: Pools, picture: Task, endless: Task
 ) -> None:
-    made = await pool(task_s=1)
+    made = await pool(task_s=TASK_S)
     (slow,) = pids(made)
-    started = time.monotonic()
     assert await refusal(made.encode(endless)) is ErrorCode.CODEC_TIMEOUT
-    assert 0.9 < time.monotonic() - started < 3
     await is_gone(slow)
     assert lost(made, "deadline") == 1
     assert await made.encode(picture)

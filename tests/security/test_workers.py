@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import platform
 import resource
 import subprocess
 import sys
@@ -164,6 +166,22 @@ async def test_a_worker_can_do_nothing_but_its_work(
     with pytest.raises(PermissionError):
         worker._executor.submit(eval, probe).result()
     assert worker._executor.submit(eval, "1").result() == 1, "and it goes on"
+
+
+SIGNALLING = {"x86_64": (62, 200, 129, 297), "aarch64": (129, 130, 138, 240)}
+"""Numbers of kill, tkill, rt_sigqueueinfo and rt_tgsigqueueinfo."""
+
+
+@NEEDS_LINUX
+@pytest.mark.parametrize("number", SIGNALLING.get(platform.machine(), ()))
+async def test_a_worker_sends_nobody_a_signal(caged: CodecPool, number: int) -> None:
+    worker = caged._workers[0]
+    if "calls" not in worker.protections:
+        pytest.skip("this kernel has no protection of calls")
+    assert worker._executor is not None
+    probe = "(lambda ct: (ct.CDLL(None, use_errno=True).syscall({}, {}, 0, 0), ct.get_errno()))"
+    probe = probe.format(number, "__import__('os').getppid()") + "(__import__('ctypes'))"
+    assert worker._executor.submit(eval, probe).result() == (-1, errno.EPERM)
 
 
 @NEEDS_LINUX
