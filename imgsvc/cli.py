@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import orjson
 import typer
@@ -53,11 +53,11 @@ def main() -> None:
         cli()
     except (SettingsError, EmbeddedError, GaveUpError) as error:
         _err.print(f"[red]imgsvc:[/red] {escape(str(error))}", markup=True, soft_wrap=True)
-        raise SystemExit(2 if isinstance(error, SettingsError) else 1) from None
+        _leave(2 if isinstance(error, SettingsError) else 1)
     except (OSError, ServiceError) as error:
         told = error.remedy if isinstance(error, ServiceError) and error.remedy else error
         _err.print(f"imgsvc: {redaction.of_library(str(told))}", markup=False, soft_wrap=True)
-        raise SystemExit(1) from None
+        _leave(1)
 
 
 @cli.command()
@@ -67,7 +67,7 @@ def serve(config: Config = None) -> None:
     logs.configure(loaded.log)
     _point_out_slips()
     _run(lambda stop: app.serve(loaded, stop), loaded.http.shutdown_s + _OVERDUE_S)
-    _leave()
+    _leave(0)
 
 
 @cli.command()
@@ -163,7 +163,7 @@ def _cut_off() -> None:
     os._exit(1)
 
 
-def _leave() -> None:
+def _leave(code: int) -> NoReturn:
     """End the process, whatever its threads wait for.
 
     The interpreter would wait for them, and they for a MongoDB or a bucket that hangs, longer than
@@ -172,7 +172,7 @@ def _leave() -> None:
     atexit._run_exitfuncs()  # noqa: SLF001 - os._exit leaves that out
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(code)
 
 
 async def _dev(loaded: Settings, stop: asyncio.Event) -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 from yarl import URL
 
 from imgsvc.embedded import EmbeddedServers
+from imgsvc.mailboxes import NOTIFY
 from tests.chaos.album import Picture, picture
 from tests.chaos.invariants import check
 from tests.chaos.proxy import BucketFault
@@ -80,7 +81,8 @@ async def _fine(_: web.Request) -> web.Response:
 
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize(
-    ("hangs", "made"), [(origin, lambda: picture(2)), (bucket, large), (receiver, lambda: picture(2))]
+    ("hangs", "made"),
+    [(origin, lambda: picture(2)), (bucket, large), (receiver, lambda: picture(2))],
 )
 async def test_it_leaves_in_time_while_something_outside_hangs(
     hangs: Hang, made: Callable[[], Picture], own_servers: EmbeddedServers, tmp_path: Path
@@ -98,6 +100,25 @@ async def test_it_leaves_in_time_while_something_outside_hangs(
         stays = stack.start(IMGSVC_WEBHOOK__TIMEOUT_S="3")
         assert await stays.ready()
         assert await check(stack, [posted], within_s=90) == []
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_it_ends_by_itself_in_time_when_it_gives_up_while_the_bucket_hangs(
+    own_servers: EmbeddedServers, tmp_path: Path
+) -> None:
+    async with service(own_servers, "leaving-gave-up", 9, tmp_path) as stack:
+        gives_up = stack.start(**PATIENT | {"IMGSVC_GCS__TIMEOUT_S": "600"})
+        assert await gives_up.ready()
+        posted = stack.new_post([[large()]], more={"options": {"format": "keep"}})
+        stack.gcs.harm_once(BucketFault.STALL)
+        assert await post(gives_up, posted)
+        await stack.gcs.stalled.wait()
+        await stack.redis.delete(NOTIFY)
+        await stack.redis.set(NOTIFY, "what no mailbox is")
+        assert await gives_up.ended(120) == 1
+        told = [line["event"] for line in gives_up.events() if "event" in line]
+        assert "actor.gave_up" in told
+        assert "shutdown.overdue" not in told
 
 
 @contextlib.asynccontextmanager
