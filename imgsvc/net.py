@@ -21,7 +21,7 @@ from imgsvc.failpoints import NO_FAILPOINTS, Failpoints
 from imgsvc.guard import BlockedError, Guard
 from imgsvc.messages import Validators
 from imgsvc.resolver import OURSELVES, Resolver, on_behalf_of
-from imgsvc.response_heads import LONGEST_FIELD, MOST_FIELDS, Connector
+from imgsvc.response_heads import LONGEST_HEAD, MOST_FIELDS, Connector
 from imgsvc.settings import Fetch, Net
 
 KEEP_ALIVE_S = 2.0
@@ -87,8 +87,8 @@ class Outbound:
             auto_decompress=False,
             trust_env=False,
             read_bufsize=_CHUNK,
-            max_line_size=LONGEST_FIELD,
-            max_field_size=LONGEST_FIELD,
+            max_line_size=LONGEST_HEAD,
+            max_field_size=LONGEST_HEAD,
             max_headers=MOST_FIELDS,
             headers={"User-Agent": net.user_agent},
         )

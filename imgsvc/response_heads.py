@@ -4,7 +4,8 @@ aiohttp's parser is given a packet at a time. If anything in one is wrong, all o
 status that came with a body it must not have, or with a broken chunk, counted as no answer at all.
 So it is given each head alone, and what every client overlooks in one is mended on the way: lines
 that are no fields, folded ones, a length that is said twice or beside chunks (RFC 9112, sections 5
-and 6.3). What is no head at all it gets as it is, and refuses.
+and 6.3). If a head leaves open where its body ends, its status counts, and the body as cut off.
+What is no head at all the parser gets as it is, and refuses.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
 
-LONGEST_FIELD = 64 * 1024
-"""Bytes of a header field; policies and cookies of real origins have more than 8 kB."""
+LONGEST_HEAD = 256 * 1024
+"""Bytes of a head; policies and cookies of real origins have more than 8 kB each."""
 
-MOST_FIELDS = 512
+MOST_FIELDS = 4096
+"""Lines of a head that are looked at."""
 
-_LONGEST_HEAD = 256 * 1024
 _TELLING = 64  # bytes that tell whether it is one
 _BEGINNING = re.compile(rb"\s*(|H|HT|HTT|HTTP|HTTP/.*)", re.DOTALL)
 _LONGEST_END = b"\r\n\r\n"
@@ -31,6 +32,9 @@ _STATUS = re.compile(rb"\s*HTTP/[0-9]\.[0-9] +([0-9]{3})")
 _FOLD = re.compile(rb"\r?\n[ \t]+")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*:(.*)", re.DOTALL)
 _NO_VALUE = re.compile(rb"[\0\r]")
+_MOST_WORDS = 8
+_NO_CODING = frozenset({b"", b"identity"})
+_LENGTH = re.compile(rb"[0-9]{1,18}")
 
 
 class Connector(aiohttp.TCPConnector):
@@ -47,6 +51,7 @@ class _Connection(ResponseHandler):
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._head: bytearray | None = None  # while one is read
+        self._is_framed = True  # whether the last head says where its body ends
 
     def set_response_params(self, **arguments: Any) -> None:
         """A request is about to be sent: an answer follows."""
@@ -63,19 +68,25 @@ class _Connection(ResponseHandler):
         self._head += data
         while self._head is not None and (end := _END.search(self._head, seen)):
             seen = 0
-            head, rest = bytes(self._head[: end.end()]), bytes(self._head[end.end() :])
+            head = bytes(self._head[: end.end()])
+            del self._head[: end.end()]
             status = _STATUS.match(head)
-            interim = status and status[1].startswith(b"1") and status[1] != b"101"
-            self._head = bytearray(rest) if interim else None
+            if status and status[1].startswith(b"1") and status[1] != b"101":  # another follows
+                self._pass_on(self._mended(head))
+                continue
+            rest, self._head = bytes(self._head), None
             self._pass_on(self._mended(head) if status else head)
-            if not interim and rest:
+            if not self._is_framed and self.transport:
+                self._cut_off(self._payload)
+                self.transport.close()
+            elif rest:
                 self._pass_on(rest)
         if self._head is None:
             return
         if not _BEGINNING.fullmatch(self._head[:_TELLING]):  # to be refused at once
             other, self._head = bytes(self._head), None
             self._pass_on(other)
-        elif len(self._head) > _LONGEST_HEAD and self.transport:
+        elif len(self._head) > LONGEST_HEAD and self.transport:
             self.set_exception(HttpProcessingError(message="The head is too long."))
             self.transport.close()
 
@@ -84,7 +95,11 @@ class _Connection(ResponseHandler):
         super().data_received(data)
         payload = payload or self._payload
         # The parser forgets the body in which something is wrong.
-        if self.exception() and payload is not None and not payload.is_eof():
+        if self.exception():
+            self._cut_off(payload)
+
+    def _cut_off(self, payload: aiohttp.StreamReader | None) -> None:
+        if payload is not None and not payload.is_eof():
             payload.set_exception(aiohttp.ClientPayloadError("The body is malformed."))
             payload.feed_eof()
 
@@ -99,23 +114,29 @@ class _Connection(ResponseHandler):
             payload.feed_eof()
 
     def _mended(self, head: bytes) -> bytes:
-        """A head of nothing but fields, with one length at most if there is but one."""
-        first, *lines = _FOLD.sub(b" ", head.strip()).split(b"\n")
-        found = [(field[1], field[2]) for line in lines if (field := _FIELD.match(line))]
-        said: dict[bytes, bytes] = {}
-        for name, value in found:
-            said[name.lower()] = said.get(name.lower(), b"") + b"," + value
-        lengths = {each.strip() for each in said.get(b"content-length", b"").split(b",")} - {b""}
-        coding = said.get(b"transfer-encoding", b"").lower()
-        chunked = b"chunked" in coding
-        if not coding.replace(b"identity", b"").strip(b" ,\t\r"):  # which says nothing
-            found = [field for field in found if field[0].lower() != b"transfer-encoding"]
-        if chunked or len(lengths) == 1:
-            found = [field for field in found if field[0].lower() != b"content-length"]
-            found += [] if chunked else [(b"Content-Length", lengths.pop())]
-        if chunked and lengths:
-            self.force_close()  # who says both may mean either
-        fields = (
-            b"%b: %b\r\n" % (name, _NO_VALUE.sub(b" ", value).strip()) for name, value in found
-        )
-        return first.rstrip() + b"\r\n" + b"".join(fields) + b"\r\n"
+        """A head of nothing but fields, of which one at most says where the body ends."""
+        lines = _FOLD.sub(b" ", head.strip()).split(b"\n", MOST_FIELDS)
+        fields: list[tuple[bytes, bytes]] = []
+        framing: dict[bytes, list[bytes]] = {b"content-length": [], b"transfer-encoding": []}
+        for field in filter(None, map(_FIELD.match, lines[1:MOST_FIELDS])):
+            name, value = field[1], _NO_VALUE.sub(b" ", field[2]).strip()
+            if (words := framing.get(name.lower())) is not None:
+                words += (word.strip() for word in value.lower().split(b",", _MOST_WORDS))
+            else:
+                fields.append((name, value))
+        codings = [word for word in framing[b"transfer-encoding"] if word not in _NO_CODING]
+        lengths = {word.lstrip(b"0") or b"0" for word in framing[b"content-length"] if word}
+        self._is_framed = len(lines) <= MOST_FIELDS
+        if codings:
+            coding = b"chunked" if b"chunked" in codings else codings[-1]
+            fields.append((b"Transfer-Encoding", coding))
+            if lengths:
+                self.force_close()  # who says both may mean either
+        elif lengths:
+            length = lengths.pop()
+            if lengths or not _LENGTH.fullmatch(length):
+                self._is_framed = False
+            else:
+                fields.append((b"Content-Length", length))
+        told = b"".join(b"%b: %b\r\n" % field for field in fields)
+        return b"%b\r\n%b\r\n" % (lines[0].rstrip(), told)
