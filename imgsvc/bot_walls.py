@@ -46,11 +46,11 @@ _MARK = re.compile(
     | enable\ javascript\ and\ cookies\ to\ continue
     | <title[^>]*>[^<]{0,200}?(just\ a\ moment | attention\ required | access\ denied | captcha
         | access\ to\ this\ page\ has\ been\ denied | (human|bot)\ verification | security\ check
-        | pardon\ our\ interruption | request\ blocked | ddos\ protection)""",
+        | pardon\ our\ interruption | request\ (blocked|rejected) | ddos\ protection)""",
     re.IGNORECASE | re.VERBOSE,
 )
 _PAGE = re.compile(
-    rb"(\xef\xbb\xbf)?(\s|<!--[^>]{0,1000}-->)*<(!doctype\s+html|html|head|body|title|meta|script)\b",
+    rb"(\xef\xbb\xbf)?(\s|<!--[^>]{0,1000}-->|<\?xml[^>]{0,200}\?>)*<(!doctype\s+html|html|head|body|title|meta|script)\b",
     re.IGNORECASE,
 )
 _REFERENCE = re.compile(

@@ -96,7 +96,11 @@ class KeySet:
             text = await self._outbound.read(self._url, limit_bytes=_MAX_BYTES, timeout_s=_FETCH_S)
             keys = self._usable(orjson.loads(text))
         except (ServiceError, ValueError, jwt.PyJWTError) as error:
-            reason = error.detail if isinstance(error, ServiceError) else redaction.of_error(error)
+            reason = (
+                error.cause or error.detail
+                if isinstance(error, ServiceError)
+                else redaction.of_error(error)
+            )
             _log.warning("jwks.failed", reason=reason, kept=len(self._keys))
             return
         self._keys = keys

@@ -290,6 +290,7 @@ class Politeness:
                     code=error.code.name,
                     rest_s=standing.rest_s,
                     given_up=standing.given_up is not None,
+                    **({"cause": error.cause} if error.cause else {}),
                 )
 
 

@@ -7,10 +7,12 @@ from datetime import UTC, datetime
 
 from aiohttp import web
 
-from imgsvc import courier, webhooks
+from imgsvc import courier, logs, webhooks
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.http import answers, keys, own, problems, uploads
 from imgsvc.model import OPEN_REQUEST, Receiver, WebhookStatus
+
+_log = logs.get("http")
 
 
 async def deliveries(request: web.Request) -> web.Response:
@@ -56,6 +58,8 @@ async def test(request: web.Request) -> web.Response:
         timeout_s=settings.timeout_s,
         tenant=request[keys.PAYER],
     )
+    if outcome.cause:
+        _log.warning("webhook.test_failed", error=outcome.error, cause=outcome.cause)
     return answers.json(
         {
             "delivered": outcome.error is None,

@@ -152,18 +152,27 @@ async def test_it_is_in_the_log_lines_of_images_and_webhooks(
 ) -> None:
     with capture_logs() as lines:
         async with serving(authority.server()) as port:
-            service = await start_service(webhook={"attempts": 2})
+            service = await start_service(webhook={"attempts": 2}, fetch={"failures": 1})
             broken = f"https://127.0.0.1:{port}/a.jpg?token=LEAKED"
             hook = f"https://127.0.0.1:{port}/hook?token=LEAKED"
             request_id = await service.upload([[broken, origin.url("rocket.jpg")]], webhookUrl=hook)
             await service.announced(request_id, 60)
+            status, told = await service.post("/api/webhooks/test", json={"url": hook})
+            assert (status, told["error"]) == (200, "CONNECT_FAILED")
             [image, _] = await service.images(request_id)
             _, deliveries = await service.get(f"/api/requests/{request_id}/deliveries")
             await service.stop()
     cause = f"TLS: unknown authority (127.0.0.1:{port}): "
     events = {line["event"] for line in lines if line.get("cause", "").startswith(cause)}
-    assert events >= {"image.put_off", "image.failed", "webhook.retried", "webhook.failed"}
+    assert events >= {
+        "image.put_off",
+        "image.failed",
+        "origin.rests",
+        "webhook.retried",
+        "webhook.failed",
+        "webhook.test_failed",
+    }
     assert image["error"]["code"] == "CONNECT_FAILED"
     assert {each["error"] for each in deliveries["attempts"]} == {"CONNECT_FAILED"}
-    assert "TLS" not in f"{image} {deliveries}"
+    assert "TLS" not in f"{image} {deliveries} {told}"
     assert "LEAKED" not in str([line for line in lines if "cause" in line])

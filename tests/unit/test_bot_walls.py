@@ -60,6 +60,8 @@ CHALLENGES: dict[str, tuple[int, dict[str, str], bytes]] = {
     "by its own words": (200, HTML, page(b"shop", b"Please verify you are a human to go on.")),
     "by its own words, in 503": (503, HTML, page(b"Checking your browser before you access shop.example")),
     "with a byte order mark": (200, HTML, b"\xef\xbb\xbf  <!-- x -->\n" + page(b"CAPTCHA")),
+    "with an XML declaration": (200, HTML, b'<?xml version="1.0"?>\n<!DOCTYPE html PUBLIC "-//W3C//DTD XHTML 1.0">' + page(b"Just a moment...")[15:]),
+    "F5": (200, HTML, page(b"Request Rejected", b"Your support ID is: 1234567890")),
     "called an image": (200, {"Content-Type": "image/jpeg"}, page(b"Just a moment...")),
 }  # fmt: skip
 
