@@ -49,8 +49,8 @@ class Notifier(MailboxActor[WebhookJob]):
         )
         self._secrets = [secret.get_secret_value() for secret in webhook.secrets]
         self._lines = HostLines()
-        # Neither one tenant nor one address may have all: a quarter is for the others.
-        self._share = webhook.concurrency - webhook.concurrency // 4
+        # Neither one tenant nor one address may have all: a quarter is for the others, one at least.
+        self._share = max(1, webhook.concurrency - max(1, webhook.concurrency // 4))
         self._attempts = FairSemaphore(webhook.concurrency, self._share)
 
     def mailbox(self) -> str:
