@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-# Comma, semicolon, bar, their full-width forms, and the ideographic comma.
-_SEPARATORS = ",;|\uff0c\uff1b\uff5c\u3001"
+# Comma, semicolon, bar, their full-width forms, the ideographic commas, and those of Arabic.
+_SEPARATORS = ",;|\uff0c\uff1b\uff5c\u3001\uff64\u060c\u061b"
 _BREAKS = "\t\n\v\f\r\x1c\x1d\x1e\x1f\x85\u2028\u2029"
 # All that str.strip() takes for blank, and what comes along from web pages and nobody sees.
 _BLANKS = (
@@ -23,11 +23,20 @@ _BLANKS = (
 _BETWEEN = _SEPARATORS + _BLANKS
 
 _URL = re.compile(r"https?://", re.IGNORECASE)
+_BLANK = re.compile(f"[{_BLANKS}]")
 _PLAIN = re.compile(f"https?://[^{_BETWEEN}]*", re.IGNORECASE)
 # Here the next URL should begin, and does not. Most URLs have no mark, which is quicker to tell.
 _MARK = re.compile(f"[{_SEPARATORS}{_BREAKS}]")
 _DOUBTFUL = re.compile(
-    f"[{_SEPARATORS}{_BREAKS}](?:(?<=[{_BREAKS}])|(?=[{_BLANKS}])|(?<=[{_BLANKS}].))"
+    f"[{_SEPARATORS}{_BREAKS}](?:(?<=[{_BREAKS}])|(?=[{_BLANKS}])|(?<=[{_BLANKS}].)"
+    # Addresses that are written otherwise: ftp://..., //cdn..., www..., data:...
+    r"|(?=(?:[a-z][a-z0-9+.-]*:)?//|www\.|data:))",
+    re.IGNORECASE,
+)
+# A URL may hold another behind "/", "=" and the like, but not behind a letter, unless that ends an
+# escape, nor behind what no URL may hold: "...jpghttp://", "<br>http://".
+_RUN_TOGETHER = re.compile(
+    r"(?:(?<!%[0-9a-f])[a-z0-9]|[^!-~]|[\"<>\\^`{}])(?=https?://)", re.IGNORECASE
 )
 
 # What spreadsheets run as a formula (OWASP CSV Injection, ASVS 1.2.10), full-width forms too.
@@ -70,29 +79,31 @@ def write_urls(urls: Sequence[str]) -> str:
 def read_urls(cell: str) -> list[str]:
     """The URLs of a cell.
 
-    A URL begins where ``http(s)://`` follows a separator or a blank. What stands between it and
-    the one before is dropped, and so is what stands around them all; other commas, semicolons and
-    bars are part of a URL. A JSON list is taken as it is.
+    A URL begins where ``http(s)://`` follows a separator or a blank. Separators and blanks between
+    URLs and around them all are dropped; other commas, semicolons and bars are part of a URL. A
+    JSON list is taken as it is.
 
     Returns:
         Texts; whether each is a usable URL is for others to judge.
 
     Raises:
-        AmbiguousError: something else follows a separator that has a blank beside it, or a line
-            break; or what begins as a list is none.
+        AmbiguousError: something else follows a line break, or a separator that has a blank beside
+            it; two URLs have something between them that separates none; or what begins as a list
+            is none.
     """
     cell = cell.strip(_BETWEEN)
     if cell.startswith("["):
         return _listed(cell)
     begins = [found.start() for found in _URL.finditer(cell)]
     begins = [at for at in begins if at and cell[at - 1] in _BETWEEN]
-    urls = [cell[at:end].rstrip(_BETWEEN) for at, end in pairwise([0, *begins, len(cell)])]
-    for url in urls:
-        if _MARK.search(url) and (doubt := _DOUBTFUL.search(url)):
-            raise AmbiguousError(
-                f"has {_shown(url[doubt.end() :])} after a separator; begin each URL with http:// "
-                "or https://, and write a comma or blank that belongs to one as %2C or %20"
-            )
+    urls = []
+    for at, end in pairwise([0, *begins, len(cell)]):
+        url = cell[at:end].rstrip(_BETWEEN)
+        _check(url)
+        # The blank may be part of it, or part it from the words before the next: "U and U".
+        if end < len(cell) and _BLANK.search(url) and not _MARK.search(cell, at + len(url), end):
+            raise _run_together(cell[end:])
+        urls.append(url)
     return urls if cell else []
 
 
@@ -107,12 +118,31 @@ def join(values: Iterable[object]) -> str:
 
 
 def _is_exact(cell: str, urls: Sequence[str]) -> bool:
-    if all(map(_PLAIN.fullmatch, urls)):  # nearly always, and quicker to tell
+    # Nearly always, and quicker to tell.
+    if all(_PLAIN.fullmatch(url) and url.count("://") == 1 for url in urls):
         return True
     try:
         return read_urls(cell) == [*urls]
     except AmbiguousError:
         return False
+
+
+def _check(url: str) -> None:
+    """Refuse what may be more than one URL."""
+    if _MARK.search(url) and (doubt := _DOUBTFUL.search(url)):
+        raise AmbiguousError(
+            f"has {_shown(url[doubt.end() :])} after a separator; begin each URL with http:// "
+            "or https://, and write a comma or blank that belongs to one as %2C or %20"
+        )
+    if url.count("://") > 1 and (doubt := _RUN_TOGETHER.search(url)):
+        raise _run_together(url[doubt.end() :])
+
+
+def _run_together(rest: str) -> AmbiguousError:
+    return AmbiguousError(
+        f"has {_shown(rest)} without a separator before it; put a comma between URLs, and write a "
+        "blank that belongs to one as %20"
+    )
 
 
 def _listed(cell: str) -> list[str]:

@@ -22,13 +22,21 @@ RESULTS = (
 """Of reports, in their order; passed over when one is posted again."""
 
 SYNONYMS = {
-    SERIAL: ("SKU", "Serial", "Serial No", "S. No."),
-    NAME: ("Name", "Product", "Title"),
-    INPUTS: ("Images", "Image URLs", "Image Links", "Input Images", "Input URLs"),
+    SERIAL: ("SKU", "ID", "Product ID", "Serial", "Serial No", "S. No.", "Sr. No."),
+    NAME: ("Name", "Product", "Title", "Product Title"),
+    INPUTS: (
+        "Images",
+        "Image URLs",
+        "Image Links",
+        "Input Images",
+        "Input URLs",
+        "Pictures",
+        "Photos",
+    ),
 }
 
-_BETWEEN_WORDS = re.compile(r"[\s\ufeff_.:()#/-]+")
-_PLURAL = re.compile(r"(image|url|link|name|number|product|title|serial|sku)s")
+_BETWEEN_WORDS = re.compile(r"[\W_]+")  # in any script: "SKU*", "Image\u2011URL"
+_PLURAL = re.compile(r"(image|url|link|name|number|product|title|serial|sku|id|picture|photo)s")
 
 
 def title(name: str) -> str | None:

@@ -13,7 +13,6 @@ from imgsvc.http.schemas import Retry
 from imgsvc.ledger import Choice
 from imgsvc.model import OPEN_REQUEST, RequestStatus, SerialNumber
 
-_PRODUCTS = 2**31  # more than any request has
 _log = logs.get("http")
 
 
@@ -27,7 +26,7 @@ async def retry(request: web.Request) -> web.Response:
         raise ServiceError(ErrorCode.NOT_FINISHED, retry_after_s=5)
     if status == RequestStatus.CANCELLED:
         raise ServiceError(ErrorCode.WAS_CANCELLED)
-    products = await _named(request, wanted.products)
+    products = await _named(request, wanted.products, found["totalProducts"])
     choice = Choice(codes=wanted.codes, products=products)
     images = await ledger.count_failed(request_id, choice)
     if not images:
@@ -43,15 +42,16 @@ async def retry(request: web.Request) -> web.Response:
 
 
 async def _named(
-    request: web.Request, names: Sequence[SerialNumber] | None
+    request: web.Request, names: Sequence[SerialNumber] | None, total_products: int
 ) -> Sequence[SerialNumber] | None:
     if names is None:
         return None
-    found = await request.app[keys.LEDGER].named(request.match_info["id"], names)
+    ledger, request_id = request.app[keys.LEDGER], request.match_info["id"]
+    found = await ledger.named(request_id, names, total_products)
     impossible = [
         {"loc": ["products", i], "msg": "is no product's serial number, and no product's number"}
         for i, name in enumerate(found)
-        if isinstance(name, int) and not 0 <= name < _PRODUCTS
+        if isinstance(name, int) and name < 0
     ]
     if impossible:
         raise problems.invalid(impossible)

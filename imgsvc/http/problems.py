@@ -112,6 +112,8 @@ def collect(
         msg = each["msg"].removeprefix("Value error, ")  # pydantic's words before ours
         if each["type"] == "extra_forbidden":
             msg = names.advice(str(name), names.known_at(shape, above))
+        elif each["type"] == "model_type":  # pydantic's words name a class of ours
+            msg = "has to be a JSON object"
         findings.add([*below, *each["loc"]], msg)
     return {each["loc"][0] for each in found if each["loc"]}
 

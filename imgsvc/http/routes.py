@@ -37,7 +37,7 @@ class Route:
         summary: one line for the document.
         answers: status -> shape of the body, or its media type where it is not JSON.
         refusals: statuses that come with a problem.
-        query: shape of the query; a call without one takes none.
+        query: shape of the query; a call of clients without one takes none.
         headers: shape of the headers that mean something.
         body: media type -> shape of the body.
         examples: media type -> a body that is accepted; one for each.
@@ -240,6 +240,7 @@ def add(app: web.Application) -> None:
         for r in ROUTES
     }
     app[keys.POLICIES] = {r.handler: r.scope for r in ROUTES if r.scope in _COUNTED}
-    app[keys.WITHOUT_QUERY] = {r.handler for r in ROUTES if not r.query}
+    # Not of operators' calls: health checkers add what keeps caches out, scrapers parameters.
+    app[keys.WITHOUT_QUERY] = {r.handler for r in ROUTES if r.scope in _COUNTED and not r.query}
     _document()
     app.add_routes([web.route(r.method, r.path, r.handler) for r in ROUTES])

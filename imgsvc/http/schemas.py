@@ -260,7 +260,8 @@ class Retry(Body):
             max_length=100,
             description="Those of these products. A string is a serialNumber, whether it was "
             "posted as a string or an integer. An integer is one if a product of the request has "
-            "it as its serialNumber, else a product's number: `product`, from 0.",
+            "it as its serialNumber, else a product's number (`product`, from 0), else, if there "
+            "are not so many products, a serialNumber that was posted as a string.",
         ),
     ] = None
 

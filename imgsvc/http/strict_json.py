@@ -46,15 +46,20 @@ def parse(text: bytes) -> Any:
     except JsonError:
         raise
     except UnicodeDecodeError as error:
-        raise _invalid(f"it is not UTF-8 from byte {error.start + 1} on; send UTF-8") from None
+        raise _invalid(
+            f"it is not UTF-8 from byte {error.start + 1} on; send "
+            "UTF-8, or name the charset in the Content-Type"
+        ) from None
     except UnicodeEncodeError:
         raise _invalid(
             r"\ud800 to \udfff stand for halves of characters, and one is alone"
         ) from None
     except RecursionError:
         raise _invalid("it is nested too deeply") from None
-    except ValueError as error:
+    except json.JSONDecodeError as error:
         raise _invalid(str(error)) from None
+    except ValueError:  # Python's limit for integers, whose size makes reading them slow
+        raise _invalid("a number has thousands of digits; send it as a string") from None
     return said
 
 
@@ -70,7 +75,7 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number of JSON")
+    raise _invalid(f"{name} is no number of JSON")
 
 
 def _invalid(why: str) -> JsonError:

@@ -39,17 +39,24 @@ _INT64 = 2**63
 class Wishes(Ends):
     """Wishes, and how they are carried out."""
 
-    async def named(self, request_id: str, names: Sequence[SerialNumber]) -> list[SerialNumber]:
+    async def named(
+        self, request_id: str, names: Sequence[SerialNumber], total_products: int
+    ) -> list[SerialNumber]:
         """Products of a request as ``Choice`` names them, from how a client does.
 
-        What the client posted as a serial number is one: an integer that no product of the request
-        has as its serial number is a product's number.
+        An integer is a serial number if a product of the request has it as an integer, else a
+        product's number if there are so many, else a serial number again: one that is a text.
         """
         integers = [name for name in names if isinstance(name, int)]
         wanted = {"request": request_id, "serialNumber": {"$in": integers}}
         with translated():
             found = set(await self._products.distinct("serialNumber", wanted)) if integers else ()
-        return [str(name) if name in found else name for name in names]
+        return [
+            str(name)
+            if name in found or (isinstance(name, int) and name >= total_products)
+            else name
+            for name in names
+        ]
 
     async def count_failed(self, request_id: str, choice: Choice) -> int:
         """How many failed images of this choice a request has."""

@@ -83,6 +83,7 @@ async def test_what_json_does_not_call_a_number_is_no_json(service: Service) -> 
     for written in ["01", "+1", "0x1", "1_000", "NaN", "-Infinity", "1" * 5000]:
         status, problem = await posted(service, product(written))
         assert (status, problem["code"]) == (400, "INVALID_JSON"), written
+        assert "sys." not in problem["detail"], written
 
 
 async def mixed(service: Service, origin: Origin) -> str:
@@ -108,6 +109,7 @@ NAMED = [
     ("4", [4]),
     ("0", [0]),
     ("9007199254740993", [5]),
+    ("12", [4]),  # there is no product with this number
     ('"9007199254740993"', [5]),
     ('7,"A",3', [0, 1, 2, 3]),
 ]
@@ -133,7 +135,15 @@ async def test_retry_finds_both_kinds(service: Service, origin: Origin) -> None:
 
 async def test_retry_finds_nothing_else(service: Service, origin: Origin) -> None:
     request_id = await mixed(service, origin)
-    for named in ['"07"', '"7.0"', '"+7"', '" 7"', "12", '"99999999999999999999"']:
+    for named in [
+        '"07"',
+        '"7.0"',
+        '"+7"',
+        '" 7"',
+        "13",
+        "9223372036854775807",
+        '"99999999999999999999"',
+    ]:
         status, answer = await retried(service, request_id, named)
         assert (status, answer["code"]) == (409, "NOTHING_TO_RETRY"), named
 

@@ -94,6 +94,8 @@ def test_the_environment_is_read_as_it_stands(monkeypatch: pytest.MonkeyPatch) -
     settings = load()
     assert settings.http.port == int(said["PORT"])
     assert (settings.redis.host, settings.redis.port) == ("localhost", 6379)
+    assert settings.mongo.uri.get_secret_value() == said["MONGO_URI"]
+    assert settings.mongo.database == "image-processing"
     assert settings.webhook.attempts == int(said["WEBHOOK_RETRY_ATTEMPTS"])
     assert settings.webhook.delay_ms == int(said["WEBHOOK_RETRY_DELAY"])
     assert (settings.gcs.project, settings.gcs.bucket) == (

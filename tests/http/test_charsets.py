@@ -101,6 +101,7 @@ async def test_json_that_says_nothing_and_is_not_utf_8_is_told_so(service: Servi
     )
     assert (status, problem["code"]) == (400, "INVALID_JSON")
     assert "is not UTF-8" in problem["detail"]
+    assert "name the charset in the Content-Type" in problem["detail"]
 
 
 async def test_a_byte_order_mark_says_what_it_is(service: Service, origin: Origin) -> None:

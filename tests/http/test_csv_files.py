@@ -33,6 +33,8 @@ FILES: dict[str, tuple[str | bytes, str]] = {
     "nobody quoted": (f"S. No.,Product Name,Input Image Urls\n1,Chair,{A},,{C},\n", "text/csv"),
     "bars for commas": (f"Serial Number|Name|Image Link\n1|Chair|{A}\n", "text/csv"),
     "full-width": (f'SKU,Name,Images\n1,Chair,"{A}\uff0c{B}\u3001{C}\uff0c"\n', "text/csv"),
+    "a feed for Google": (f"id,title,image_link\n1,Chair,{A}\n", "text/csv"),
+    "Arabic commas": (f'SKU,Name,Images\n1,كرسي,"{A}\u060c {B}\u060c{C}"\n', "text/csv"),
     "a JSON list": (f'SKU,Name,Images\n1,Chair,"[""{A}"", ""{B}""]"\n', "text/csv"),
     "blank lines and no end": (f"\n\nSKU,Name,Images\n\n,,\n1,Chair,{A}", "text/csv"),
     "an old Mac": (
@@ -78,7 +80,10 @@ UNCLEAR: list[tuple[str, list[Any], str]] = [
     (f'SKU,Name,Images\n1,A,"{A}\nb.jpg"\n', ["line", 2, "Input Image URLs"], '"b.jpg"'),
     ('SKU,Name,Images\n1,A,", ;"\n', ["line", 2, "Input Image URLs"], "is empty"),
     (f"SKU,Name,Price,Images\n1,A,5,{A}\n", ["line", 1, "Price"], "Known: Serial Number, "),
-    (f"SKU,Name,ID,Serial,Images\n1,A,5,1,{A}\n", ["line", 1, "ID"], "not a known column"),
+    (f"SKU,Name,Handle,Images\n1,A,a,{A}\n", ["line", 1, "Handle"], "also SKU, ID, Product ID, "),
+    (f'SKU,Name,Images\n1,A,"{A} and {C}"\n', ["line", 2, "Input Image URLs"], "separator"),
+    (f'SKU,Name,Images\n1,A,"{A}<br>{C}"\n', ["line", 2, "Input Image URLs"], "separator"),
+    (f'SKU,Name,Images\n1,A,"{A},ftp://b/c"\n', ["line", 2, "Input Image URLs"], '"ftp://b/c"'),
     (
         f"SKU,Serial,Name,Images\n1,1,A,{A}\n",
         ["line", 1, "Serial Number"],

@@ -132,6 +132,13 @@ def test_only_the_header_line_decides_the_separator() -> None:
         ("https://a/1\u3001https://a/2\uff1bhttps://a/3\uff5chttps://a/4", FOUR),
         ("https://a/1,\nhttps://a/2,\r\nhttps://a/3\thttps://a/4\t", FOUR),
         ("https://a/1\xa0https://a/2\u200b,\ufeffhttps://a/3;;;|https://a/4\u3000", FOUR),
+        ("https://a/1\u060chttps://a/2\u061b https://a/3\uff64https://a/4\u060c", FOUR),
+        ("https://a/my photo.jpg, https://a/2", ("https://a/my photo.jpg", "https://a/2")),
+        ("https://a/my photo.jpg\nhttps://a/2", ("https://a/my photo.jpg", "https://a/2")),
+        ("https://a/1 https://a/my photo.jpg", ("https://a/1", "https://a/my photo.jpg")),
+        ("https://a/w_1,h_2/https://b/,c//d", ("https://a/w_1,h_2/https://b/,c//d",)),
+        ("https://a/?u=1%2Fhttps://b", ("https://a/?u=1%2Fhttps://b",)),
+        ("https://a/id_/http://b/(https://c)", ("https://a/id_/http://b/(https://c)",)),
         ("https://a/f?x=a|b;c,d", ("https://a/f?x=a|b;c,d",)),
         ("https://a/High_Street,_London.jpg|", ("https://a/High_Street,_London.jpg",)),
         ('["https://a/1,http://b", "https://a/2,"]', ("https://a/1,http://b", "https://a/2,")),
@@ -152,7 +159,13 @@ def test_a_separator_splits_only_before_a_new_url(cell: str, urls: tuple[str, ..
 
 def test_splitting_stays_linear_on_a_cell_made_to_be_slow() -> None:
     begin = time.process_time()
-    for cell in ("x" + " ," * 60_000, "x" + " " * 120_000, "'" * 120_000, "," * 120_000):
+    for cell in (
+        "x" + " ," * 60_000,
+        "x" + " " * 120_000,
+        "'" * 120_000,
+        "," * 120_000,
+        ",_" * 60_000,
+    ):
         urls_of(f"http://a{cell}http://b")
         found(f'{HEADER}S1,Chair,"http://a{cell}, x"\n')
     assert time.process_time() - begin < 1
@@ -168,6 +181,21 @@ def test_splitting_stays_linear_on_a_cell_made_to_be_slow() -> None:
         ("https://a/1\uff0c b.jpg", '"b.jpg"'),
         ("https://a/1, ftp://a/2", '"ftp://a/2"'),
         ("ftp://a/1, b.jpg", '"b.jpg"'),
+        ("https://a/1,ftp://a/2", '"ftp://a/2"'),
+        ("https://a/1;s3://a/2", '"s3://a/2"'),
+        ("https://a/1|//a/2", '"//a/2"'),
+        ("https://a/1,www.a.com/2", '"www.a.com/2"'),
+        ("https://a/1,data:image/png;base64,AA", '"data:image/png;base64,AA"'),
+        ("https://a/1https://a/2", '"https://a/2"'),
+        ("https://a/1.jpghttps://a/2", '"https://a/2"'),
+        ("https://a/1<br>https://a/2", '"https://a/2"'),
+        ("https://a/1\\nhttps://a/2", '"https://a/2"'),
+        ('https://a/1"https://a/2', '"https://a/2"'),
+        ("https://a/1\u00b7https://a/2", '"https://a/2"'),
+        ("https://a/1\u2022HTTPS://a/2", '"HTTPS://a/2"'),
+        ("https://a/1 - https://a/2", '"https://a/2"'),
+        ("https://a/1 and https://a/2", '"https://a/2"'),
+        ("https://a/my photo.jpg https://a/2", '"https://a/2"'),
         ("['https://a/1', 'https://a/2']", "no JSON list"),
         ('["https://a/1", 2]', "no JSON list"),
         ("[" * 100_000, "no JSON list"),
@@ -250,10 +278,27 @@ def test_an_unknown_column_is_answered_with_the_known_ones() -> None:
     assert f"Known: {', '.join((*REQUIRED, *RESULTS))}; also SKU, " in msg
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "id,title,image_link",
+        "Product ID,Product Title,Pictures",
+        "Sr. No.,Product-Name,Input-Image-Url",
+        "Serial\u2011Number,Product\u2013Name,Input\u00a0Image\u00a0URL",
+        "\u200bSKU,Name*,Image(s)",
+        "'SKU',\u201cName\u201d,Image URL's",
+        "IDs,Names,Photo",
+    ],
+)
+def test_columns_have_synonyms_whatever_stands_between_their_words(header: str) -> None:
+    (row,) = parse(f"{header}\n1,Chair,https://a/1\n".encode())
+    assert row == Row(2, "1", "Chair", ("https://a/1",))
+
+
 SHOPS = {
     "Handle,Title,Body (HTML),Image Src,Image Position\n": ["Handle", "Body (HTML)", "Image Src"],
-    "ID,Type,SKU,Name,Published,Images\n": ["ID", "Type", "Published"],
-    "id,title,link,image_link,additional_image_link\n": ["id", "link", "additional_image_link"],
+    "ID,Type,SKU,Name,Published,Images\n": ["Serial Number", "Type", "Published"],
+    "id,title,link,image_link,additional_image_link\n": ["link", "additional_image_link"],
 }
 
 
@@ -261,13 +306,14 @@ SHOPS = {
 def test_each_unknown_column_of_a_shop_is_named(header: str) -> None:
     named = [place[2] for place in locs(header + "1,2,3\n")]
     assert {*SHOPS[header]} <= {*named}
-    assert not {*named} & {"Title", "title", "SKU", "Name", "Images", "image_link"}
+    assert not {*named} & {"Title", "title", "id", "SKU", "Name", "Images", "image_link"}
 
 
 @pytest.mark.parametrize(
     ("header", "title"),
     [
         ("SKU,Serial Number,Name,Images", "Serial Number"),
+        ("ID,SKU,Name,Images", "Serial Number"),
         ("SKU,Name,Product,Images", "Product Name"),
         ("SKU,Name,Images,image_link", "Input Image URLs"),
         ("SKU,Name,Image URL,Image URLs", "Input Image URLs"),
