@@ -22,7 +22,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 async def wait_until(
-    condition: Callable[[], Awaitable[Any]], what: str, within_s: float = 30.0
+    condition: Callable[[], Awaitable[Any]], what: str, within_s: float = 90.0
 ) -> Any:
     """The first true answer of ``condition``; fails with ``what`` was waited for."""
     deadline = time.monotonic() + within_s
@@ -90,7 +90,7 @@ class Service:
         assert status == 202, answer
         return str(answer["requestId"])
 
-    async def finished(self, request_id: str, within_s: float = 30.0) -> dict[str, Any]:
+    async def finished(self, request_id: str, within_s: float = 90.0) -> dict[str, Any]:
         """The status object, once the request has ended."""
 
         async def ended() -> dict[str, Any] | None:
@@ -100,7 +100,7 @@ class Service:
         found: dict[str, Any] = await wait_until(ended, f"{request_id} ended", within_s)
         return found
 
-    async def announced(self, request_id: str, within_s: float = 30.0) -> dict[str, Any]:
+    async def announced(self, request_id: str, within_s: float = 90.0) -> dict[str, Any]:
         """The status object, once its webhook is delivered or given up."""
 
         async def told() -> dict[str, Any] | None:

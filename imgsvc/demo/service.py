@@ -20,7 +20,7 @@ from imgsvc.embedded import EmbeddedError, Endpoints, free_ports
 from imgsvc.settings import is_setting
 
 _BUCKET = "imgsvc-demo"
-_READY_S, _STOP_S = 30.0, 15.0
+_READY_S, _STOP_S = 60.0, 30.0
 _POLL_S = 0.05
 
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.long
 SEED = 20261123
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("own_servers", PROGRAMS, indirect=True, scope="module")
 @pytest.mark.asyncio(loop_scope="module")
 async def test_after_any_fault_all_accepted_work_is_done_once(

@@ -24,6 +24,7 @@ class Proxy:
         self.held = asyncio.Event()
         self.lose_reply_to: bytes | None = None
         self.lost = asyncio.Event()
+        self.answer_instead: dict[bytes, bytes] = {}  # what is written otherwise in answers
 
     def release(self) -> None:
         """Let go on what is held; set ``hold`` first if something is to be held after it."""
@@ -52,7 +53,7 @@ class Proxy:
         async with _closing(to_client):
             from_server, to_server = await asyncio.open_connection("127.0.0.1", self.server_port)
             async with _closing(to_server):
-                answers = asyncio.create_task(_copy(from_server, to_client))
+                answers = asyncio.create_task(self._answer(from_server, to_client))
                 try:
                     while chunk := await from_client.read(1 << 20):
                         if self.hold and self.hold in chunk:
@@ -73,6 +74,14 @@ class Proxy:
                     answers.cancel()
                     await asyncio.gather(answers, return_exceptions=True)
 
+    async def _answer(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while chunk := await source.read(1 << 20):
+                for said, instead in self.answer_instead.items():
+                    chunk = chunk.replace(said, instead)
+                target.write(chunk)
+        target.close()
+
 
 @contextlib.asynccontextmanager
 async def _closing(writer: asyncio.StreamWriter) -> AsyncIterator[None]:
@@ -84,13 +93,6 @@ async def _closing(writer: asyncio.StreamWriter) -> AsyncIterator[None]:
         writer.transport.abort()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
-
-
-async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(ConnectionError):
-        while chunk := await source.read(1 << 20):
-            target.write(chunk)
-    target.close()
 
 
 @contextlib.asynccontextmanager

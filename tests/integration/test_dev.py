@@ -51,7 +51,7 @@ def call(port: int, path: str, body: object = None) -> dict[str, object] | None:
         return None
 
 
-def eventually(condition: Callable[[], bool], what: str, within_s: float = 30) -> None:
+def eventually(condition: Callable[[], bool], what: str, within_s: float = 90) -> None:
     deadline = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}"
@@ -124,7 +124,7 @@ def test_a_wrong_setting_stops_the_start_with_its_name(
             **environment,
         },
         capture_output=True,
-        timeout=30,
+        timeout=90,
         check=False,
     )
     assert done.returncode != 0

@@ -23,6 +23,7 @@ from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.ledger import Ledger
 from imgsvc.settings import Mongo, Settings, SettingsError
 from tests.conftest import free_port
+from tests.integration.proxy import between
 from tests.support import wait_until
 
 PASSWORD = "hunter2"
@@ -177,28 +178,14 @@ async def test_an_index_in_the_way_is_named(
 
 async def test_a_server_that_is_too_old_is_told(servers: EmbeddedServers) -> None:
     newest, ancient = (b"maxWireVersion\0" + bytes([version, 0, 0, 0]) for version in (27, 2))
-
-    async def pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError):
-            while chunk := await source.read(1 << 16):
-                target.write(chunk.replace(newest, ancient))
-        target.close()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        upstream = await asyncio.open_connection("127.0.0.1", servers.mongo.port)
-        await asyncio.gather(pass_on(reader, upstream[1]), pass_on(upstream[0], writer))
-
-    between = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port = between.sockets[0].getsockname()[1]
-    uri = SecretStr(f"mongodb://127.0.0.1:{port}/")
-    try:
+    async with between(servers.mongo.port) as network:
+        network.answer_instead = {newest: ancient}
+        uri = SecretStr(f"mongodb://127.0.0.1:{network.port}/")
         with (
             contextlib.closing(Ledger(Mongo(uri=uri, timeout_ms=2000))) as ledger,
             pytest.raises(SettingsError, match=r"^\[mongo\] uri: Server at .* wire version"),
         ):
             await ledger.prepare()
-    finally:
-        between.close()
 
 
 # The command, as an operator runs it.

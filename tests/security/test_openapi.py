@@ -48,7 +48,7 @@ hooks.values = {hooks}
 """
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 async def test_no_call_made_from_the_document_is_answered_with_5xx(
     start_service: Any, origin: Origin, receiver: Receiver, tmp_path: Path
 ) -> None:
