@@ -188,7 +188,7 @@ class Outbound:
             location = response.headers.get("Location")
             if conditions and response.status == 304:  # noqa: PLR2004 - not modified
                 return None
-            if response.status not in _REDIRECTS or location is None:
+            if response.status not in _REDIRECTS or not location:
                 size = await self._reader.read(response, write, self._fetch.max_bytes)
                 etag, modified = (_validator(response, name) for name in _VALIDATORS)
                 return Downloaded(size, Validators(etag=etag, modified=modified))

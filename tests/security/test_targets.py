@@ -155,6 +155,15 @@ async def test_a_redirect_is_followed_to_what_it_names(
     assert origin.targets == ["/deep/start?x=%27", sent]
 
 
+@pytest.mark.parametrize("location", [b"", b" \t"])
+async def test_a_redirect_to_nowhere_is_not_followed(outbound: Open, location: bytes) -> None:
+    """Not even to itself, as often as redirects are followed."""
+    async with RawOrigin({"*": redirect(location)}) as origin:
+        with pytest.raises(ServiceError, match="answered with status 302"):
+            await outbound(LOOPBACK).download(f"{origin.base}/a", _keep)
+    assert origin.targets == ["/a"]
+
+
 # The examples of RFC 3986, sections 5.4.1 and 5.4.2, but for fragments, which are never sent.
 BASE = "http://a/b/c/d;p?q"
 EXAMPLES = {
