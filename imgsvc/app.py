@@ -32,7 +32,6 @@ from imgsvc.oauth import Tokens
 from imgsvc.origins import Origins
 from imgsvc.politeness import Politeness
 from imgsvc.redis_connection import connect
-from imgsvc.redis_refusals import SetupError
 from imgsvc.settings import Settings, SettingsError
 from imgsvc.spool import Spool
 from imgsvc.traffic import Traffic
@@ -299,9 +298,9 @@ async def _prepare(made: Parts, stop: asyncio.Event) -> bool:
                 await made.bucket.ensure()  # nobody else makes it in an emulator
             # Known to be alive before the first message is taken.
             await made.mailboxes.beat()
-        except SetupError as error:
-            raise SettingsError(error.detail) from None
         except ServiceError as error:
+            if error.remedy:
+                raise SettingsError(error.remedy) from None
             _log.warning(
                 "service.waiting", reason=error.detail, cause=redaction.of_error(error.__cause__)
             )

@@ -143,7 +143,7 @@ def _plain(environment: Mapping[str, str], plain_names: Mapping[str, Place]) -> 
     for name, place in plain_names.items():
         for said in _said(environment, name):
             other = found.setdefault(place, said)
-            if other.text != said.text:
+            if other.text.strip() != said.text.strip():
                 raise ValueError(f"{other.name} and {said.name} differ; leave one of them out")
     return found
 

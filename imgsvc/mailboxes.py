@@ -18,13 +18,13 @@ import orjson
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from imgsvc import logs, redaction
+from imgsvc import logs, redaction, redis_rights
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.failpoints import NO_FAILPOINTS, Failpoints
 from imgsvc.group_commit import GroupCommit
 from imgsvc.messages import Compressed, Fetched, ImageJob, Reused, WebhookJob
 from imgsvc.redis_connection import Reader
-from imgsvc.redis_refusals import SetupError, code_of, is_unsupported, translated
+from imgsvc.redis_refusals import code_of, translated, unusable
 from imgsvc.settings import Redis as RedisSettings
 
 GROUP = "imgsvc"
@@ -225,10 +225,10 @@ class Mailboxes:
         """Look whether this is a Redis that the service can work with, and create its groups.
 
         Raises:
-            ServiceError: UNAVAILABLE.
-            SetupError: this one will never do.
+            ServiceError: UNAVAILABLE; with a ``remedy`` if this one will not do as it is.
         """
         await self._look_at_mode()
+        await self._look_at_rights()
         for mailbox in SHARED:
             await self.ensure_group(mailbox)
 
@@ -238,12 +238,21 @@ class Mailboxes:
             told: Any = await self._client.execute_command("HELLO")  # type: ignore[no-untyped-call]
         mode = told.get("mode") if isinstance(told, dict) else None
         if mode == "cluster":
-            raise SetupError(
+            raise unusable(
                 "This Redis is a node of a cluster, which is not supported: "
                 "use a single Redis, or Sentinels."
             )
         if mode == "sentinel":
-            raise SetupError("This is a Redis Sentinel: write redis+sentinel://host:port/service.")
+            raise unusable("This is a Redis Sentinel: write redis+sentinel://host:port/service.")
+
+    async def _look_at_rights(self) -> None:
+        pipeline = self._client.pipeline(transaction=False)
+        for words in redis_rights.commands(f"{TAG}:check:{self.replica}:rights"):
+            pipeline.execute_command(*words)
+        with translated():
+            for answer in await pipeline.execute(raise_on_error=False):
+                if isinstance(answer, Exception) and code_of(answer) not in redis_rights.HARMLESS:
+                    raise answer
 
     async def ensure_group(self, mailbox: str) -> None:
         """Create the consumer group, from the mailbox' first entry on, if it is missing."""
@@ -581,12 +590,9 @@ class Mailboxes:
                 lambda: self._client.info("memory"),
                 lambda: self._client.config_get("maxmemory-policy"),
             ):
-                try:
+                # Each service has its own words for that; what passes by itself, the write met.
+                with contextlib.suppress(ResponseError):
                     told = await ask()
-                except ResponseError as error:
-                    if not is_unsupported(error):
-                        raise
-                else:
                     policy = told.get("maxmemory_policy") or told.get("maxmemory-policy")
                     if policy:
                         return str(policy)

@@ -31,7 +31,7 @@ _MISTAKES = re.compile(
 
 # How Redis is set up: nothing changes until an operator does something.
 _SETUP = (
-    (re.compile(r"NOAUTH"), "wants a password: say it in REDIS_URL or [redis] password"),
+    (re.compile(r"NOAUTH"), "asks for a password, which REDIS_URL or [redis] password says"),
     (re.compile(r"WRONGPASS|ERR (invalid password|AUTH )"), "refuses our user name or password"),
     (
         re.compile(r"NOPERM|ERR ACL failure|the user executing the script", re.IGNORECASE),
@@ -53,11 +53,13 @@ _SETUP = (
 )
 
 
-class SetupError(ServiceError):
-    """Redis is not set up as the service needs it; the detail says what to change."""
+def unusable(remedy: str) -> ServiceError:
+    """The error that this Redis is not set up as the service needs it, until somebody changes it.
 
-    def __init__(self, detail: str) -> None:
-        super().__init__(ErrorCode.UNAVAILABLE, detail, retry_after_s=2)
+    Args:
+        remedy: what to change, in one sentence.
+    """
+    return ServiceError(ErrorCode.UNAVAILABLE, remedy, retry_after_s=2, remedy=remedy)
 
 
 @contextlib.contextmanager
@@ -65,7 +67,7 @@ def translated() -> Iterator[None]:
     """Have whatever keeps Redis from doing its work be one error to the rest of the service.
 
     Raises:
-        ServiceError: UNAVAILABLE; as ``SetupError`` if it will not pass by itself.
+        ServiceError: UNAVAILABLE; with a ``remedy`` if it will not pass by itself.
         ResponseError: a mistake of ours.
     """
     try:
@@ -76,16 +78,9 @@ def translated() -> Iterator[None]:
         if isinstance(error, ResponseError) and _MISTAKES.match(words):
             raise
         if remedy := _remedy(error, words):
-            raise SetupError(f"Redis {remedy} ({_shown(words)}).") from error
+            raise unusable(f"Redis {remedy} ({_shown(words)}).") from error
         said = f"Redis refuses at the moment: {_shown(words)}" if _is_answer(error) else None
         raise ServiceError(ErrorCode.UNAVAILABLE, said, retry_after_s=2) from error
-
-
-def is_unsupported(error: Exception | None) -> bool:
-    """Whether Redis does not know a command, or does not allow it."""
-    return error is not None and bool(
-        re.match(r"NOPERM|ERR unknown (sub)?command", words_of(error), re.IGNORECASE)
-    )
 
 
 def code_of(error: Exception) -> str:

@@ -9,6 +9,8 @@ clients; the last two are those of other clients of Redis Sentinel.
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import re
 from dataclasses import dataclass, field, replace
 from urllib.parse import parse_qsl, unquote
@@ -19,6 +21,7 @@ _LARGEST_PORT = 65_535
 _HOST = re.compile(
     r"\[(?P<six>[0-9a-fA-F:.]+)\](?::(?P<port6>.*))?|(?P<host>[^:\[\]]+)(?::(?P<port>.*))?"
 )
+_NUMBER = re.compile(r"[0-9]{1,9}")
 _NAME = re.compile(r"[A-Za-z0-9._-]+")  # of hosts, as resolvers and containers have them
 
 
@@ -82,6 +85,23 @@ def parse(text: str) -> RedisUrl:
     )
 
 
+def check_host(text: str) -> str:
+    """The name or address of a host, if it is that alone.
+
+    Raises:
+        ValueError: what it may be, and where the rest goes.
+    """
+    host = text.strip()
+    if _NAME.fullmatch(host):
+        return host
+    with contextlib.suppress(ValueError):
+        return str(ipaddress.IPv6Address(host))
+    raise ValueError(
+        "must be the name or address of a host alone; its port is said in REDIS_PORT, and a whole "
+        "URL in REDIS_URL"
+    )
+
+
 def _of_redis(found: RedisUrl, authority: str, segments: list[str]) -> RedisUrl:
     if "," in authority:
         raise ValueError(
@@ -131,7 +151,7 @@ def _asked_db(query: str) -> int | None:
 
 
 def _number(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
+    if not _NUMBER.fullmatch(text):
         raise ValueError("must name the database by its number, such as /0")
     return int(text)
 
@@ -147,6 +167,6 @@ def _address(text: str, default_port: int) -> Address:
     port = found["port6"] if found["six"] else found["port"]
     if not port:
         return Address(host, default_port)
-    if not (port.isascii() and port.isdigit() and 0 < int(port) <= _LARGEST_PORT):
+    if not (_NUMBER.fullmatch(port) and 0 < int(port) <= _LARGEST_PORT):
         raise ValueError("must have a number from 1 to 65535 as its port")
     return Address(host, int(port))

@@ -31,7 +31,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from imgsvc import environment, mongo_uri, redis_url
+from imgsvc import environment, mongo_uri, redaction, redis_url
 from imgsvc.environment import Place, Said
 
 PREFIX = environment.PREFIX
@@ -145,10 +145,18 @@ class Redis(_Section):
     lease_s: Positive = 900.0
     max_deliveries: Count = 5
 
-    @field_validator("url", mode="before")
+    @field_validator(
+        "url", "username", "password", "ca_file", "sentinel_username", "sentinel_password",
+        mode="before",
+    )  # fmt: skip
     @classmethod
     def _empty_means_unset(cls, value: Any) -> Any:
         return value or None
+
+    @field_validator("host")
+    @classmethod
+    def _a_host_alone(cls, value: str) -> str:
+        return redis_url.check_host(value)
 
     @field_validator("url")
     @classmethod
@@ -601,7 +609,7 @@ def _shown(key: str, value: object, said: Said | None) -> str:
     secret = key == "url" or any(word in key.lower() for word in words)
     secret = secret or bool(said and said.from_file)
     plain = key and not secret and isinstance(value, str | int | float)
-    return repr(value) if plain else "***"
+    return redaction.of_library(repr(value)) if plain else "***"
 
 
 def _name(section: str, key: str, said: Mapping[Place, Said], in_file: frozenset[str]) -> str:

@@ -33,13 +33,22 @@ _LASTING: Mapping[int, tuple[str, str]] = {
     13: ("Unauthorized", "the user needs the role readWrite on the database"),
     18: ("AuthenticationFailed", _LOGIN),
     59: ("CommandNotFound", "this server is too old, or no MongoDB"),
+    67: (
+        "CannotCreateIndex",
+        "a collection has as many indexes as it can have, or is of another kind",
+    ),
     73: ("InvalidNamespace", "MongoDB does not take the name of the database"),
     115: ("CommandNotSupported", "this server is too old, or no MongoDB"),
+    121: ("DocumentValidationFailure", "a collection has a validator, which ours must not have"),
     166: ("CommandNotSupportedOnView", "a view stands in the place of a collection"),
     323: ("APIStrictError", "the URI asks for a stable API without this command"),
 }
-_ATLAS = 8000  # one code for many things; those of a login say so
-_AUTHENTICATION_FAILED = 18
+_ATLAS = 8000  # one code for many things: a login, a right, a quota
+_UNAUTHORIZED, _AUTHENTICATION_FAILED = 13, 18
+
+_NOT_TRUSTED = (
+    "MongoDB shows a certificate that is not trusted; tlsCAFile in the URI says whom to trust"
+)
 
 _NO_USER = "MongoDB asks for a user and a password, and the URI names none"
 
@@ -70,6 +79,8 @@ def lasting(error: PyMongoError) -> str | None:
     if isinstance(error, ConfigurationError | InvalidName):
         # A name that DNS does not know at present comes as one of these, with its cause.
         return f"{_setting()}: {error}" if error.__cause__ is None else None
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return f"{_setting()}: {_NOT_TRUSTED}"
     code = _code(error)
     if code is None or code not in _LASTING:
         return None
@@ -107,11 +118,17 @@ def _code(error: PyMongoError) -> int | None:
         refused: list[dict[str, Any]] = (error.details or {}).get("writeErrors", [])
         return refused[0].get("code") if refused else None
     if isinstance(error, OperationFailure):
-        if error.code == _ATLAS and "auth" in str(error):
-            return _AUTHENTICATION_FAILED
+        if error.code == _ATLAS:
+            return _code_at_atlas(str(error))
         return error.code
     if isinstance(error, ServerSelectionTimeoutError):
         # A login that failed before keeps the driver from trying that server: it is told as text.
         codes = {int(code) for code in _CODE.findall(str(error))}
         return _AUTHENTICATION_FAILED if _AUTHENTICATION_FAILED in codes else None
     return None
+
+
+def _code_at_atlas(text: str) -> int | None:
+    if "not allowed to do action" in text:
+        return _UNAUTHORIZED
+    return _AUTHENTICATION_FAILED if "auth" in text else None

@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 
+from imgsvc.cli import show_config
 from imgsvc.settings import PLAIN_NAMES, load
 from tests.contract.documents import ASKED, blocks
 from tests.support import Origin, Receiver, Service
 
-ORIGINAL = Path(__file__).parents[3] / "shared" / "notes" / "what-was-asked.md"
+ROOT = Path(__file__).parents[2]
+ORIGINAL = ROOT.parent / "shared" / "notes" / "what-was-asked.md"
 UPLOAD, STATUS = blocks(ASKED, "json")
 JSON = {"Content-Type": "application/json"}
 LOOPBACK = ip_network("127.0.0.0/8")
@@ -85,13 +87,23 @@ async def test_it_goes_the_whole_way(service: Service, origin: Origin, receiver:
     assert event["data"].keys() == found.keys()
 
 
-def test_the_environment_is_read_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_is_read_as_it_stands(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Beside the file of settings that comes with the service."""
     [text] = blocks(ASKED, "ini")
     said = dict(line.split("=", 1) for line in text.splitlines())
     assert said.keys() <= PLAIN_NAMES.keys()
     for name, value in said.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setenv("IMGSVC_CONFIG", str(ROOT / "config.toml"))
     settings = load()
+    assert settings.mongo.database == said["MONGO_URI"].rpartition("/")[2] == "image-processing"
+    show_config()
+    shown = capsys.readouterr().out
+    assert 'database = "image-processing"' in shown
+    assert said["MONGO_URI"] not in shown
+    assert said["GCP_KEY_BASE64"] not in shown
     assert settings.http.port == int(said["PORT"])
     assert (settings.redis.host, settings.redis.port) == ("localhost", 6379)
     assert settings.mongo.uri.get_secret_value() == said["MONGO_URI"]

@@ -24,7 +24,7 @@ class Proxy:
         self.held = asyncio.Event()
         self.lose_reply_to: bytes | None = None
         self.lost = asyncio.Event()
-        self.answer_instead: dict[bytes, bytes] = {}  # what is written otherwise in answers
+        self.instead: dict[bytes, bytes] = {}  # what is written otherwise, in either direction
 
     def release(self) -> None:
         """Let go on what is held; set ``hold`` first if something is to be held after it."""
@@ -69,7 +69,7 @@ class Proxy:
                             await from_server.read(1)  # the server has done it
                             self.lost.set()
                             return
-                        to_server.write(chunk)
+                        to_server.write(self._written(chunk))
                 finally:
                     answers.cancel()
                     await asyncio.gather(answers, return_exceptions=True)
@@ -77,10 +77,13 @@ class Proxy:
     async def _answer(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
             while chunk := await source.read(1 << 20):
-                for said, instead in self.answer_instead.items():
-                    chunk = chunk.replace(said, instead)
-                target.write(chunk)
+                target.write(self._written(chunk))
         target.close()
+
+    def _written(self, chunk: bytes) -> bytes:
+        for said, instead in self.instead.items():
+            chunk = chunk.replace(said, instead)
+        return chunk
 
 
 @contextlib.asynccontextmanager

@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from imgsvc.embedded import EmbeddedServers, free_ports
+from imgsvc.settings import PLAIN_NAMES
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -149,6 +150,14 @@ def test_an_empty_emulator_host_means_the_real_bucket():
     assert service_environment({})["STORAGE_EMULATOR_HOST"] == "http://gcs:4443"
     real = service_environment({"STORAGE_EMULATOR_HOST": "", "GCP_BUCKET_NAME": "pictures"})
     assert (real["STORAGE_EMULATOR_HOST"], real["GCP_BUCKET_NAME"]) == ("", "pictures")
+
+
+def test_what_may_be_said_without_a_container_may_be_said_to_compose():
+    by_itself = {"MONGODB_URI": "mongodb://elsewhere/x"}
+    assert service_environment(by_itself)["MONGO_URI"] == by_itself["MONGODB_URI"]
+    for name in PLAIN_NAMES.keys() - {"MONGODB_URI", "PORT"}:
+        assert service_environment({name: "said"})[name] == "said", name
+    assert "PORT" not in service_environment({"PORT": "80"}), "it is the proxy's"
 
 
 def test_what_runs_in_the_container_is_what_was_tested():

@@ -27,6 +27,7 @@ async def lost_with_every_replica(settings: Settings, job: ImageJob) -> None:
         inbox = replica.inbox(mailboxes.FETCH)
         taken = await inbox.take(1, 100) or await inbox.take(1, 100)
         assert len(taken) == 1
+        await replica.begin(taken[0])
         await inbox.close()
         other = mailboxes.Mailboxes(client, settings.redis, "survivor")
         assert await other.reclaim(replica.replica) == 1

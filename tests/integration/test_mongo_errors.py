@@ -17,13 +17,16 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 from pymongo import AsyncMongoClient
+from pymongo.errors import OperationFailure
 
 from imgsvc.embedded import _MONGO_PING, EmbeddedServers, Server
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.ledger import Ledger
+from imgsvc.ledger.mongo_errors import lasting
 from imgsvc.settings import Mongo, Settings, SettingsError
 from tests.conftest import free_port
 from tests.integration.proxy import between
+from tests.integration.test_redis_connection import encrypted
 from tests.support import wait_until
 
 PASSWORD = "hunter2"
@@ -147,6 +150,37 @@ async def test_a_server_that_is_away_is_no_refusal(uri: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("code", "said", "remedy"),
+    [
+        (8000, "bad auth : authentication failed", "user and password"),
+        (8000, "user is not allowed to do action [createIndex] on [x.requests]", "readWrite"),
+        (8000, "you are over your space quota, using 515 MB of 512 MB", None),
+        (67, "add index fails, too many indexes for x.requests key:{ at: 1 }", "indexes"),
+        (121, "Document failed validation", "validator"),
+        (14031, "available disk space of 1 bytes is less than required", None),
+    ],
+)
+def test_what_a_server_with_other_words_says(code: int, said: str, remedy: str | None) -> None:
+    """As servers say it that cannot be run here."""
+    told = lasting(OperationFailure(said, code))
+    assert told is None if remedy is None else remedy in str(told)
+
+
+async def test_a_certificate_that_is_not_trusted_is_told(
+    servers: EmbeddedServers, tmp_path: Path
+) -> None:
+    async with encrypted(tmp_path, servers.mongo.port, "127.0.0.1") as (port, ca_file):
+        uri = f"mongodb://127.0.0.1:{port}/x?tls=true"
+        with contextlib.closing(Ledger(Mongo(uri=SecretStr(uri), timeout_ms=2000))) as ledger:
+            with pytest.raises(SettingsError, match="not trusted; tlsCAFile") as caught:
+                await ledger.prepare()
+            assert "\n" not in str(caught.value)
+        uri += f"&tlsCAFile={ca_file}"
+        with contextlib.closing(Ledger(Mongo(uri=SecretStr(uri), timeout_ms=2000))) as ledger:
+            await ledger.check()
+
+
+@pytest.mark.parametrize(
     ("collection", "keys", "options", "code"),
     [
         ("requests", [("status", 1), ("createdAt", 1)], {"name": "mine"}, "85"),
@@ -179,7 +213,7 @@ async def test_an_index_in_the_way_is_named(
 async def test_a_server_that_is_too_old_is_told(servers: EmbeddedServers) -> None:
     newest, ancient = (b"maxWireVersion\0" + bytes([version, 0, 0, 0]) for version in (27, 2))
     async with between(servers.mongo.port) as network:
-        network.answer_instead = {newest: ancient}
+        network.instead = {newest: ancient}
         uri = SecretStr(f"mongodb://127.0.0.1:{network.port}/")
         with (
             contextlib.closing(Ledger(Mongo(uri=uri, timeout_ms=2000))) as ledger,

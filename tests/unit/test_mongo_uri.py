@@ -146,6 +146,7 @@ def test_a_name_that_mongodb_takes_is_taken(name: str) -> None:
 def test_both_names_may_say_the_same_and_not_different_things() -> None:
     uri = NAMES_ONE[0]
     assert with_env(MONGO_URI=uri, MONGODB_URI=uri).mongo.database == "image-processing"
+    assert with_env(MONGO_URI=uri, MONGODB_URI=f"{uri} ").mongo.database == "image-processing"
     said = complaint(MONGO_URI=uri, MONGODB_URI="mongodb://user:hunter2@db/")
     assert said == "MONGO_URI and MONGODB_URI differ; leave one of them out"
     assert with_env(MONGO_URI="", MONGODB_URI=uri).mongo.database == "image-processing"

@@ -86,6 +86,8 @@ def test_what_a_url_says(text: str, says: dict[str, Any]) -> None:
         ("redis://h:0", "port"),
         ("redis://h:65536", "port"),
         ("redis://h:\u0661", "port"),
+        ("redis://h:" + "1" * 5000, "port"),
+        ("redis://h/" + "1" * 5000, "number"),
         (f"redis://u:{SECRET}@ho$t", "name a host"),
         ("redis://[::1", "name a host"),
         ("redis://::1", "name a host"),
@@ -145,3 +147,37 @@ def test_a_promise_to_encrypt_is_not_broken_by_the_url() -> None:
     assert Redis.model_validate({"tls": True, "url": "unix:///s"}).where.path == "/s"
     with pytest.raises(ValueError, match="no such file"):
         Redis.model_validate({"ca_file": "/nowhere/ca.pem"})
+
+
+@pytest.mark.parametrize(
+    "host", ["redis", "redis.example.", "a_b-c", "10.0.0.1", "::1", "fe80::1%eth0", " redis\n"]
+)
+def test_a_host_by_itself_is_a_name_or_an_address(host: str) -> None:
+    [address] = Redis(host=host).where.addresses
+    assert address.host == host.strip()
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["", "redis:6379", "redis/0", "[::1]", "a,b", "a b", "1:2", f"redis://u:{SECRET}/x@h:6379/0"],
+)
+def test_more_than_a_host_is_told_with_where_it_goes(
+    host: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("IMGSVC_REDIS__HOST", host)
+    with pytest.raises(
+        SettingsError, match=r"^IMGSVC_REDIS__HOST = .*REDIS_PORT.*REDIS_URL$"
+    ) as caught:
+        load()
+    assert SECRET not in str(caught.value)
+
+
+def test_what_is_passed_through_empty_is_not_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    alone = load().redis
+    for key in ("username", "password", "ca_file", "sentinel_username", "sentinel_password", "url"):
+        monkeypatch.setenv(f"IMGSVC_REDIS__{key}".upper(), "")
+    assert load().redis == alone
