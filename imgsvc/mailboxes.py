@@ -46,8 +46,9 @@ SHARED = (FETCH, FETCH_PRIORITY, COPIES, NOTIFY)
 BLOCK_MS = 2000
 _BATCH = 100
 _SCANNED = 1000
-# In a pending list, as the number of deliveries: what it counts itself stays far below. It goes
-# when the entry does, which a list of our own would have to be told.
+# What ``begin`` sets as an entry's number of deliveries in the pending list. Redis counts there, too,
+# but nobody else reads that, and it stays far below. The mark goes when the entry does, which a list
+# of our own would have to be told.
 _BEGUN = 1_000_000
 _MOVE_EVERY_S = 0.05
 _CHECK_MS = 10_000

@@ -4,27 +4,33 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from imgsvc.actors.base import HandOff, ImageActor, Verdict
+from imgsvc.actors.base import HandOff, ImageActor, Parts, Verdict
+from imgsvc.fair_semaphore import FairSemaphore
 from imgsvc.ledger import Completed, CopiesEnded, Shared
 from imgsvc.mailboxes import COPIES, Facts
 from imgsvc.messages import ImageJob
 
 _PAGE = 100  # copies that end together; then it is the turn of another image's
-_IN_HAND = 32  # images whose copies end page by page, in turn
+_PAGES = 32  # on their way at a time, three quarters of them one payer's at most
+_IN_HAND = 1000  # images with copies: those of payers who have few are found among them
 
 
 class Copier(ImageActor):
-    """Takes images that have ended and have copies: a page of each in turn, however many."""
+    """Takes images that have ended and have copies: a page of each payer's in turn, however many."""
 
     name: ClassVar[str] = "copier"
     most_at_once = 8
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self._pages = FairSemaphore(_PAGES, _PAGES - _PAGES // 4)
 
     def mailbox(self) -> str:
         """Shared: any replica may write these ends."""
         return COPIES
 
     def capacity(self) -> int:
-        """So many images have a page of copies on its way at a time."""
+        """More than there are pages on their way: most only wait for their payer's turn."""
         return _IN_HAND
 
     async def handle(self, job: ImageJob, facts: Facts) -> Verdict:  # noqa: ARG002
@@ -32,15 +38,16 @@ class Copier(ImageActor):
 
         Twice is safe because only copies that are open are ended, each by a conditional update.
         """
-        self.begin()
         place = (job.request_id, job.product, job.index)
         shared = await self.parts.ledger.shared(*place, job.turn)
         copies, due = 0, False
         for start in range(0, len(shared.copies) if shared else 0, _PAGE):
             assert shared is not None  # noqa: S101 - else there is no page
-            if self.stopping.is_set():
-                return HandOff(COPIES, job, event="copies.left", told={"copies": copies})
-            page = await self.parts.ledger.end_copies(shared, slice(start, start + _PAGE))
+            async with self._pages.place(shared.payer):
+                if self.stopping.is_set():
+                    return HandOff(COPIES, job, event="copies.left", told={"copies": copies})
+                self.begin()
+                page = await self.parts.ledger.end_copies(shared, slice(start, start + _PAGE))
             self._count(shared, page)
             copies, due = copies + page.images, due or page.due
         if not copies:  # whoever ended them may have died before looking whether it was all

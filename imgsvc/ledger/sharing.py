@@ -16,7 +16,7 @@ from imgsvc.group_commit import GroupCommit
 from imgsvc.ledger.copies import Spot
 from imgsvc.ledger.ends import Ends, Finish
 from imgsvc.ledger.places import Place, image_at, is_pending, shared_end
-from imgsvc.ledger.records import Completed, Ended, Failed
+from imgsvc.ledger.records import NOBODY, Completed, Ended, Failed
 from imgsvc.ledger.store import GROUP, READ_EVERY_S, product_id, translated
 from imgsvc.settings import Mongo
 
@@ -26,6 +26,7 @@ class Shared:
     """An end that is to be given to the copies of its image."""
 
     original: Place
+    payer: str
     end: Completed | Failed
     copies: Sequence[Spot]
 
@@ -51,14 +52,16 @@ class Sharing(Ends):
         """The end that an image came to in this turn, and whose it is, too; None if it has none."""
         place = Place(request_id, product, index, turn)
         with translated():
-            found = await self._by_key(self._products, [place.key], "images")
-        image = image_at(found.get(place.key), place)
+            found = await self._by_key(self._products, [place.key], "payer", "images")
+        its_product = found.get(place.key, {})
+        image = image_at(its_product, place)
         if not image or image.get("turn", 0) != turn:
             return None
         end = shared_end(image)
         if end is None:
             return None
-        return Shared(place, end, [Spot.read(spot) for spot in image.get("copies", [])])
+        copies = [Spot.read(spot) for spot in image.get("copies", [])]
+        return Shared(place, its_product.get("payer", NOBODY), end, copies)
 
     async def end_copies(self, shared: Shared, some: slice) -> CopiesEnded:
         """End some of the copies as their original did, those that are open.

@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 from pydantic import SecretStr
+from redis.asyncio import Redis
 
 from imgsvc.embedded import EmbeddedServers
 from imgsvc.ledger import Ledger
+from imgsvc.mailboxes import COPIES
 from imgsvc.settings import Mongo, Settings
 from tests.chaos.proxy import LedgerProxy, serving
 from tests.integration.ledgers import FAILED, completed, known
@@ -71,6 +73,37 @@ async def test_another_request_ends_while_copies_do(  # noqa: PLR0917
     assert done["processedImages"] == done["processedProducts"] == 3 * PAGE
     assert done["sharedImages"] == (3 * PAGE - 1 if good else 0)
     assert origin.asked == [name]
+
+
+async def test_a_payer_with_many_that_have_copies_delays_no_other_payer(
+    network: Proxy,
+    make_settings: Callable[..., Settings],
+    start_service: Start,
+    origin: Origin,
+    neighbour: Origin,
+) -> None:
+    settings = make_settings(
+        http={"trusted_proxies": ["127.0.0.1"]},
+        mongo={"timeout_ms": 30_000},  # or what is held would be sent once more
+    )
+    service = await start_service(through(network.port, settings))
+    pixel, count = origin.add("pixel.png", PIXEL), 60
+    crowd = await service.upload([[f"{pixel}?{n}"] for n in range(count)] * 2)
+    network.hold = ending(crowd, count)
+    await network.held.wait()  # one copy ends, and all others wait for it
+
+    async def are_there() -> bool:
+        async with Redis(port=settings.redis.port) as client:
+            return bool(await client.xlen(COPIES) == count)
+
+    await wait_until(are_there, "all have come")
+    service.session.headers["X-Forwarded-For"] = "203.0.113.2"
+    few = await service.upload([[neighbour.add("small.png", PIXEL)]] * 2)
+    assert (await service.finished(few))["sharedImages"] == 1
+    _, status = await service.get(f"/status/{crowd}")
+    assert status["sharedImages"] == 0
+    network.release()
+    assert (await service.finished(crowd))["sharedImages"] == count
 
 
 async def test_a_page_of_copies_costs_no_more_than_as_many_images(
