@@ -38,7 +38,7 @@ _SERVERS = re.compile(
     re.IGNORECASE,
 )
 _MARK = re.compile(
-    rb"""_cf_chl_opt | error\ code:\ 10\d\d | captcha-delivery\.com | px-captcha | _pxappid
+    rb"""_cf_chl_opt | error\ code:\ 10\d\d | captcha-delivery\.com | px-captcha | _pxappid | "jsclientsrc"
     | _incapsula_resource | incapsula\ incident\ id | awswafcookiedomainlist | gokuprops | kpsdk
     | sec-cpt | sucuri\ website\ firewall | distil_r_captcha
     | (verify|confirm)(ing)?\ (that\ )?you\ are\ (a\ )?human | not\ a\ robot | unusual\ traffic

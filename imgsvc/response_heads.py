@@ -32,7 +32,6 @@ _STATUS = re.compile(rb"\s*HTTP/[0-9]\.[0-9] +([0-9]{3})")
 _FOLD = re.compile(rb"\r?\n[ \t]+")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*:(.*)", re.DOTALL)
 _NO_VALUE = re.compile(rb"[\0\r]")
-_MOST_WORDS = 8
 _NO_CODING = frozenset({b"", b"identity"})
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 
@@ -121,7 +120,7 @@ class _Connection(ResponseHandler):
         for field in filter(None, map(_FIELD.match, lines[1:MOST_FIELDS])):
             name, value = field[1], _NO_VALUE.sub(b" ", field[2]).strip()
             if (words := framing.get(name.lower())) is not None:
-                words += (word.strip() for word in value.lower().split(b",", _MOST_WORDS))
+                words += (word.strip() for word in value.lower().split(b","))
             else:
                 fields.append((name, value))
         codings = [word for word in framing[b"transfer-encoding"] if word not in _NO_CODING]

@@ -42,7 +42,7 @@ CHALLENGES: dict[str, tuple[int, dict[str, str], bytes]] = {
     ),
     "DataDome, page": (403, {**HTML, "X-DataDome": "protected"}, page(b"example.com")),
     "PerimeterX": (403, HTML, page(b"Access to this page has been denied", b'<div id="px-captcha">')),
-    "PerimeterX, JSON": (403, {"Content-Type": "application/json"}, b'{"appId":"PX1","jsClientSrc":"/x","_pxAppId":1}'),
+    "PerimeterX, JSON": (403, {"Content-Type": "application/json"}, b'{"appId":"PX1","jsClientSrc":"/1/init.js","blockScript":"/1/captcha.js"}'),
     "Imperva, with 200": (
         200,
         {**HTML, "X-Iinfo": "9-1-0 0NNN RT(1 2) q(0 -1 -1 0)", "X-CDN": "Imperva"},
