@@ -126,7 +126,7 @@ def show_openapi() -> None:
 def _point_out_slips() -> None:
     for name in settings.overlooked():
         logs.get("settings").warning(
-            "setting.not_read", name=name, remedy="settings are IMGSVC_<SECTION>__<KEY>"
+            "setting.not_read", name=name, remedy=f"write {settings.meant_by(name)}"
         )
 
 

@@ -509,6 +509,15 @@ def overlooked() -> list[str]:
     return environment.overlooked(os.environ, _NO_SETTINGS)
 
 
+def meant_by(overlooked_name: str) -> str:
+    """The setting that such a variable was meant for, if that can be told; else the form of all."""
+    for section in Settings.model_fields:
+        for key in _fields(section):
+            if overlooked_name.upper() == f"{PREFIX}{section}_{key}".upper():
+                return f"{PREFIX}{section}__{key}".upper()
+    return f"{PREFIX}<SECTION>__<KEY>"
+
+
 def show(settings: Settings) -> str:
     """The settings in force as TOML-like text, secrets masked."""
     lines = []

@@ -73,21 +73,23 @@ def test_a_host_that_is_said_holds_beside_a_link_for_the_port() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("name", "value", "meant"),
     [
-        ("IMGSVC_HTTP_PORT", "8080"),
-        ("IMGSVC_PORT", "8080"),
-        ("IMGSVC_AUTH_MODE", "keys"),
-        ("IMGSVC_REDIS", "redis"),
-        ("IMGSVC_GCS_BUCKET", "pictures"),
+        ("IMGSVC_HTTP_PORT", "8080", "IMGSVC_HTTP__PORT"),
+        ("IMGSVC_PORT", "8080", "IMGSVC_<SECTION>__<KEY>"),
+        ("IMGSVC_AUTH_MODE", "keys", "IMGSVC_AUTH__MODE"),
+        ("imgsvc_webhook_delay_ms", "9", "IMGSVC_WEBHOOK__DELAY_MS"),
+        ("IMGSVC_REDIS", "redis", "IMGSVC_<SECTION>__<KEY>"),
+        ("IMGSVC_GCS_BUCKET", "pictures", "IMGSVC_GCS__BUCKET"),
     ],
 )
 def test_what_looks_like_a_slip_is_pointed_out_and_not_read(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, meant: str
 ) -> None:
     monkeypatch.setenv(name, value)
     assert settings.load() == Settings()
     assert settings.overlooked() == [name]
+    assert settings.meant_by(name) == meant
 
 
 def test_names_of_the_client_and_of_the_file_are_no_slips(monkeypatch: pytest.MonkeyPatch) -> None:
