@@ -181,7 +181,7 @@ async def load_slowly(chaos: Chaos) -> None:
 async def cut_append_only_file(chaos: Chaos) -> None:
     """Its machine fails: the last of what it acknowledged never reached the disk.
 
-    Transactions are cut off whole, as Redis 7 and later do themselves when they start. Redis 6.2
+    Transactions are cut off whole, as Valkey does itself when it starts. Redis 6.2
     leaves an open one at the end of the file, and carries it out when it starts once more.
     """
     servers = chaos.stack.servers
