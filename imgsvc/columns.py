@@ -35,7 +35,8 @@ SYNONYMS = {
     ),
 }
 
-_BETWEEN_WORDS = re.compile(r"[\W_]+")  # in any script: "SKU*", "Image\u2011URL"
+# In any script: "SKU*", "Image\u2011URL". But nothing that could not be read.
+_BETWEEN_WORDS = re.compile(r"(?:[^\w\ufffd]|_)+")
 _PLURAL = re.compile(r"(image|url|link|name|number|product|title|serial|sku|id|picture|photo)s")
 
 

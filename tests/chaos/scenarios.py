@@ -551,6 +551,7 @@ SCENARIOS: dict[Scenario, tuple[str, ...]] = {
     a_client_that_erases: (
         "bucket.delete",
         "ledger.ask_to_erase",
+        "ledger.erase_entry",
         "ledger.erase_products",
         "ledger.erase_request",
         "ledger.erase_sources",

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from imgsvc.actors import Fetcher, Uploader
 from imgsvc.embedded import EmbeddedServers
 from imgsvc.errors import ErrorCode, ServiceError
-from imgsvc.mailboxes import DEAD, FETCH, GROUP, IN_FLIGHT, WAKE, Mailboxes
+from imgsvc.mailboxes import DEAD, FETCH, FETCH_PRIORITY, GROUP, IN_FLIGHT, WAKE, Mailboxes
 from imgsvc.messages import VERSION, ImageJob
 from imgsvc.redis_connection import connect
 from imgsvc.settings import Settings
@@ -153,9 +153,10 @@ async def test_an_image_whose_message_was_lost_is_dealt_again_when_its_mark_is_d
         return bool(origin.asked)
 
     await wait_until(asked, "it is being fetched")
-    for entry_id, _ in await redis.xrange(FETCH):
-        await redis.xack(FETCH, GROUP, entry_id)
-        await redis.xdel(FETCH, entry_id)
+    for mailbox in (FETCH, FETCH_PRIORITY):
+        for entry_id, _ in await redis.xrange(mailbox):
+            await redis.xack(mailbox, GROUP, entry_id)
+            await redis.xdel(mailbox, entry_id)
     assert await redis.zcard(IN_FLIGHT) == 1, "only the mark is left"
     opened.set()
     assert (await service.finished(request_id))["status"] == "COMPLETED"
