@@ -91,9 +91,10 @@ def _operation(
     ]
     for place, beside in (("query", route.query), ("header", route.headers)):
         if beside:
+            may_be_empty = {"allowEmptyValue": True} if place == "query" else {}  # as forms send it
             shape = components[by_model[beside]["$ref"].rpartition("/")[2]]
             parameters += [
-                {"name": name, "in": place, "required": False, "schema": schema}
+                {"name": name, "in": place, "required": False, "schema": schema} | may_be_empty
                 for name, schema in shape["properties"].items()
             ]
     if parameters:
