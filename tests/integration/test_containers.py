@@ -22,6 +22,7 @@ from imgsvc.settings import PLAIN_NAMES
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
+SERVERS = {"MONGO_URI", "MONGODB_URI", "REDIS_URL", "REDIS_HOST", "REDIS_PORT"}
 
 
 def instructions(stage: int = -1) -> list[tuple[str, str]]:
@@ -153,11 +154,24 @@ def test_an_empty_emulator_host_means_the_real_bucket():
 
 
 def test_what_may_be_said_without_a_container_may_be_said_to_compose():
-    by_itself = {"MONGODB_URI": "mongodb://elsewhere/x"}
-    assert service_environment(by_itself)["MONGO_URI"] == by_itself["MONGODB_URI"]
-    for name in PLAIN_NAMES.keys() - {"MONGODB_URI", "PORT"}:
+    for name in PLAIN_NAMES.keys() - SERVERS - {"PORT"}:
         assert service_environment({name: "said"})[name] == "said", name
     assert "PORT" not in service_environment({"PORT": "80"}), "it is the proxy's"
+
+
+def test_the_servers_of_a_run_without_containers_are_not_looked_for_inside_one():
+    """The user's own ``.env`` names localhost, and everything starts with it."""
+    asked = (ROOT / "tests/contract/what-was-asked.md").read_text()
+    given = dict(re.findall(r"^([A-Z_0-9]+)=(\S+)$", asked, flags=re.MULTILINE))
+    filled = service_environment(given)
+    assert filled["GCP_BUCKET_NAME"] == given["GCP_BUCKET_NAME"]
+    assert {name: filled.get(name) for name in SERVERS} == {
+        "MONGO_URI": "mongodb://mongo:27017/?replicaSet=rs0",
+        "MONGODB_URI": None,
+        "REDIS_URL": None,
+        "REDIS_HOST": "redis",
+        "REDIS_PORT": "6379",
+    }
 
 
 def test_what_runs_in_the_container_is_what_was_tested():
@@ -171,15 +185,12 @@ async def test_the_command_serves_with_the_environment_of_the_compose_file(tmp_p
     async with EmbeddedServers(tmp_path / "servers") as servers:
         at = servers.endpoints
         (port,) = free_ports(1)
-        given = {
+        environment = {
+            **image_environment(),
+            **service_environment({"STORAGE_EMULATOR_HOST": at.gcs_url}),
             "MONGO_URI": at.mongo_uri,
             "REDIS_HOST": at.redis_host,
             "REDIS_PORT": str(at.redis_port),
-            "STORAGE_EMULATOR_HOST": at.gcs_url,
-        }
-        environment = {
-            **image_environment(),
-            **service_environment(given),
             "PATH": os.environ["PATH"],
             "PORT": str(port),
             "IMGSVC_SPOOL__DIR": str(tmp_path / "spool"),
