@@ -19,10 +19,17 @@ import yaml
 
 from imgsvc.embedded import EmbeddedServers, free_ports
 from imgsvc.settings import PLAIN_NAMES
+from tests.contract.documents import ASKED, blocks
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 SERVERS = {"MONGO_URI", "MONGODB_URI", "REDIS_URL", "REDIS_HOST", "REDIS_PORT"}
+
+
+def env_file() -> dict[str, str]:
+    """The user's own ``.env``, as it was asked for."""
+    [text] = blocks(ASKED, "ini")
+    return dict(line.split("=", 1) for line in text.splitlines())
 
 
 def instructions(stage: int = -1) -> list[tuple[str, str]]:
@@ -160,9 +167,7 @@ def test_what_may_be_said_without_a_container_may_be_said_to_compose():
 
 
 def test_the_servers_of_a_run_without_containers_are_not_looked_for_inside_one():
-    """The user's own ``.env`` names localhost, and everything starts with it."""
-    asked = (ROOT / "tests/contract/what-was-asked.md").read_text()
-    given = dict(re.findall(r"^([A-Z_0-9]+)=(\S+)$", asked, flags=re.MULTILINE))
+    given = env_file()
     filled = service_environment(given)
     assert filled["GCP_BUCKET_NAME"] == given["GCP_BUCKET_NAME"]
     assert {name: filled.get(name) for name in SERVERS} == {
