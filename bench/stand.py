@@ -24,7 +24,7 @@ from aiohttp import web
 from bench.meter import Meter
 from imgsvc.demo.loopback import serving
 from imgsvc.embedded import LOOPBACK, EmbeddedServers, Endpoints, Server, free_ports
-from imgsvc.settings import is_setting
+from imgsvc.runtime.settings import is_setting
 
 # Another build of the service can be measured by the same bench: the path of its Python.
 PYTHON = os.environ.get("BENCH_PYTHON", sys.executable)

@@ -12,10 +12,11 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from imgsvc import app, credentials, settings
+from imgsvc import app, credentials
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.ledger import ApiKey
 from imgsvc.model import Scope
+from imgsvc.runtime import settings
 
 api_keys = typer.Typer(no_args_is_help=True, help="API keys: who may come in.")
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:|@-]{0,99}")

@@ -12,27 +12,28 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from imgsvc import cgroups, logs, mailboxes, redaction, sandbox
+from imgsvc import mailboxes, sandbox
 from imgsvc.actors import PIPELINE, Parts, Supervisor
 from imgsvc.bucket import Bucket
 from imgsvc.codec_pool import CodecPool
-from imgsvc.endings import end
 from imgsvc.errors import ServiceError
-from imgsvc.failpoints import Failpoints
 from imgsvc.http import keys, middleware, routes, slow_heads
 from imgsvc.http.auth import Doorkeeper
 from imgsvc.http.intake import Intake
 from imgsvc.http.readiness import Readiness
 from imgsvc.http.reserved import Reserved
-from imgsvc.leaving import Leaving
 from imgsvc.ledger import Ledger
-from imgsvc.metrics import Metrics
 from imgsvc.net import Outbound
 from imgsvc.oauth import Tokens
 from imgsvc.origins import Origins
 from imgsvc.politeness import Politeness
 from imgsvc.redis_connection import connect
-from imgsvc.settings import Settings, SettingsError
+from imgsvc.runtime import cgroups, logs, redaction
+from imgsvc.runtime.endings import end
+from imgsvc.runtime.failpoints import Failpoints
+from imgsvc.runtime.leaving import Leaving
+from imgsvc.runtime.metrics import Metrics
+from imgsvc.runtime.settings import Settings, SettingsError
 from imgsvc.spool import Spool
 from imgsvc.traffic import Traffic
 

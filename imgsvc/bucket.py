@@ -32,10 +32,10 @@ from google.cloud import storage
 from google.cloud.storage.retry import DEFAULT_RETRY
 from google.oauth2 import service_account
 
-from imgsvc import redaction
 from imgsvc.errors import ErrorCode, ServiceError
-from imgsvc.failpoints import NO_FAILPOINTS, Failpoints
-from imgsvc.settings import Gcs, SettingsError
+from imgsvc.runtime import redaction
+from imgsvc.runtime.failpoints import NO_FAILPOINTS, Failpoints
+from imgsvc.runtime.settings import Gcs, SettingsError
 from imgsvc.small_uploads import SmallUploads
 
 _REASON_CHARS = 300

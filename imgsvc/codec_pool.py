@@ -25,13 +25,14 @@ from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 from pathlib import Path
 
-from imgsvc import logs, sandbox
+from imgsvc import sandbox
 from imgsvc.budget import Budget
 from imgsvc.errors import ErrorCode, ServiceError
-from imgsvc.hurry import Turnstile
-from imgsvc.metrics import Metrics
 from imgsvc.model import Recipe
-from imgsvc.settings import Codec
+from imgsvc.runtime import logs
+from imgsvc.runtime.hurry import Turnstile
+from imgsvc.runtime.metrics import Metrics
+from imgsvc.runtime.settings import Codec
 
 _KEPT_VARIABLES = frozenset({"PATH", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "VIRTUAL_ENV"})
 # For glibc: a worker keeps the memory of one image for the next, up to 128 MiB, instead of giving

@@ -13,7 +13,7 @@ from imgsvc import bot_walls
 from imgsvc.backoff import parse_retry_after
 from imgsvc.content_codings import coding, decoded
 from imgsvc.errors import ErrorCode, ServiceError
-from imgsvc.settings import Fetch
+from imgsvc.runtime.settings import Fetch
 
 _CHUNK = 256 * 1024
 # 203 is a 200 that a proxy has had its hands on; anything else has no whole picture.

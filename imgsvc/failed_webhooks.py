@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.table import Table
 from yarl import URL
 
-from imgsvc import app, settings
+from imgsvc import app
 from imgsvc.ledger import FailedWebhook, Ledger
+from imgsvc.runtime import settings
 
 webhooks = typer.Typer(no_args_is_help=True, help="Webhooks that were given up.")
 _MOST = 1000

@@ -13,9 +13,9 @@ from typing import Any
 import jwt
 import orjson
 
-from imgsvc import logs, redaction
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.net import Outbound
+from imgsvc.runtime import logs, redaction
 
 FRESH_S = 600.0
 PAUSE_S = 30.0

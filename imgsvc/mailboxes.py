@@ -18,14 +18,15 @@ import orjson
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from imgsvc import logs, redaction, redis_rights
+from imgsvc import redis_rights
 from imgsvc.errors import ErrorCode, ServiceError
-from imgsvc.failpoints import NO_FAILPOINTS, Failpoints
-from imgsvc.group_commit import GroupCommit
 from imgsvc.messages import Compressed, Fetched, ImageJob, Reused, WebhookJob
 from imgsvc.redis_connection import Reader
 from imgsvc.redis_refusals import code_of, translated, unusable
-from imgsvc.settings import Redis as RedisSettings
+from imgsvc.runtime import logs, redaction
+from imgsvc.runtime.failpoints import NO_FAILPOINTS, Failpoints
+from imgsvc.runtime.group_commit import GroupCommit
+from imgsvc.runtime.settings import Redis as RedisSettings
 
 GROUP = "imgsvc"
 TAG = "{imgsvc}"  # one hash tag, so that the scripts work on Redis Cluster

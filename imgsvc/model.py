@@ -26,7 +26,7 @@ from pydantic.alias_generators import to_camel
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from imgsvc.settings import check_webhook_secret
+from imgsvc.runtime.settings import check_webhook_secret
 
 S = TypeVar("S", bound=StrEnum)
 

@@ -13,16 +13,17 @@ from dataclasses import dataclass
 import aiohttp
 from yarl import URL
 
-from imgsvc import tls, urls
+from imgsvc import urls
 from imgsvc.addresses import literal
 from imgsvc.downloads import Reader
 from imgsvc.errors import ErrorCode, ServiceError
-from imgsvc.failpoints import NO_FAILPOINTS, Failpoints
 from imgsvc.guard import BlockedError, Guard
 from imgsvc.messages import Validators
 from imgsvc.resolver import OURSELVES, Resolver, on_behalf_of
 from imgsvc.response_heads import LONGEST_HEAD, MOST_FIELDS, Connector
-from imgsvc.settings import Fetch, Net
+from imgsvc.runtime import tls
+from imgsvc.runtime.failpoints import NO_FAILPOINTS, Failpoints
+from imgsvc.runtime.settings import Fetch, Net
 
 KEEP_ALIVE_S = 2.0
 """After this an idle connection is closed; the library may take as long again to notice."""

@@ -16,7 +16,7 @@ from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.jwks import KeySet
 from imgsvc.model import Scope
 from imgsvc.net import Outbound
-from imgsvc.settings import Auth, SettingsError
+from imgsvc.runtime.settings import Auth, SettingsError
 
 TENANT_PREFIX = "oauth:"
 _MAX_TENANT = 255  # of a subject, by OpenID Connect Core section 2

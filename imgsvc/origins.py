@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from imgsvc.errors import ErrorCode
 from imgsvc.mailboxes import TAG, Mailboxes
-from imgsvc.settings import Fetch
+from imgsvc.runtime.settings import Fetch
 
 SHARE_S = 5.0
 """For how long a share of places is held by a replica that does not ask again."""

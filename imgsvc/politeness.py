@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 
 from yarl import URL
 
-from imgsvc import logs
 from imgsvc.downloads import StatusError
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.host_lines import HostLines
-from imgsvc.metrics import Metrics
 from imgsvc.net import KEEP_ALIVE_S
 from imgsvc.origins import SHARE_S, Failure, Origins, Report, Standing
+from imgsvc.runtime import logs
+from imgsvc.runtime.metrics import Metrics
 
 _REPORT_EVERY_S = 1.0
 _BATCH = 100

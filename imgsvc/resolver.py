@@ -17,9 +17,9 @@ import aiodns
 import pycares
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from imgsvc.fair_semaphore import FairSemaphore
 from imgsvc.guard import BlockedError, Guard
-from imgsvc.settings import Net
+from imgsvc.runtime.fair_semaphore import FairSemaphore
+from imgsvc.runtime.settings import Net
 
 _MAX_ANSWERS = 8  # of a name that are dialled
 # Two questions for each name: Docker's name server takes 1,024 at once, dnsmasq's usual limit

@@ -20,7 +20,7 @@ import google_crc32c
 import orjson
 import requests.utils
 
-from imgsvc.settings import Gcs
+from imgsvc.runtime.settings import Gcs
 
 _SMALL_BYTES = 4_000_000  # read and summed up in three milliseconds
 _AT_ONCE_BYTES = 1_000_000  # larger bodies go out in pieces, so that others have a turn between

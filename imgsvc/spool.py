@@ -18,10 +18,10 @@ from pathlib import Path
 
 import aiofiles.os
 
-from imgsvc import logs
 from imgsvc.errors import ErrorCode, ServiceError
-from imgsvc.group_commit import GroupCommit
-from imgsvc.settings import Spool as SpoolSettings
+from imgsvc.runtime import logs
+from imgsvc.runtime.group_commit import GroupCommit
+from imgsvc.runtime.settings import Spool as SpoolSettings
 
 _LOCK = ".lock"
 # Of one file, before they are written; an origin may send a byte at a time.

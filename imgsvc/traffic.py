@@ -12,11 +12,11 @@ import contextlib
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
-from imgsvc import logs
 from imgsvc.errors import ServiceError
 from imgsvc.mailboxes import Mailboxes
-from imgsvc.metrics import Metrics
-from imgsvc.settings import RateLimit
+from imgsvc.runtime import logs
+from imgsvc.runtime.metrics import Metrics
+from imgsvc.runtime.settings import RateLimit
 
 LIMIT = "bytes"  # what the limit is called in headers and in Redis
 DAY_S = 86_400

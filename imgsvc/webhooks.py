@@ -16,7 +16,7 @@ import orjson
 from standardwebhooks.webhooks import Webhook
 
 from imgsvc.model import OPEN_REQUEST, Event, RequestStatus
-from imgsvc.settings import SECRET_PREFIX
+from imgsvc.runtime.settings import SECRET_PREFIX
 
 TEST_EVENT = "webhook.test"
 

@@ -24,7 +24,7 @@ import redis
 from imgsvc import app, cli
 from imgsvc.embedded import EmbeddedServers, free_ports
 from imgsvc.mailboxes import WAKE
-from imgsvc.settings import Settings
+from imgsvc.runtime.settings import Settings
 from tests.support import Listener, Origin, Receiver, Service, wait_until
 
 # How long an example takes says how busy the machine is.

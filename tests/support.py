@@ -14,7 +14,7 @@ from typing import Any, Self
 import aiohttp
 from aiohttp import web
 
-from imgsvc.settings import Settings
+from imgsvc.runtime.settings import Settings
 from tests.photos import photo
 
 TERMINAL = {"COMPLETED", "PARTIAL", "FAILED", "CANCELLED"}

@@ -16,19 +16,20 @@ import orjson
 import structlog
 from pydantic import ValidationError
 
-from imgsvc import backoff, logs, redaction
+from imgsvc import backoff
 from imgsvc.bucket import Bucket
 from imgsvc.codec_pool import CodecPool
-from imgsvc.endings import end
 from imgsvc.errors import ErrorCode, ServiceError
-from imgsvc.hurry import HURRY
 from imgsvc.ledger import Failed, Ledger
 from imgsvc.mailboxes import BLOCK_MS, COPIES, FETCH, NOTIFY, Envelope, Facts, Job, Mailboxes
 from imgsvc.messages import Compressed, Fetched, ImageJob, Reused, Times, WebhookJob
-from imgsvc.metrics import Metrics
 from imgsvc.net import Outbound
 from imgsvc.politeness import Politeness
-from imgsvc.settings import Settings
+from imgsvc.runtime import logs, redaction
+from imgsvc.runtime.endings import end
+from imgsvc.runtime.hurry import HURRY
+from imgsvc.runtime.metrics import Metrics
+from imgsvc.runtime.settings import Settings
 from imgsvc.spool import Spool
 from imgsvc.traffic import Traffic
 

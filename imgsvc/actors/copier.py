@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 from imgsvc.actors.base import HandOff, ImageActor, Parts, Verdict
-from imgsvc.fair_semaphore import FairSemaphore
 from imgsvc.ledger import Completed, CopiesEnded, Shared
 from imgsvc.mailboxes import COPIES, Facts
 from imgsvc.messages import ImageJob
+from imgsvc.runtime.fair_semaphore import FairSemaphore
 
 _PAGE = 100  # copies that end together; then it is the turn of another image's
 _PAGES = 32  # on their way at a time, three quarters of them one payer's at most

@@ -7,8 +7,8 @@ import time
 from typing import ClassVar
 
 from imgsvc.actors.base import Actor, Parts
-from imgsvc.endings import see_out
 from imgsvc.errors import ServiceError
+from imgsvc.runtime.endings import see_out
 
 _BEATS_PER_EXPIRY = 4
 

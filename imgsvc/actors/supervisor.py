@@ -8,9 +8,10 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from imgsvc import backoff, logs, redaction
+from imgsvc import backoff
 from imgsvc.actors.base import Actor, Parts
-from imgsvc.endings import see_out
+from imgsvc.runtime import logs, redaction
+from imgsvc.runtime.endings import see_out
 
 _RESTARTS = 6  # of one actor ...
 _WITHIN_S = 60.0  # ... in this time are too many

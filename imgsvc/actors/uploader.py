@@ -10,11 +10,11 @@ from typing import ClassVar
 from imgsvc.actors.base import ImageActor, Parts, Verdict
 from imgsvc.bucket import Stored
 from imgsvc.errors import ErrorCode, ServiceError
-from imgsvc.hurry import Turnstile
 from imgsvc.ledger import Completed
 from imgsvc.mailboxes import Facts, upload_lane
 from imgsvc.messages import Compressed, ImageJob, Reused, Source
 from imgsvc.model import FILE_TYPES
+from imgsvc.runtime.hurry import Turnstile
 
 
 class Uploader(ImageActor):

@@ -17,7 +17,7 @@ from imgsvc import embedded
 from imgsvc.demo.client import Client
 from imgsvc.demo.meter import Meter
 from imgsvc.embedded import EmbeddedError, Endpoints, free_ports
-from imgsvc.settings import is_setting
+from imgsvc.runtime.settings import is_setting
 
 _BUCKET = "imgsvc-demo"
 _READY_S, _STOP_S = 60.0, 30.0

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
-from imgsvc import logs
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.http import answers, keys, own, problems, quotas, uploads
 from imgsvc.http.schemas import Retry
 from imgsvc.ledger import Choice
 from imgsvc.model import OPEN_REQUEST, RequestStatus, SerialNumber
+from imgsvc.runtime import logs
 
 _log = logs.get("http")
 

@@ -9,7 +9,7 @@ from imgsvc import findings
 from imgsvc.http.posted import Place, Posted
 from imgsvc.ledger import Document
 from imgsvc.model import SerialNumber
-from imgsvc.settings import LONGEST_URL
+from imgsvc.runtime.settings import LONGEST_URL
 
 _PLACES = 5  # shown of each duplicate
 

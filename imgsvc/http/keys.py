@@ -14,10 +14,10 @@ from imgsvc.http.readiness import Readiness
 from imgsvc.http.reserved import Reserved
 from imgsvc.ledger import Ledger
 from imgsvc.mailboxes import Mailboxes
-from imgsvc.metrics import Metrics
 from imgsvc.model import Scope
 from imgsvc.net import Outbound
-from imgsvc.settings import Settings
+from imgsvc.runtime.metrics import Metrics
+from imgsvc.runtime.settings import Settings
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -12,14 +12,14 @@ import structlog
 from aiohttp import web
 from aiohttp.hdrs import METH_ALL
 
-from imgsvc import logs
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.http import keys, problems, ratelimit
 from imgsvc.http.keys import Handler
 from imgsvc.http.schemas import NoQuery
 from imgsvc.ledger import NOBODY
 from imgsvc.model import Scope
-from imgsvc.settings import Network
+from imgsvc.runtime import logs
+from imgsvc.runtime.settings import Network
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _HEADERS = {

@@ -17,7 +17,7 @@ from imgsvc.http.schemas import Instructions, Product, Upload
 from imgsvc.http.strict_json import JsonError
 from imgsvc.ledger import NewProduct
 from imgsvc.model import Recipe, Subscription
-from imgsvc.settings import Http
+from imgsvc.runtime.settings import Http
 
 Place = list[Any]
 Products = Sequence[tuple[Place, NewProduct]]

@@ -11,7 +11,7 @@ from imgsvc import traffic
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.http import keys
 from imgsvc.http.ratelimit import MINUTE_S, Policy, take
-from imgsvc.settings import Http, Settings
+from imgsvc.runtime.settings import Http, Settings
 
 _ROOM_S = 30  # until room may have been made by images that end
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from imgsvc import logs, redaction
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.http import keys
+from imgsvc.runtime import logs, redaction
 
 MINUTE_S = 60
 _log = logs.get("ratelimit")

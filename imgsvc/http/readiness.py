@@ -11,10 +11,10 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-from imgsvc import logs
-from imgsvc.endings import end
 from imgsvc.errors import ServiceError
-from imgsvc.settings import SettingsError
+from imgsvc.runtime import logs
+from imgsvc.runtime.endings import end
+from imgsvc.runtime.settings import SettingsError
 
 _ANSWER_S = 4.0  # nobody waits longer for a check
 _GIVEN_UP_S = 30.0  # a check that hangs is replaced after this

@@ -13,7 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
-from imgsvc import logs
+from imgsvc.runtime import logs
 
 _log = logs.get("http")
 

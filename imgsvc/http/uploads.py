@@ -19,7 +19,7 @@ from imgsvc.http.posted import Posted, examine
 from imgsvc.http.schemas import CsvQuery, Form, UploadHeaders, UploadQuery
 from imgsvc.http.strict_json import JsonError
 from imgsvc.ledger import Document, NewRequest, Repeat
-from imgsvc.settings import Http
+from imgsvc.runtime.settings import Http
 
 _CHUNK = 64 * 1024
 _FORM_FIELDS = names.known_at(Form, ())

@@ -7,10 +7,11 @@ from datetime import UTC, datetime
 
 from aiohttp import web
 
-from imgsvc import courier, logs, webhooks
+from imgsvc import courier, webhooks
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.http import answers, keys, own, problems, uploads
 from imgsvc.model import OPEN_REQUEST, Receiver, WebhookStatus
+from imgsvc.runtime import logs
 
 _log = logs.get("http")
 

@@ -9,8 +9,8 @@ from urllib.parse import unquote_plus
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo.errors import PyMongoError
 
-from imgsvc import logs
-from imgsvc.settings import Mongo, SettingsError, name_of
+from imgsvc.runtime import logs
+from imgsvc.runtime.settings import Mongo, SettingsError, name_of
 
 # Of what the driver only warns of, this does no harm; the rest are values that it would ignore,
 # and "tls=yes" must not mean a connection in clear.

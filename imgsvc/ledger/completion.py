@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from pymongo import DESCENDING
 
-from imgsvc.failpoints import NO_FAILPOINTS, Failpoints
 from imgsvc.ledger.records import Document
 from imgsvc.ledger.store import (
     Store,
@@ -28,7 +27,8 @@ from imgsvc.model import (
     WebhookStatus,
     outcome,
 )
-from imgsvc.settings import Mongo
+from imgsvc.runtime.failpoints import NO_FAILPOINTS, Failpoints
+from imgsvc.runtime.settings import Mongo
 from imgsvc.webhooks import event_type
 
 FEW_PRODUCTS = 16  # to count them is as quick as to look for an open one

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Sequence
 
 from pymongo import ASCENDING
 
-from imgsvc.failpoints import NO_FAILPOINTS, Failpoints
-from imgsvc.group_commit import GroupCommit
 from imgsvc.ledger.copies import Spot
 from imgsvc.ledger.places import Place, image_at, is_pending, place_of, shared_end
 from imgsvc.ledger.records import (
@@ -23,7 +21,9 @@ from imgsvc.ledger.records import (
 )
 from imgsvc.ledger.store import GROUP, READ_EVERY_S, Store, before, remember, the_time, translated
 from imgsvc.model import OPEN_REQUEST, START, ImageStatus, Recipe, RequestStatus
-from imgsvc.settings import Mongo
+from imgsvc.runtime.failpoints import NO_FAILPOINTS, Failpoints
+from imgsvc.runtime.group_commit import GroupCommit
+from imgsvc.runtime.settings import Mongo
 
 _WORK = (
     "options",

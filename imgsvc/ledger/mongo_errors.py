@@ -22,7 +22,7 @@ from pymongo.errors import (
 )
 
 from imgsvc.errors import ErrorCode, ServiceError
-from imgsvc.settings import name_of
+from imgsvc.runtime.settings import name_of
 
 _LOGIN = (
     "MongoDB does not accept this user and password; users are looked for in the database that "

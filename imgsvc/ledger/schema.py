@@ -19,10 +19,10 @@ from typing import Any
 
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
-from imgsvc import logs
-from imgsvc.endings import end
 from imgsvc.errors import ErrorCode, ServiceError
-from imgsvc.settings import SettingsError
+from imgsvc.runtime import logs
+from imgsvc.runtime.endings import end
+from imgsvc.runtime.settings import SettingsError
 
 Migration = Callable[[Any], Awaitable[None]]
 

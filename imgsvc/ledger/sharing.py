@@ -11,14 +11,14 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from imgsvc.failpoints import NO_FAILPOINTS, Failpoints
-from imgsvc.group_commit import GroupCommit
 from imgsvc.ledger.copies import Spot
 from imgsvc.ledger.ends import Ends, Finish
 from imgsvc.ledger.places import Place, image_at, is_pending, shared_end
 from imgsvc.ledger.records import NOBODY, Completed, Ended, Failed
 from imgsvc.ledger.store import GROUP, READ_EVERY_S, product_id, translated
-from imgsvc.settings import Mongo
+from imgsvc.runtime.failpoints import NO_FAILPOINTS, Failpoints
+from imgsvc.runtime.group_commit import GroupCommit
+from imgsvc.runtime.settings import Mongo
 
 
 @dataclass(frozen=True, slots=True)

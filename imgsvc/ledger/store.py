@@ -12,13 +12,13 @@ from typing import Any, ClassVar, TypeVar
 from pymongo import ASCENDING, DESCENDING, UpdateOne
 from pymongo.errors import OperationFailure, PyMongoError
 
-from imgsvc.failpoints import NO_FAILPOINTS, Failpoints
 from imgsvc.ledger import mongo_errors
 from imgsvc.ledger.client import connect
 from imgsvc.ledger.records import Document
 from imgsvc.ledger.schema import MIGRATIONS, Migration, Schema
 from imgsvc.model import Step, WebhookStatus
-from imgsvc.settings import Mongo, SettingsError
+from imgsvc.runtime.failpoints import NO_FAILPOINTS, Failpoints
+from imgsvc.runtime.settings import Mongo, SettingsError
 
 # A command costs MongoDB and us more than what is in it: under load these go together. What is
 # written this much later was not acknowledged before, and a quiet service does not wait.

@@ -12,7 +12,7 @@ from aiohttp import web
 from imgsvc import mailboxes
 from imgsvc.messages import ImageJob, WebhookJob
 from imgsvc.redis_connection import connect
-from imgsvc.settings import Redis
+from imgsvc.runtime.settings import Redis
 from tests.chaos import wishes
 from tests.chaos.album import MISSING, picture
 from tests.chaos.proxy import BucketFault, LedgerFault

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from imgsvc.cli import show_config
-from imgsvc.settings import PLAIN_NAMES, load
+from imgsvc.runtime.settings import PLAIN_NAMES, load
 from tests.contract.documents import ASKED, blocks
 from tests.support import Origin, Receiver, Service
 

@@ -10,7 +10,7 @@ import orjson
 import pytest
 from pymongo import AsyncMongoClient
 
-from imgsvc.settings import Settings
+from imgsvc.runtime.settings import Settings
 from tests.support import Origin, Receiver, Service, wait_until
 
 SOON = 0.00001  # days: 0.9 s

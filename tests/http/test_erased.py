@@ -13,7 +13,7 @@ from aiohttp import web
 from pymongo import AsyncMongoClient
 
 from imgsvc.embedded import EmbeddedServers
-from imgsvc.settings import Settings
+from imgsvc.runtime.settings import Settings
 from tests.support import Origin, Receiver, Service, wait_until
 
 KEY = {"Idempotency-Key": "4711"}

@@ -25,7 +25,7 @@ from imgsvc.ledger import Ledger
 from imgsvc.model import Scope
 from imgsvc.net import Outbound
 from imgsvc.oauth import Tokens
-from imgsvc.settings import Auth, Fetch, Net
+from imgsvc.runtime.settings import Auth, Fetch, Net
 from tests.issuer import Issuer, ec_key, ed_key, public_jwk, rsa_key
 from tests.support import Origin, Service
 

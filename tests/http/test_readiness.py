@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from imgsvc import app
-from imgsvc.settings import Settings
+from imgsvc.runtime.settings import Settings
 from tests.support import Server, Service, wait_until
 
 

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from yarl import URL
 
 from imgsvc.embedded import EmbeddedServers
-from imgsvc.settings import Settings
+from imgsvc.runtime.settings import Settings
 from tests.accounts import EMAIL, Account, new_account
 from tests.integration.proxy import between
 from tests.support import Origin, Server, Service

@@ -13,7 +13,7 @@ from pymongo import AsyncMongoClient
 
 from imgsvc.embedded import EmbeddedServers
 from imgsvc.ledger import Ledger
-from imgsvc.settings import Mongo, Settings
+from imgsvc.runtime.settings import Mongo, Settings
 from tests.integration.ledgers import new_request
 from tests.integration.proxy import Proxy, between
 

@@ -17,7 +17,7 @@ from yarl import URL
 from imgsvc.bucket import Bucket, Stored
 from imgsvc.embedded import EmbeddedServers
 from imgsvc.errors import ErrorCode, ServiceError
-from imgsvc.settings import Gcs, Settings, SettingsError
+from imgsvc.runtime.settings import Gcs, Settings, SettingsError
 from tests.accounts import EMAIL, new_account
 from tests.integration.proxy import between
 

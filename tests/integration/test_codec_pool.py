@@ -23,9 +23,9 @@ from PIL import Image
 
 from imgsvc.codec_pool import CodecPool, Result, Task
 from imgsvc.errors import ErrorCode, ServiceError
-from imgsvc.metrics import Metrics
 from imgsvc.model import Recipe
-from imgsvc.settings import Codec
+from imgsvc.runtime.metrics import Metrics
+from imgsvc.runtime.settings import Codec
 from tests.photos import photo
 from tests.support import wait_until
 
@@ -36,8 +36,8 @@ OWNER = """
 import asyncio, os, signal, sys
 from multiprocessing import forkserver
 from imgsvc.codec_pool import CodecPool
-from imgsvc.metrics import Metrics
-from imgsvc.settings import Codec
+from imgsvc.runtime.metrics import Metrics
+from imgsvc.runtime.settings import Codec
 
 async def own():
     pool = CodecPool(Codec(workers=2), Metrics())

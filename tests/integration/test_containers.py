@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from imgsvc.embedded import EmbeddedServers, free_ports
-from imgsvc.settings import PLAIN_NAMES
+from imgsvc.runtime.settings import PLAIN_NAMES
 from tests.contract.documents import ASKED, blocks
 
 ROOT = Path(__file__).parents[2]

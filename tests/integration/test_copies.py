@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from imgsvc.embedded import EmbeddedServers
 from imgsvc.ledger import Ledger
 from imgsvc.mailboxes import COPIES
-from imgsvc.settings import Mongo, Settings
+from imgsvc.runtime.settings import Mongo, Settings
 from tests.chaos.proxy import LedgerProxy, serving
 from tests.integration.ledgers import FAILED, completed, known
 from tests.integration.proxy import Proxy, between

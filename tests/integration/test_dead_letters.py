@@ -13,7 +13,7 @@ from imgsvc.ledger import Ledger, NewProduct, NewRequest
 from imgsvc.messages import ImageJob
 from imgsvc.model import Recipe
 from imgsvc.redis_connection import connect
-from imgsvc.settings import Settings
+from imgsvc.runtime.settings import Settings
 from tests.support import Origin, Service, wait_until
 
 

@@ -9,7 +9,7 @@ import pytest
 from imgsvc.mailboxes import DEAD, FETCH, IN_FLIGHT, NOTIFY, Mailboxes, delayed, waiting
 from imgsvc.messages import ImageJob, WebhookJob
 from imgsvc.redis_connection import connect
-from imgsvc.settings import Settings
+from imgsvc.runtime.settings import Settings
 
 ERASED, KEPT = "5f1c6d1e-erased", "5f1c6d1e-kept"
 

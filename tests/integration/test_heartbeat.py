@@ -11,10 +11,10 @@ from pydantic import SecretStr
 from imgsvc import app
 from imgsvc.actors import Reaper, Supervisor
 from imgsvc.embedded import EmbeddedServers
-from imgsvc.endings import end
 from imgsvc.mailboxes import REPLICAS
 from imgsvc.redis_connection import connect
-from imgsvc.settings import Settings
+from imgsvc.runtime.endings import end
+from imgsvc.runtime.settings import Settings
 from tests.integration.proxy import between
 
 HEARTBEAT_S = 2.0

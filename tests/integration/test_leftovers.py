@@ -14,7 +14,7 @@ from imgsvc.mailboxes import FETCH, compress_lane
 from imgsvc.messages import Fetched, ImageJob
 from imgsvc.model import Recipe
 from imgsvc.redis_connection import connect
-from imgsvc.settings import Settings
+from imgsvc.runtime.settings import Settings
 from tests.integration.proxy import between
 from tests.support import Origin, Service, wait_until
 

@@ -18,7 +18,7 @@ from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.mailboxes import DEAD, FETCH, FETCH_PRIORITY, GROUP, IN_FLIGHT, WAKE, Mailboxes
 from imgsvc.messages import VERSION, ImageJob
 from imgsvc.redis_connection import connect
-from imgsvc.settings import Settings
+from imgsvc.runtime.settings import Settings
 from tests.photos import photo
 from tests.support import Origin, Receiver, Service, wait_until
 

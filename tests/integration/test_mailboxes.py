@@ -32,8 +32,8 @@ from imgsvc.mailboxes import (
 from imgsvc.messages import Compressed, Fetched, ImageJob, WebhookJob
 from imgsvc.model import Recipe
 from imgsvc.redis_connection import connect
-from imgsvc.settings import Redis as RedisSettings
-from imgsvc.settings import Settings
+from imgsvc.runtime.settings import Redis as RedisSettings
+from imgsvc.runtime.settings import Settings
 from tests.integration.proxy import between
 from tests.support import wait_until
 

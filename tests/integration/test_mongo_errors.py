@@ -23,7 +23,7 @@ from imgsvc.embedded import _MONGO_PING, EmbeddedServers, Server
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.ledger import Ledger
 from imgsvc.ledger.mongo_errors import lasting
-from imgsvc.settings import Mongo, Settings, SettingsError
+from imgsvc.runtime.settings import Mongo, Settings, SettingsError
 from tests.conftest import free_port
 from tests.integration.proxy import between
 from tests.integration.test_redis_connection import encrypted

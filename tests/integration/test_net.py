@@ -18,7 +18,7 @@ from aiohttp import web
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.guard import Guard
 from imgsvc.net import Outbound
-from imgsvc.settings import Fetch, Net
+from imgsvc.runtime.settings import Fetch, Net
 from tests.conftest import free_port
 from tests.support import Listener, Origin, Receiver
 

@@ -27,7 +27,7 @@ from cryptography.x509.oid import NameOID
 from standardwebhooks.webhooks import Webhook
 from structlog.testing import capture_logs
 
-from imgsvc.settings import Settings
+from imgsvc.runtime.settings import Settings
 from imgsvc.webhooks import new_secret
 from tests.conftest import SECRET, free_port
 from tests.name_server import NameServer

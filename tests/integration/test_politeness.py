@@ -20,12 +20,12 @@ from yarl import URL
 
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.mailboxes import FETCH, Mailboxes, delayed
-from imgsvc.metrics import Metrics
 from imgsvc.net import Outbound
 from imgsvc.origins import Failure, Origins, Report, Standing
 from imgsvc.politeness import Politeness, PutOffError
 from imgsvc.redis_connection import connect
-from imgsvc.settings import Settings
+from imgsvc.runtime.metrics import Metrics
+from imgsvc.runtime.settings import Settings
 from tests.conftest import free_port
 from tests.photos import photo
 from tests.support import Origin, Service, wait_until

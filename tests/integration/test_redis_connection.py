@@ -21,8 +21,8 @@ from imgsvc.embedded import LOOPBACK, EmbeddedServers, Server, free_ports
 from imgsvc.errors import ServiceError
 from imgsvc.mailboxes import FETCH, Mailboxes
 from imgsvc.redis_connection import connect
-from imgsvc.settings import Redis as RedisSettings
-from imgsvc.settings import Settings
+from imgsvc.runtime.settings import Redis as RedisSettings
+from imgsvc.runtime.settings import Settings
 from tests.chaos.replicas import inherited
 from tests.integration.proxy import between
 from tests.redis_servers import PROGRAMS, redis_server, running

@@ -15,7 +15,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
 
 from imgsvc.embedded import Server
-from imgsvc.settings import Settings
+from imgsvc.runtime.settings import Settings
 from tests.conftest import left_in_redis
 from tests.redis_faults import REFUSALS, SLOW_TO_LOAD, loading
 from tests.redis_servers import PROGRAMS, running

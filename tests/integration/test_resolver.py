@@ -16,7 +16,7 @@ from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.guard import BlockedError, Guard
 from imgsvc.net import Outbound
 from imgsvc.resolver import Resolver, on_behalf_of
-from imgsvc.settings import Fetch, Net
+from imgsvc.runtime.settings import Fetch, Net
 from tests.name_server import FAILURE, NO_SUCH_NAME, REFUSED, NameServer
 from tests.support import Origin, wait_until
 

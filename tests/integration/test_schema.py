@@ -16,7 +16,7 @@ from imgsvc.embedded import EmbeddedServers
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.ledger import Ledger
 from imgsvc.ledger.schema import MIGRATIONS, Migration
-from imgsvc.settings import Mongo, Settings, SettingsError
+from imgsvc.runtime.settings import Mongo, Settings, SettingsError
 from tests.integration.test_mongo_errors import command, ended
 from tests.support import Service, wait_until
 

@@ -17,7 +17,7 @@ from google.oauth2.credentials import Credentials
 from imgsvc.bucket import Bucket
 from imgsvc.demo.loopback import serving
 from imgsvc.embedded import EmbeddedServers
-from imgsvc.settings import Gcs, Settings
+from imgsvc.runtime.settings import Gcs, Settings
 from imgsvc.small_uploads import SmallUploads
 
 NAME = "request/0 ä.jpg"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from imgsvc.errors import ErrorCode, ServiceError
-from imgsvc.settings import Spool as SpoolSettings
+from imgsvc.runtime.settings import Spool as SpoolSettings
 from imgsvc.spool import Spool
 from tests.support import wait_until
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 OTHER = """
 import sys
 from pathlib import Path
-from imgsvc.settings import Spool as SpoolSettings
+from imgsvc.runtime.settings import Spool as SpoolSettings
 from imgsvc.spool import Spool
 
 spool = Spool(SpoolSettings(dir=Path(sys.argv[1])), sys.argv[2])

@@ -15,11 +15,11 @@ from imgsvc import app
 from imgsvc.actors import Actor, Clock, Fetcher, Parts, Reaper, Supervisor, supervisor
 from imgsvc.actors.base import Verdict
 from imgsvc.actors.supervisor import GaveUpError
-from imgsvc.endings import end
 from imgsvc.mailboxes import FETCH, Facts
 from imgsvc.messages import ImageJob
 from imgsvc.redis_connection import connect
-from imgsvc.settings import Settings
+from imgsvc.runtime.endings import end
+from imgsvc.runtime.settings import Settings
 from tests.support import wait_until
 
 

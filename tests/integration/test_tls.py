@@ -20,7 +20,7 @@ from structlog.testing import capture_logs
 
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.net import Outbound
-from imgsvc.settings import Fetch, Net
+from imgsvc.runtime.settings import Fetch, Net
 from tests.name_server import NameServer
 from tests.support import Origin
 

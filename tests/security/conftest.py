@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from imgsvc.net import Outbound
-from imgsvc.settings import Fetch, Net
+from imgsvc.runtime.settings import Fetch, Net
 from tests.name_server import NameServer
 
 Open = Callable[..., Outbound]

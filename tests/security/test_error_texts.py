@@ -26,11 +26,11 @@ from aiohttp import web
 from google.oauth2 import service_account
 from pydantic import BaseModel, ValidationError
 
-from imgsvc import logs, redaction
 from imgsvc.bucket import Bucket
 from imgsvc.embedded import EmbeddedServers
 from imgsvc.errors import ServiceError
-from imgsvc.settings import Gcs, Log
+from imgsvc.runtime import logs, redaction
+from imgsvc.runtime.settings import Gcs, Log
 from tests.accounts import new_account
 from tests.conftest import free_port
 from tests.support import Server

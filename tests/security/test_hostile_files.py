@@ -17,9 +17,9 @@ from PIL import Image
 
 from imgsvc.codec_pool import CodecPool, Task
 from imgsvc.errors import ServiceError
-from imgsvc.metrics import Metrics
 from imgsvc.model import Recipe
-from imgsvc.settings import Codec
+from imgsvc.runtime.metrics import Metrics
+from imgsvc.runtime.settings import Codec
 from tests import hostile
 from tests.support import Origin, Service, wait_until
 

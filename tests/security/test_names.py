@@ -10,7 +10,7 @@ from aiohttp import web
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.guard import Guard
 from imgsvc.resolver import Resolver
-from imgsvc.settings import Net
+from imgsvc.runtime.settings import Net
 from tests.name_server import NameServer
 from tests.security.conftest import Open
 from tests.security.test_urls import nowhere

@@ -25,7 +25,7 @@ from imgsvc import credentials
 from imgsvc.embedded import EmbeddedServers
 from imgsvc.ledger import Ledger
 from imgsvc.model import Scope
-from imgsvc.settings import Mongo
+from imgsvc.runtime.settings import Mongo
 from tests.conftest import free_port
 from tests.support import Origin, Receiver, wait_until
 

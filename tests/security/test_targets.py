@@ -9,7 +9,7 @@ import pytest
 
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.guard import Guard
-from imgsvc.settings import Net
+from imgsvc.runtime.settings import Net
 from imgsvc.urls import resolve
 from tests.raw import RawOrigin, whole
 from tests.security.conftest import Open

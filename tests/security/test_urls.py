@@ -12,7 +12,7 @@ from aiohttp import web
 
 from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.guard import Guard
-from imgsvc.settings import Net, Settings
+from imgsvc.runtime.settings import Net, Settings
 from tests.name_server import NameServer
 from tests.security.conftest import Open
 from tests.security.urls import REFUSED

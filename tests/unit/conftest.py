@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from imgsvc.settings import is_setting
+from imgsvc.runtime.settings import is_setting
 
 
 @pytest.fixture

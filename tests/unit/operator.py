@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from imgsvc.settings import Settings, SettingsError, load
+from imgsvc.runtime.settings import Settings, SettingsError, load
 
 
 def with_env(**variables: str) -> Settings:

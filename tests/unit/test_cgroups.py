@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from imgsvc import cgroups
-from imgsvc.cgroups import Limits
-from imgsvc.settings import Settings
+from imgsvc.runtime import cgroups
+from imgsvc.runtime.cgroups import Limits
+from imgsvc.runtime.settings import Settings
 
 GB = 1 << 30
 V1_NONE = "9223372036854771712"

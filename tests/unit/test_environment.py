@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from imgsvc import settings
-from imgsvc.settings import PLAIN_NAMES, Settings
+from imgsvc.runtime import settings
+from imgsvc.runtime.settings import PLAIN_NAMES, Settings
 from tests.unit.operator import complaint, with_env
 
 pytestmark = pytest.mark.usefixtures("nothing_set")

@@ -9,7 +9,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgsvc.fair_semaphore import FairSemaphore
+from imgsvc.runtime.fair_semaphore import FairSemaphore
 
 
 class Visits:

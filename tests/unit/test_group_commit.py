@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from imgsvc.group_commit import GroupCommit
-from imgsvc.hurry import HURRY
+from imgsvc.runtime.group_commit import GroupCommit
+from imgsvc.runtime.hurry import HURRY
 
 
 class Store:

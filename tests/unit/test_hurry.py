@@ -8,7 +8,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgsvc.hurry import HURRY, Turnstile
+from imgsvc.runtime.hurry import HURRY, Turnstile
 
 
 @given(hurried=st.lists(st.booleans(), min_size=1, max_size=30), seed=st.integers(0, 2**16))

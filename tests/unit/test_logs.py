@@ -16,8 +16,8 @@ import structlog
 from aiohttp.http_exceptions import BadStatusLine
 from yarl import URL
 
-from imgsvc import logs
-from imgsvc.settings import Log
+from imgsvc.runtime import logs
+from imgsvc.runtime.settings import Log
 
 SECRET = "s3cr3t"
 SIGNED = f"https://example.com/a/b.jpg?sig={SECRET}&x=1"

@@ -9,7 +9,7 @@ import pytest
 from imgsvc.findings import MOST
 from imgsvc.guard import Guard
 from imgsvc.http.posted import Posted, examine
-from imgsvc.settings import Http, Net
+from imgsvc.runtime.settings import Http, Net
 
 MANY = 500_000
 PRODUCT = b'{"serialNumber":"1","productName":"A","inputUrls":["https://example.com/a"]'

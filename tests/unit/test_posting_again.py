@@ -14,7 +14,7 @@ from imgsvc.guard import Guard
 from imgsvc.http.posted import Posted, examine
 from imgsvc.model import ImageStatus
 from imgsvc.report import Columns, ReportImage, ReportRow
-from imgsvc.settings import Http, Net
+from imgsvc.runtime.settings import Http, Net
 
 LIMITS = Http()
 SEPARATORS = [",", ";", "|", "\uff0c", "\uff1b", "\uff5c", "\u3001", "\n", " ", "\t", "\u200b"]

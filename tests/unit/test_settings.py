@@ -14,7 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr
 
-from imgsvc.settings import PLAIN_NAMES, Settings, SettingsError, load, show
+from imgsvc.runtime.settings import PLAIN_NAMES, Settings, SettingsError, load, show
 from tests.unit.operator import complaint, with_env
 
 ROOT = Path(__file__).parents[2]

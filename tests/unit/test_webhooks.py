@@ -10,7 +10,7 @@ import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from imgsvc.model import OPEN_REQUEST, RequestStatus
-from imgsvc.settings import check_webhook_secret
+from imgsvc.runtime.settings import check_webhook_secret
 from imgsvc.webhooks import event_type, links, new_secret, payload, signed_headers
 
 # The vector that the Standard Webhooks libraries share.

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from imgsvc.settings import Settings
+from imgsvc.runtime.settings import Settings
 
 # Shares of the memory there is. The rest is for the process itself, what its workers hold between
 # two images, and the files in hand.

@@ -16,8 +16,8 @@ import orjson
 import structlog
 from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
-from imgsvc import redaction
-from imgsvc.settings import Log
+from imgsvc.runtime import redaction
+from imgsvc.runtime.settings import Log
 
 _OURS = "imgsvc"
 

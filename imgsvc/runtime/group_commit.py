@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-from imgsvc.hurry import HURRY
+from imgsvc.runtime.hurry import HURRY
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from imgsvc import logs
-from imgsvc.endings import end
+from imgsvc.runtime import logs
+from imgsvc.runtime.endings import end
 
 _AFTER_WORK_S = 5.0  # at most, and a quarter of all at most
 _log = logs.get("leaving")

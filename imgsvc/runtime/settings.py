@@ -31,8 +31,8 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from imgsvc import environment, mongo_uri, redaction, redis_url
-from imgsvc.environment import Place, Said
+from imgsvc.runtime import environment, mongo_uri, redaction, redis_url
+from imgsvc.runtime.environment import Place, Said
 
 PREFIX = environment.PREFIX
 _NO_SETTINGS = frozenset({"IMGSVC_CONFIG", "IMGSVC_SERVER", "IMGSVC_KEY"})  # two: of the client
