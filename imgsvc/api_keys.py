@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from imgsvc import app, credentials
-from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.domain.errors import ErrorCode, ServiceError
+from imgsvc.domain.model import Scope
 from imgsvc.ledger import ApiKey
-from imgsvc.model import Scope
 from imgsvc.runtime import settings
 
 api_keys = typer.Typer(no_args_is_help=True, help="API keys: who may come in.")

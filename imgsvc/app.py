@@ -16,7 +16,7 @@ from imgsvc import mailboxes, sandbox
 from imgsvc.actors import PIPELINE, Parts, Supervisor
 from imgsvc.bucket import Bucket
 from imgsvc.codec_pool import CodecPool
-from imgsvc.errors import ServiceError
+from imgsvc.domain.errors import ServiceError
 from imgsvc.http import keys, middleware, routes, slow_heads
 from imgsvc.http.auth import Doorkeeper
 from imgsvc.http.intake import Intake

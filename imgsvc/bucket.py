@@ -32,7 +32,7 @@ from google.cloud import storage
 from google.cloud.storage.retry import DEFAULT_RETRY
 from google.oauth2 import service_account
 
-from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.runtime import redaction
 from imgsvc.runtime.failpoints import NO_FAILPOINTS, Failpoints
 from imgsvc.runtime.settings import Gcs, SettingsError

@@ -24,8 +24,8 @@ from imgsvc.actors.supervisor import GaveUpError
 from imgsvc.api_keys import api_keys
 from imgsvc.client import client
 from imgsvc.dead_letters import dead
+from imgsvc.domain.errors import ServiceError
 from imgsvc.embedded import EmbeddedError, EmbeddedServers, Endpoints
-from imgsvc.errors import ServiceError
 from imgsvc.failed_webhooks import webhooks as failed_webhooks
 from imgsvc.http import openapi, routes
 from imgsvc.runtime import logs, redaction, settings

@@ -34,8 +34,8 @@ from PIL import (
 from PIL.ImageFile import ImageFile
 
 from imgsvc import containers, magic
-from imgsvc.errors import ErrorCode, ServiceError
-from imgsvc.model import Recipe
+from imgsvc.domain.errors import ErrorCode, ServiceError
+from imgsvc.domain.model import Recipe
 
 DEFAULT_QUALITY = {"jpeg": 75, "webp": 75, "avif": 60}
 WORTH_A_GENERATION = 0.95  # lossy over lossy costs quality: it must save one byte in twenty

@@ -27,8 +27,8 @@ from pathlib import Path
 
 from imgsvc import sandbox
 from imgsvc.budget import Budget
-from imgsvc.errors import ErrorCode, ServiceError
-from imgsvc.model import Recipe
+from imgsvc.domain.errors import ErrorCode, ServiceError
+from imgsvc.domain.model import Recipe
 from imgsvc.runtime import logs
 from imgsvc.runtime.hurry import Turnstile
 from imgsvc.runtime.metrics import Metrics

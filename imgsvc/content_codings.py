@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import AsyncIterator, Iterable
 
-from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.magic import sniff
 
 _INFLATED = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate"}

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 
 from imgsvc import webhooks
-from imgsvc.backoff import parse_retry_after
-from imgsvc.errors import ServiceError
+from imgsvc.domain.backoff import parse_retry_after
+from imgsvc.domain.errors import ServiceError
 from imgsvc.net import Outbound
 
 # Whose Retry-After is heard: those that say that the receiver is busy or away.

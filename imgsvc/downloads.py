@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 import aiohttp
 
 from imgsvc import bot_walls
-from imgsvc.backoff import parse_retry_after
 from imgsvc.content_codings import coding, decoded
-from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.domain.backoff import parse_retry_after
+from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.runtime.settings import Fetch
 
 _CHUNK = 256 * 1024

@@ -15,7 +15,7 @@ from yarl import URL
 
 from imgsvc import urls
 from imgsvc.addresses import Address, is_public, literal, unwrapped
-from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.runtime.settings import Net
 
 _MAX_HOST = 253  # RFC 1035 section 2.3.4

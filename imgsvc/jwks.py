@@ -13,7 +13,7 @@ from typing import Any
 import jwt
 import orjson
 
-from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.net import Outbound
 from imgsvc.runtime import logs, redaction
 

@@ -19,8 +19,8 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from imgsvc import redis_rights
-from imgsvc.errors import ErrorCode, ServiceError
-from imgsvc.messages import Compressed, Fetched, ImageJob, Reused, WebhookJob
+from imgsvc.domain.errors import ErrorCode, ServiceError
+from imgsvc.domain.messages import Compressed, Fetched, ImageJob, Reused, WebhookJob
 from imgsvc.redis_connection import Reader
 from imgsvc.redis_refusals import code_of, translated, unusable
 from imgsvc.runtime import logs, redaction

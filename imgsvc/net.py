@@ -15,10 +15,10 @@ from yarl import URL
 
 from imgsvc import urls
 from imgsvc.addresses import literal
+from imgsvc.domain.errors import ErrorCode, ServiceError
+from imgsvc.domain.messages import Validators
 from imgsvc.downloads import Reader
-from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.guard import BlockedError, Guard
-from imgsvc.messages import Validators
 from imgsvc.resolver import OURSELVES, Resolver, on_behalf_of
 from imgsvc.response_heads import LONGEST_HEAD, MOST_FIELDS, Connector
 from imgsvc.runtime import tls

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from imgsvc.errors import ErrorCode
+from imgsvc.domain.errors import ErrorCode
 from imgsvc.mailboxes import TAG, Mailboxes
 from imgsvc.runtime.settings import Fetch
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 
 from yarl import URL
 
+from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.downloads import StatusError
-from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.host_lines import HostLines
 from imgsvc.net import KEEP_ALIVE_S
 from imgsvc.origins import SHARE_S, Failure, Origins, Report, Standing

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from redis.exceptions import RedisError, ResponseError
 
-from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.runtime import redaction
 
 # Redis 6.2 wraps what a command in a script is refused with; later ones only add where it was.

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from imgsvc import cells
 from imgsvc.columns import INPUTS, NAME, RESULTS, SERIAL
-from imgsvc.model import ImageStatus
+from imgsvc.domain.model import ImageStatus
 
 Columns = Literal["basic", "full", "failed"]
 """Which report: the four contract columns, all columns, or what failed, to be posted again."""

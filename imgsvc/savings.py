@@ -16,8 +16,8 @@ from typing import Any, get_args
 
 from yarl import URL
 
-from imgsvc.messages import Stage
-from imgsvc.model import ImageStatus
+from imgsvc.domain.messages import Stage
+from imgsvc.domain.model import ImageStatus
 
 _ORIGINS = 10  # the slowest that are shown
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from imgsvc import cells, columns
 from imgsvc.columns import INPUTS, NAME, REQUIRED, SERIAL
-from imgsvc.findings import Findings
-from imgsvc.model import LONGEST_TEXT
+from imgsvc.domain.findings import Findings
+from imgsvc.domain.model import LONGEST_TEXT
 
 LONGEST_CELL = 2 * 1024 * 1024
 """Characters; more than the URLs of a product can take, and little beside a whole file."""

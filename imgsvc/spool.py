@@ -18,7 +18,7 @@ from pathlib import Path
 
 import aiofiles.os
 
-from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.runtime import logs
 from imgsvc.runtime.group_commit import GroupCommit
 from imgsvc.runtime.settings import Spool as SpoolSettings

@@ -12,7 +12,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
-from imgsvc.errors import ServiceError
+from imgsvc.domain.errors import ServiceError
 from imgsvc.mailboxes import Mailboxes
 from imgsvc.runtime import logs
 from imgsvc.runtime.metrics import Metrics

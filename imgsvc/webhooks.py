@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 from standardwebhooks.webhooks import Webhook
 
-from imgsvc.model import OPEN_REQUEST, Event, RequestStatus
+from imgsvc.domain.model import OPEN_REQUEST, Event, RequestStatus
 from imgsvc.runtime.settings import SECRET_PREFIX
 
 TEST_EVENT = "webhook.test"

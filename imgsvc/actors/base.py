@@ -16,13 +16,13 @@ import orjson
 import structlog
 from pydantic import ValidationError
 
-from imgsvc import backoff
 from imgsvc.bucket import Bucket
 from imgsvc.codec_pool import CodecPool
-from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.domain import backoff
+from imgsvc.domain.errors import ErrorCode, ServiceError
+from imgsvc.domain.messages import Compressed, Fetched, ImageJob, Reused, Times, WebhookJob
 from imgsvc.ledger import Failed, Ledger
 from imgsvc.mailboxes import BLOCK_MS, COPIES, FETCH, NOTIFY, Envelope, Facts, Job, Mailboxes
-from imgsvc.messages import Compressed, Fetched, ImageJob, Reused, Times, WebhookJob
 from imgsvc.net import Outbound
 from imgsvc.politeness import Politeness
 from imgsvc.runtime import logs, redaction

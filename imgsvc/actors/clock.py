@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from imgsvc.actors.base import Actor
-from imgsvc.errors import ServiceError
+from imgsvc.domain.errors import ServiceError
 from imgsvc.mailboxes import FETCH, NOTIFY
 
 _TICK_S = 0.25

@@ -6,9 +6,9 @@ from typing import ClassVar
 
 from imgsvc.actors.base import HandOff, ImageActor, Verdict
 from imgsvc.codec_pool import Result, Task
-from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.domain.errors import ErrorCode, ServiceError
+from imgsvc.domain.messages import Compressed, Fetched, ImageJob
 from imgsvc.mailboxes import Facts, compress_lane, upload_lane
-from imgsvc.messages import Compressed, Fetched, ImageJob
 
 # An image that kills its worker gets one more chance; the first may have been bad luck.
 _RUNS = 2

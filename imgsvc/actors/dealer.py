@@ -18,10 +18,10 @@ from typing import ClassVar
 
 from imgsvc.actors.base import Actor, Parts
 from imgsvc.actors.table import Hand, Table
-from imgsvc.errors import ServiceError
+from imgsvc.domain.errors import ServiceError
+from imgsvc.domain.messages import ImageJob, WebhookJob
 from imgsvc.ledger import OpenImages
 from imgsvc.mailboxes import DEALING, FETCH, FETCH_PRIORITY, NOTIFY
-from imgsvc.messages import ImageJob, WebhookJob
 
 _PAGE = 100  # products read at once
 _REQUESTS = 1000

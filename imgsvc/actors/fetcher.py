@@ -8,12 +8,12 @@ from typing import ClassVar
 
 from blake3 import blake3
 
-from imgsvc import backoff
 from imgsvc.actors.base import HandOff, ImageActor, Later, Parts, Verdict
-from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.domain import backoff
+from imgsvc.domain.errors import ErrorCode, ServiceError
+from imgsvc.domain.messages import Fetched, ImageJob, Reused, Source, Times
 from imgsvc.ledger import Completed, Remembered, Work, source_key
 from imgsvc.mailboxes import FETCH, Facts, compress_lane, upload_lane
-from imgsvc.messages import Fetched, ImageJob, Reused, Source, Times
 from imgsvc.politeness import GivenUpError, PutOffError, Trip, asks_for_time
 from imgsvc.runtime.endings import end
 from imgsvc.runtime.hurry import Turnstile

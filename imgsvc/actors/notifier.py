@@ -9,14 +9,15 @@ from typing import ClassVar
 
 from yarl import URL
 
-from imgsvc import backoff, courier, webhooks
+from imgsvc import courier, webhooks
 from imgsvc.actors.base import Done, Later, MailboxActor, Parts, Verdict
 from imgsvc.courier import Outcome
+from imgsvc.domain import backoff
+from imgsvc.domain.messages import WebhookJob
+from imgsvc.domain.model import RequestStatus, WebhookStatus
 from imgsvc.host_lines import HostLines
 from imgsvc.ledger import UNFINISHED, Delivery, PendingDelivery
 from imgsvc.mailboxes import NOTIFY, Facts
-from imgsvc.messages import WebhookJob
-from imgsvc.model import RequestStatus, WebhookStatus
 from imgsvc.runtime.fair_semaphore import FairSemaphore
 
 _IN_HAND = 4  # messages, for each attempt under way

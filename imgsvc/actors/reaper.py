@@ -7,7 +7,7 @@ import time
 from typing import ClassVar
 
 from imgsvc.actors.base import Actor, Parts
-from imgsvc.errors import ServiceError
+from imgsvc.domain.errors import ServiceError
 from imgsvc.runtime.endings import see_out
 
 _BEATS_PER_EXPIRY = 4

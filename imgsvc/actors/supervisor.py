@@ -8,8 +8,8 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from imgsvc import backoff
 from imgsvc.actors.base import Actor, Parts
+from imgsvc.domain import backoff
 from imgsvc.runtime import logs, redaction
 from imgsvc.runtime.endings import see_out
 

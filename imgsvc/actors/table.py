@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 
-from imgsvc.messages import ImageJob
+from imgsvc.domain.messages import ImageJob
 
 
 class Hand:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from PIL import Image, ImageCms, ImageOps
 
-from imgsvc.errors import ErrorCode
+from imgsvc.domain.errors import ErrorCode
 
 # skimage's data folder also holds drawings, scans, textures and microscopy; these are photographs.
 _SCIKIT_IMAGE = (

@@ -13,11 +13,11 @@ from aiohttp import web
 
 from imgsvc import report
 from imgsvc.bucket import Bucket
-from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.domain.errors import ErrorCode, ServiceError
+from imgsvc.domain.model import OPEN_REQUEST, ImageStatus, RequestStatus
 from imgsvc.http import answers, keys, own, problems, quotas, uploads
 from imgsvc.http.schemas import DownloadQuery, ImagesQuery, RequestsQuery
 from imgsvc.ledger import Document
-from imgsvc.model import OPEN_REQUEST, ImageStatus, RequestStatus
 from imgsvc.runtime import logs
 
 _LINES = 500  # of a report, written at once

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from imgsvc import credentials
-from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.domain.errors import ErrorCode, ServiceError
+from imgsvc.domain.model import Scope
 from imgsvc.http.problems import RefusedError
 from imgsvc.ledger import USE_NOTED, ApiKey, Ledger
-from imgsvc.model import Scope
 from imgsvc.oauth import Tokens
 
 REMEMBERED_S = 5.0

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
-from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.domain.errors import ErrorCode, ServiceError
+from imgsvc.domain.model import OPEN_REQUEST, RequestStatus, SerialNumber
 from imgsvc.http import answers, keys, own, problems, quotas, uploads
 from imgsvc.http.schemas import Retry
 from imgsvc.ledger import Choice
-from imgsvc.model import OPEN_REQUEST, RequestStatus, SerialNumber
 from imgsvc.runtime import logs
 
 _log = logs.get("http")

@@ -6,7 +6,7 @@ import codecs
 import re
 from typing import NamedTuple
 
-from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.domain.errors import ErrorCode, ServiceError
 
 _CHUNK = 64 * 1024
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from imgsvc import findings
+from imgsvc.domain import findings
+from imgsvc.domain.model import SerialNumber
 from imgsvc.http.posted import Place, Posted
 from imgsvc.ledger import Document
-from imgsvc.model import SerialNumber
 from imgsvc.runtime.settings import LONGEST_URL
 
 _PLACES = 5  # shown of each duplicate

@@ -8,13 +8,13 @@ from typing import Any
 from aiohttp import web
 
 from imgsvc.bucket import Bucket
+from imgsvc.domain.model import Scope
 from imgsvc.http.auth import Doorkeeper
 from imgsvc.http.intake import Intake
 from imgsvc.http.readiness import Readiness
 from imgsvc.http.reserved import Reserved
 from imgsvc.ledger import Ledger
 from imgsvc.mailboxes import Mailboxes
-from imgsvc.model import Scope
 from imgsvc.net import Outbound
 from imgsvc.runtime.metrics import Metrics
 from imgsvc.runtime.settings import Settings

@@ -12,12 +12,12 @@ import structlog
 from aiohttp import web
 from aiohttp.hdrs import METH_ALL
 
-from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.domain.errors import ErrorCode, ServiceError
+from imgsvc.domain.model import Scope
 from imgsvc.http import keys, problems, ratelimit
 from imgsvc.http.keys import Handler
 from imgsvc.http.schemas import NoQuery
 from imgsvc.ledger import NOBODY
-from imgsvc.model import Scope
 from imgsvc.runtime import logs
 from imgsvc.runtime.settings import Network
 

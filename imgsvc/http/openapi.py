@@ -11,9 +11,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 import imgsvc
+from imgsvc.domain.model import Scope
 from imgsvc.http import examples
 from imgsvc.http.schemas import Problem
-from imgsvc.model import Scope
 
 if TYPE_CHECKING:
     from imgsvc.http.routes import Route

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.http import keys
 from imgsvc.ledger import Document, iso
 

@@ -11,8 +11,8 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from imgsvc.columns import INPUTS
-from imgsvc.errors import ErrorCode, ServiceError
-from imgsvc.findings import Findings
+from imgsvc.domain.errors import ErrorCode, ServiceError
+from imgsvc.domain.findings import Findings
 from imgsvc.http import answers, names
 
 MEDIA_TYPE = "application/problem+json"

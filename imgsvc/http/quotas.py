@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from aiohttp import web
 
 from imgsvc import traffic
-from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.http import keys
 from imgsvc.http.ratelimit import MINUTE_S, Policy, take
 from imgsvc.runtime.settings import Http, Settings

@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-from imgsvc.errors import ServiceError
+from imgsvc.domain.errors import ServiceError
 from imgsvc.runtime import logs
 from imgsvc.runtime.endings import end
 from imgsvc.runtime.settings import SettingsError

@@ -11,6 +11,7 @@ import orjson
 from aiohttp import web
 from pydantic import BaseModel
 
+from imgsvc.domain.model import Receiver, Scope
 from imgsvc.http import (
     api,
     changes,
@@ -23,7 +24,6 @@ from imgsvc.http import (
     webhooks,
 )
 from imgsvc.http.keys import Handler
-from imgsvc.model import Receiver, Scope
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ from pydantic import (
     PlainValidator,
 )
 
-from imgsvc.errors import IMAGE_CODES
-from imgsvc.model import (
+from imgsvc.domain.errors import IMAGE_CODES
+from imgsvc.domain.model import (
     LONGEST_TEXT,
     Body,
     ImageStatus,

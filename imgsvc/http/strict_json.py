@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from typing import Any, NoReturn
 
-from imgsvc.errors import ErrorCode
+from imgsvc.domain.errors import ErrorCode
 
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")  # of a character, as an escape; two make one
 

@@ -11,8 +11,8 @@ from aiohttp import BodyPartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import BaseModel
 
-from imgsvc.errors import ErrorCode, ServiceError
-from imgsvc.findings import Findings
+from imgsvc.domain.errors import ErrorCode, ServiceError
+from imgsvc.domain.findings import Findings
 from imgsvc.http import charsets, dry_run, forms, keys, names, problems, quotas, strict_json
 from imgsvc.http.charsets import Charset
 from imgsvc.http.posted import Posted, examine

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from aiohttp import web
 
 from imgsvc import courier, webhooks
-from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.domain.errors import ErrorCode, ServiceError
+from imgsvc.domain.model import OPEN_REQUEST, Receiver, WebhookStatus
 from imgsvc.http import answers, keys, own, problems, uploads
-from imgsvc.model import OPEN_REQUEST, Receiver, WebhookStatus
 from imgsvc.runtime import logs
 
 _log = logs.get("http")

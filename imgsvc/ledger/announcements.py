@@ -6,6 +6,7 @@ from datetime import datetime
 
 from pymongo import ASCENDING, ReturnDocument
 
+from imgsvc.domain.model import WebhookStatus
 from imgsvc.ledger.records import (
     ERASED,
     NOBODY,
@@ -19,7 +20,6 @@ from imgsvc.ledger.records import (
     status_object,
 )
 from imgsvc.ledger.store import CLOCKS_AGREE, Store, scheduled, the_time, translated
-from imgsvc.model import WebhookStatus
 
 _LOG_LENGTH = 100  # attempts that are remembered
 

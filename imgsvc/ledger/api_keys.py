@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 
 from pymongo import ASCENDING
 
+from imgsvc.domain.model import Scope
 from imgsvc.ledger.records import ApiKey, Document
 from imgsvc.ledger.store import Store, the_time, translated
-from imgsvc.model import Scope
 
 USE_NOTED = timedelta(minutes=1)  # how exact ``last_used_at`` is
 

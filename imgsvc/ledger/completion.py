@@ -8,6 +8,15 @@ from typing import NamedTuple
 
 from pymongo import DESCENDING
 
+from imgsvc.domain.model import (
+    CANCEL,
+    END,
+    OPEN_REQUEST,
+    ImageStatus,
+    RequestStatus,
+    WebhookStatus,
+    outcome,
+)
 from imgsvc.ledger.records import Document
 from imgsvc.ledger.store import (
     Store,
@@ -17,15 +26,6 @@ from imgsvc.ledger.store import (
     scheduled,
     the_time,
     translated,
-)
-from imgsvc.model import (
-    CANCEL,
-    END,
-    OPEN_REQUEST,
-    ImageStatus,
-    RequestStatus,
-    WebhookStatus,
-    outcome,
 )
 from imgsvc.runtime.failpoints import NO_FAILPOINTS, Failpoints
 from imgsvc.runtime.settings import Mongo

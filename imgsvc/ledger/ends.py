@@ -11,11 +11,11 @@ from datetime import datetime
 
 from pymongo import UpdateOne
 
+from imgsvc.domain.model import FINISH_IMAGE, OPEN_REQUEST, ImageStatus
 from imgsvc.ledger.completion import FEW_PRODUCTS, Completion
 from imgsvc.ledger.places import Place, image_at
 from imgsvc.ledger.records import Completed, Document, Ended, Failed
 from imgsvc.ledger.store import GROUP, WRITE_EVERY_S, before, the_time, translated
-from imgsvc.model import FINISH_IMAGE, OPEN_REQUEST, ImageStatus
 from imgsvc.runtime.failpoints import NO_FAILPOINTS, Failpoints
 from imgsvc.runtime.group_commit import GroupCommit
 from imgsvc.runtime.settings import Mongo

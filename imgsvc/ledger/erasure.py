@@ -15,11 +15,11 @@ from datetime import datetime, timedelta
 
 from pymongo import ASCENDING
 
+from imgsvc.domain.model import ENDED_REQUEST, Recipe
 from imgsvc.ledger.records import NOBODY, Document, Erasure
 from imgsvc.ledger.refusals import Refusals, due_again
 from imgsvc.ledger.sources import source_key
 from imgsvc.ledger.store import CLOCKS_AGREE, product_id, the_time, translated
-from imgsvc.model import ENDED_REQUEST, Recipe
 
 
 class Erasing(Refusals):

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from pymongo import ASCENDING
 
+from imgsvc.domain.model import OPEN_REQUEST, START, ImageStatus, Recipe, RequestStatus
 from imgsvc.ledger.copies import Spot
 from imgsvc.ledger.places import Place, image_at, is_pending, place_of, shared_end
 from imgsvc.ledger.records import (
@@ -20,7 +21,6 @@ from imgsvc.ledger.records import (
     is_erased,
 )
 from imgsvc.ledger.store import GROUP, READ_EVERY_S, Store, before, remember, the_time, translated
-from imgsvc.model import OPEN_REQUEST, START, ImageStatus, Recipe, RequestStatus
 from imgsvc.runtime.failpoints import NO_FAILPOINTS, Failpoints
 from imgsvc.runtime.group_commit import GroupCommit
 from imgsvc.runtime.settings import Mongo

@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 from pymongo import ASCENDING, DESCENDING, InsertOne
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
-from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.domain.errors import ErrorCode, ServiceError
+from imgsvc.domain.model import OPEN_REQUEST, ImageStatus, RequestStatus, Subscription
 from imgsvc.ledger.copies import Copies
 from imgsvc.ledger.journal import Journal
 from imgsvc.ledger.records import (
@@ -22,7 +23,6 @@ from imgsvc.ledger.records import (
     status_object,
 )
 from imgsvc.ledger.store import product_id, the_time, translated
-from imgsvc.model import OPEN_REQUEST, ImageStatus, RequestStatus, Subscription
 
 _INSERT_BATCH = 1000
 _READ_AT_ONCE = 500  # products

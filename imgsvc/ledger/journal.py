@@ -20,7 +20,7 @@ from enum import StrEnum
 from pymongo import UpdateOne
 from pymongo.errors import DuplicateKeyError
 
-from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.ledger.records import ERASED, Document, NewRequest, is_erased
 from imgsvc.ledger.store import Store, the_time, translated
 

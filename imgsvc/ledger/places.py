@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from imgsvc.errors import ErrorCode
+from imgsvc.domain.errors import ErrorCode
+from imgsvc.domain.model import ImageStatus
 from imgsvc.ledger.copies import Spot
 from imgsvc.ledger.records import Completed, Document, Failed
 from imgsvc.ledger.store import product_id
-from imgsvc.model import ImageStatus
 
 
 @dataclass(frozen=True, slots=True)

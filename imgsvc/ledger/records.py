@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from imgsvc.errors import ErrorCode
-from imgsvc.messages import Times
-from imgsvc.model import (
+from imgsvc.domain.errors import ErrorCode
+from imgsvc.domain.messages import Times
+from imgsvc.domain.model import (
     OPEN_REQUEST,
     Recipe,
     Scope,

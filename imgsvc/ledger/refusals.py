@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from pymongo import ASCENDING
 
-from imgsvc import backoff
+from imgsvc.domain import backoff
 from imgsvc.ledger.records import Document, RefusedErasure
 from imgsvc.ledger.store import CLOCKS_AGREE, Store, the_time, translated
 

@@ -15,10 +15,10 @@ from datetime import timedelta
 import orjson
 from pymongo import UpdateOne
 
+from imgsvc.domain.messages import Source
+from imgsvc.domain.model import Recipe
 from imgsvc.ledger.records import ERASED, Completed, Document, is_erased
 from imgsvc.ledger.store import GROUP, READ_EVERY_S, WRITE_EVERY_S, Store, the_time, translated
-from imgsvc.messages import Source
-from imgsvc.model import Recipe
 from imgsvc.runtime.failpoints import NO_FAILPOINTS, Failpoints
 from imgsvc.runtime.group_commit import GroupCommit
 from imgsvc.runtime.settings import Mongo

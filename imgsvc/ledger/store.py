@@ -12,11 +12,11 @@ from typing import Any, ClassVar, TypeVar
 from pymongo import ASCENDING, DESCENDING, UpdateOne
 from pymongo.errors import OperationFailure, PyMongoError
 
+from imgsvc.domain.model import Step, WebhookStatus
 from imgsvc.ledger import mongo_errors
 from imgsvc.ledger.client import connect
 from imgsvc.ledger.records import Document
 from imgsvc.ledger.schema import MIGRATIONS, Migration, Schema
-from imgsvc.model import Step, WebhookStatus
 from imgsvc.runtime.failpoints import NO_FAILPOINTS, Failpoints
 from imgsvc.runtime.settings import Mongo, SettingsError
 

@@ -16,10 +16,7 @@ from dataclasses import asdict
 
 from pymongo import ASCENDING, UpdateOne
 
-from imgsvc.ledger.ends import Ends
-from imgsvc.ledger.records import Choice, Document
-from imgsvc.ledger.store import before, the_time, translated
-from imgsvc.model import (
+from imgsvc.domain.model import (
     CANCEL,
     CANCEL_IMAGE,
     ENDED_REQUEST,
@@ -30,6 +27,9 @@ from imgsvc.model import (
     RequestStatus,
     SerialNumber,
 )
+from imgsvc.ledger.ends import Ends
+from imgsvc.ledger.records import Choice, Document
+from imgsvc.ledger.store import before, the_time, translated
 
 _PRODUCTS = 200  # changed at once
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")

@@ -10,7 +10,7 @@ import aiohttp
 from aiohttp import web
 
 from imgsvc import mailboxes
-from imgsvc.messages import ImageJob, WebhookJob
+from imgsvc.domain.messages import ImageJob, WebhookJob
 from imgsvc.redis_connection import connect
 from imgsvc.runtime.settings import Redis
 from tests.chaos import wishes

@@ -13,12 +13,12 @@ import pytest
 from aiohttp import web
 
 from imgsvc import credentials
+from imgsvc.domain.model import Scope
 from imgsvc.embedded import EmbeddedServers
 from imgsvc.http import keys, middleware
 from imgsvc.http.auth import Doorkeeper
 from imgsvc.http.routes import ROUTES, Route
 from imgsvc.ledger import Ledger
-from imgsvc.model import Scope
 from tests.support import Origin, Service, wait_until
 
 ALL = frozenset(Scope)

@@ -20,9 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgsvc import credentials
-from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.domain.errors import ErrorCode, ServiceError
+from imgsvc.domain.model import Scope
 from imgsvc.ledger import Ledger
-from imgsvc.model import Scope
 from imgsvc.net import Outbound
 from imgsvc.oauth import Tokens
 from imgsvc.runtime.settings import Auth, Fetch, Net

@@ -9,9 +9,9 @@ import pytest
 import redis
 
 from imgsvc import credentials
+from imgsvc.domain.model import Scope
 from imgsvc.embedded import EmbeddedServers
 from imgsvc.ledger import Ledger
-from imgsvc.model import Scope
 from tests.http.conftest import Hold
 from tests.support import Origin, Service, wait_until
 

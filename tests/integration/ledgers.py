@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from imgsvc.errors import ErrorCode
+from imgsvc.domain.errors import ErrorCode
+from imgsvc.domain.model import Recipe, Subscription
 from imgsvc.ledger import NOBODY, Completed, Failed, Ledger, NewProduct, NewRequest
-from imgsvc.model import Recipe, Subscription
 
 FAILED = Failed(ErrorCode.FETCH_STATUS, "The origin answered with status 404.")
 HOOK = "https://example.com/hook"

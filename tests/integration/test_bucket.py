@@ -15,8 +15,8 @@ import pytest
 from yarl import URL
 
 from imgsvc.bucket import Bucket, Stored
+from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.embedded import EmbeddedServers
-from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.runtime.settings import Gcs, Settings, SettingsError
 from tests.accounts import EMAIL, new_account
 from tests.integration.proxy import between

@@ -22,8 +22,8 @@ import pytest
 from PIL import Image
 
 from imgsvc.codec_pool import CodecPool, Result, Task
-from imgsvc.errors import ErrorCode, ServiceError
-from imgsvc.model import Recipe
+from imgsvc.domain.errors import ErrorCode, ServiceError
+from imgsvc.domain.model import Recipe
 from imgsvc.runtime.metrics import Metrics
 from imgsvc.runtime.settings import Codec
 from tests.photos import photo

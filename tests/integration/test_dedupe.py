@@ -12,8 +12,8 @@ from pymongo import AsyncMongoClient
 from yarl import URL
 
 from imgsvc import credentials
+from imgsvc.domain.model import Scope
 from imgsvc.ledger import Ledger
-from imgsvc.model import Scope
 from tests.support import Origin, Service, wait_until
 
 Start = Callable[..., Awaitable[Service]]

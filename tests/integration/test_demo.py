@@ -23,8 +23,8 @@ from imgsvc.demo import expectations, samples, sheet
 from imgsvc.demo.outcome import Outcome, Picture
 from imgsvc.demo.receiver import Delivery
 from imgsvc.demo.samples import Product, Sample
-from imgsvc.errors import ErrorCode
-from imgsvc.model import ImageStatus, Recipe
+from imgsvc.domain.errors import ErrorCode
+from imgsvc.domain.model import ImageStatus, Recipe
 from tests.support import wait_until
 
 ROOT = Path(__file__).parents[2]

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from imgsvc.domain.messages import ImageJob, WebhookJob
 from imgsvc.mailboxes import DEAD, FETCH, IN_FLIGHT, NOTIFY, Mailboxes, delayed, waiting
-from imgsvc.messages import ImageJob, WebhookJob
 from imgsvc.redis_connection import connect
 from imgsvc.runtime.settings import Settings
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.jwks import FRESH_S, PAUSE_S, KeySet
 from imgsvc.net import Outbound
 from imgsvc.runtime.settings import Fetch, Net

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from imgsvc.domain.errors import ErrorCode, ServiceError
+from imgsvc.domain.messages import Source, Validators
+from imgsvc.domain.model import Event, Recipe, Subscription
 from imgsvc.embedded import EmbeddedServers
-from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.ledger import (
     NOBODY,
     Choice,
@@ -23,8 +25,6 @@ from imgsvc.ledger import (
     OpenRequest,
     Repeat,
 )
-from imgsvc.messages import Source, Validators
-from imgsvc.model import Event, Recipe, Subscription
 from tests.integration.ledgers import (
     FAILED,
     HOOK,

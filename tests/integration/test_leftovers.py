@@ -9,10 +9,10 @@ import pytest
 
 from imgsvc import app
 from imgsvc.actors import Parts, Reaper
+from imgsvc.domain.messages import Fetched, ImageJob
+from imgsvc.domain.model import Recipe
 from imgsvc.embedded import EmbeddedServers
 from imgsvc.mailboxes import FETCH, compress_lane
-from imgsvc.messages import Fetched, ImageJob
-from imgsvc.model import Recipe
 from imgsvc.redis_connection import connect
 from imgsvc.runtime.settings import Settings
 from tests.integration.proxy import between

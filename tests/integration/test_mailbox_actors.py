@@ -13,10 +13,10 @@ from PIL import Image
 from redis.asyncio import Redis
 
 from imgsvc.actors import Fetcher, Uploader
+from imgsvc.domain.errors import ErrorCode, ServiceError
+from imgsvc.domain.messages import VERSION, ImageJob
 from imgsvc.embedded import EmbeddedServers
-from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.mailboxes import DEAD, FETCH, FETCH_PRIORITY, GROUP, IN_FLIGHT, WAKE, Mailboxes
-from imgsvc.messages import VERSION, ImageJob
 from imgsvc.redis_connection import connect
 from imgsvc.runtime.settings import Settings
 from tests.photos import photo

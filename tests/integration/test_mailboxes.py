@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from redis.exceptions import RedisError
 
+from imgsvc.domain.errors import ErrorCode, ServiceError
+from imgsvc.domain.messages import Compressed, Fetched, ImageJob, WebhookJob
+from imgsvc.domain.model import Recipe
 from imgsvc.embedded import EmbeddedServers
-from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.mailboxes import (
     DEAD,
     DEALING,
@@ -29,8 +31,6 @@ from imgsvc.mailboxes import (
     delayed,
     upload_lane,
 )
-from imgsvc.messages import Compressed, Fetched, ImageJob, WebhookJob
-from imgsvc.model import Recipe
 from imgsvc.redis_connection import connect
 from imgsvc.runtime.settings import Redis as RedisSettings
 from imgsvc.runtime.settings import Settings

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.guard import Guard
 from imgsvc.net import Outbound
 from imgsvc.runtime.settings import Fetch, Net

@@ -18,7 +18,7 @@ import redis.asyncio
 from aiohttp import web
 from yarl import URL
 
-from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.mailboxes import FETCH, Mailboxes, delayed
 from imgsvc.net import Outbound
 from imgsvc.origins import Failure, Origins, Report, Standing

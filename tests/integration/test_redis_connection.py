@@ -17,8 +17,8 @@ from urllib.parse import quote
 import pytest
 from redis.asyncio import Redis
 
+from imgsvc.domain.errors import ServiceError
 from imgsvc.embedded import LOOPBACK, EmbeddedServers, Server, free_ports
-from imgsvc.errors import ServiceError
 from imgsvc.mailboxes import FETCH, Mailboxes
 from imgsvc.redis_connection import connect
 from imgsvc.runtime.settings import Redis as RedisSettings

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.guard import BlockedError, Guard
 from imgsvc.net import Outbound
 from imgsvc.resolver import Resolver, on_behalf_of

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from pymongo import AsyncMongoClient
 
+from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.embedded import EmbeddedServers
-from imgsvc.errors import ErrorCode, ServiceError
 from imgsvc.ledger import Ledger
 from imgsvc.ledger.schema import MIGRATIONS, Migration
 from imgsvc.runtime.settings import Mongo, Settings, SettingsError

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.runtime.settings import Spool as SpoolSettings
 from imgsvc.spool import Spool
 from tests.support import wait_until

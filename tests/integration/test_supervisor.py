@@ -15,8 +15,8 @@ from imgsvc import app
 from imgsvc.actors import Actor, Clock, Fetcher, Parts, Reaper, Supervisor, supervisor
 from imgsvc.actors.base import Verdict
 from imgsvc.actors.supervisor import GaveUpError
+from imgsvc.domain.messages import ImageJob
 from imgsvc.mailboxes import FETCH, Facts
-from imgsvc.messages import ImageJob
 from imgsvc.redis_connection import connect
 from imgsvc.runtime.endings import end
 from imgsvc.runtime.settings import Settings

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from structlog.testing import capture_logs
 
-from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.net import Outbound
 from imgsvc.runtime.settings import Fetch, Net
 from tests.name_server import NameServer

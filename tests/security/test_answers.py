@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.net import Outbound
 from tests.raw import RawOrigin, whole
 from tests.security.conftest import Open

@@ -8,7 +8,7 @@ import zlib
 
 import pytest
 
-from imgsvc.errors import ErrorCode
+from imgsvc.domain.errors import ErrorCode
 from tests.hostile import WHOLE
 from tests.raw import RawOrigin, whole
 from tests.security.conftest import Open

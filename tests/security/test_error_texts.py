@@ -27,8 +27,8 @@ from google.oauth2 import service_account
 from pydantic import BaseModel, ValidationError
 
 from imgsvc.bucket import Bucket
+from imgsvc.domain.errors import ServiceError
 from imgsvc.embedded import EmbeddedServers
-from imgsvc.errors import ServiceError
 from imgsvc.runtime import logs, redaction
 from imgsvc.runtime.settings import Gcs, Log
 from tests.accounts import new_account

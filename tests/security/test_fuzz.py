@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from imgsvc.codec_pool import CodecPool, Task
-from imgsvc.errors import ServiceError
-from imgsvc.model import Recipe
+from imgsvc.domain.errors import ServiceError
+from imgsvc.domain.model import Recipe
 from imgsvc.runtime.metrics import Metrics
 from imgsvc.runtime.settings import Codec
 from tests import hostile

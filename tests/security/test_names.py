@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from aiohttp import web
 
-from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.guard import Guard
 from imgsvc.resolver import Resolver
 from imgsvc.runtime.settings import Net

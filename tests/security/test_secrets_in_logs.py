@@ -22,9 +22,9 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from imgsvc import credentials
+from imgsvc.domain.model import Scope
 from imgsvc.embedded import EmbeddedServers
 from imgsvc.ledger import Ledger
-from imgsvc.model import Scope
 from imgsvc.runtime.settings import Mongo
 from tests.conftest import free_port
 from tests.support import Origin, Receiver, wait_until

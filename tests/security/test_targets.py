@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.guard import Guard
 from imgsvc.runtime.settings import Net
 from imgsvc.urls import resolve

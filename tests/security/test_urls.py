@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.guard import Guard
 from imgsvc.runtime.settings import Net, Settings
 from tests.name_server import NameServer

@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from imgsvc.codec_pool import CodecPool, Task
-from imgsvc.errors import ErrorCode, ServiceError
-from imgsvc.model import Recipe
+from imgsvc.domain.errors import ErrorCode, ServiceError
+from imgsvc.domain.model import Recipe
 from imgsvc.runtime.metrics import Metrics
 from imgsvc.runtime.settings import Codec
 from tests import hostile
@@ -32,9 +32,9 @@ from pathlib import Path
 
 import imgsvc.app
 from imgsvc.codec_pool import CodecPool, Task
-from imgsvc.errors import ServiceError
+from imgsvc.domain.errors import ServiceError
 from imgsvc.runtime.metrics import Metrics
-from imgsvc.model import Recipe
+from imgsvc.domain.model import Recipe
 from imgsvc.runtime.settings import Codec
 
 

@@ -5,7 +5,7 @@ PORT is where somebody listens on loopback. Each is refused by its text alone, w
 
 from __future__ import annotations
 
-from imgsvc.errors import ErrorCode
+from imgsvc.domain.errors import ErrorCode
 
 BLOCKED, INVALID = ErrorCode.URL_BLOCKED, ErrorCode.URL_INVALID
 

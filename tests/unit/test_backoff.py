@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgsvc.backoff import RETRY_AFTER_STRETCH, exponential, next_wait_s, parse_retry_after
+from imgsvc.domain.backoff import RETRY_AFTER_STRETCH, exponential, next_wait_s, parse_retry_after
 
 NOW = datetime(1994, 11, 6, 8, 49, 37, tzinfo=UTC)
 

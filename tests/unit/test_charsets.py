@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from imgsvc.errors import ServiceError
+from imgsvc.domain.errors import ServiceError
 from imgsvc.http.charsets import TooLargeError, UnreadableError, as_utf8, find
 
 TEXTS = {

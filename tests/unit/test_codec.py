@@ -8,8 +8,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from imgsvc.codec import Encoded, Limits, encode
 from imgsvc.containers import strip, survey
-from imgsvc.errors import ErrorCode, ServiceError
-from imgsvc.model import FILE_TYPES, Recipe
+from imgsvc.domain.errors import ErrorCode, ServiceError
+from imgsvc.domain.model import FILE_TYPES, Recipe
 from tests.photos import photo, photo_names
 
 KEEP = Recipe()

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from imgsvc.codec import Limits, encode, prepare_process
-from imgsvc.errors import ErrorCode, ServiceError
-from imgsvc.model import Recipe
+from imgsvc.domain.errors import ErrorCode, ServiceError
+from imgsvc.domain.model import Recipe
 from tests import hostile
 from tests.hostile import WHOLE, saved, small
 from tests.photos import photo

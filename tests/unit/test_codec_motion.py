@@ -7,8 +7,8 @@ import pytest
 from PIL import Image, ImageChops, ImageStat
 
 from imgsvc.codec import Encoded, Limits, encode
-from imgsvc.errors import ErrorCode, ServiceError
-from imgsvc.model import Recipe
+from imgsvc.domain.errors import ErrorCode, ServiceError
+from imgsvc.domain.model import Recipe
 
 DURATIONS_MS = [120, 300, 50, 700]
 

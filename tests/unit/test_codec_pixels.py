@@ -10,8 +10,8 @@ from PIL import Image, ImageChops, ImageCms, ImageStat, PngImagePlugin
 
 from imgsvc.codec import Encoded, Limits, encode
 from imgsvc.containers import strip
-from imgsvc.errors import ErrorCode, ServiceError
-from imgsvc.model import Recipe
+from imgsvc.domain.errors import ErrorCode, ServiceError
+from imgsvc.domain.model import Recipe
 from tests.photos import photo
 
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from imgsvc.messages import VERSION, Compressed, Fetched, ImageJob, WebhookJob
-from imgsvc.model import Recipe
+from imgsvc.domain.messages import VERSION, Compressed, Fetched, ImageJob, WebhookJob
+from imgsvc.domain.model import Recipe
 
 text = st.text(st.characters(codec="utf-8"))
 count = st.integers(0, 2**53)

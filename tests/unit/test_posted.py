@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from imgsvc.findings import MOST
+from imgsvc.domain.findings import MOST
 from imgsvc.guard import Guard
 from imgsvc.http.posted import Posted, examine
 from imgsvc.runtime.settings import Http, Net

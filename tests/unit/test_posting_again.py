@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from imgsvc import report
+from imgsvc.domain.model import ImageStatus
 from imgsvc.guard import Guard
 from imgsvc.http.posted import Posted, examine
-from imgsvc.model import ImageStatus
 from imgsvc.report import Columns, ReportImage, ReportRow
 from imgsvc.runtime.settings import Http, Net
 

@@ -10,7 +10,7 @@ import redis.exceptions
 from redis._parsers.base import BaseParser
 
 from imgsvc import redis_rights
-from imgsvc.errors import ErrorCode, ServiceError
+from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.redis_refusals import translated
 
 ROOT = Path(__file__).parents[2]

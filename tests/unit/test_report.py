@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgsvc import sheet
-from imgsvc.findings import Findings
-from imgsvc.model import ImageStatus
+from imgsvc.domain.findings import Findings
+from imgsvc.domain.model import ImageStatus
 from imgsvc.report import ReportImage, ReportRow, header, line
 from imgsvc.sheet import Row
 

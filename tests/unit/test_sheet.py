@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from imgsvc import sheet
 from imgsvc.columns import REQUIRED, RESULTS
-from imgsvc.findings import MOST, Findings
+from imgsvc.domain.findings import MOST, Findings
 from imgsvc.sheet import LONGEST_CELL, Row
 
 HEADER = "Serial Number,Product Name,Input Image Urls\n"

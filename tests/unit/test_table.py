@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from imgsvc.actors.table import Hand, Table
-from imgsvc.messages import ImageJob
+from imgsvc.domain.messages import ImageJob
 
 
 def hand(request: str, payer: str, images: int) -> Hand:

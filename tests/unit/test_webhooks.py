@@ -9,7 +9,7 @@ import orjson
 import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from imgsvc.model import OPEN_REQUEST, RequestStatus
+from imgsvc.domain.model import OPEN_REQUEST, RequestStatus
 from imgsvc.runtime.settings import check_webhook_secret
 from imgsvc.webhooks import event_type, links, new_secret, payload, signed_headers
 

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from imgsvc.model import Recipe
+from imgsvc.domain.model import Recipe
 
 VERSION: Literal[1] = 1
 
