@@ -12,16 +12,17 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from imgsvc import mailboxes, sandbox
+from imgsvc import mailboxes
 from imgsvc.actors import PIPELINE, Parts, Supervisor
 from imgsvc.bucket import Bucket
-from imgsvc.codec_pool import CodecPool
 from imgsvc.domain.errors import ServiceError
 from imgsvc.http import keys, middleware, routes, slow_heads
 from imgsvc.http.auth import Doorkeeper
 from imgsvc.http.intake import Intake
 from imgsvc.http.readiness import Readiness
 from imgsvc.http.reserved import Reserved
+from imgsvc.imaging import sandbox
+from imgsvc.imaging.codec_pool import CodecPool
 from imgsvc.ledger import Ledger
 from imgsvc.net import Outbound
 from imgsvc.oauth import Tokens

@@ -17,10 +17,10 @@ import structlog
 from pydantic import ValidationError
 
 from imgsvc.bucket import Bucket
-from imgsvc.codec_pool import CodecPool
 from imgsvc.domain import backoff
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.messages import Compressed, Fetched, ImageJob, Reused, Times, WebhookJob
+from imgsvc.imaging.codec_pool import CodecPool
 from imgsvc.ledger import Failed, Ledger
 from imgsvc.mailboxes import BLOCK_MS, COPIES, FETCH, NOTIFY, Envelope, Facts, Job, Mailboxes
 from imgsvc.net import Outbound

@@ -19,9 +19,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from imgsvc.codec_pool import CodecPool, Task
 from imgsvc.domain.errors import ServiceError
 from imgsvc.domain.model import Recipe
+from imgsvc.imaging.codec_pool import CodecPool, Task
 from imgsvc.runtime.metrics import Metrics
 from imgsvc.runtime.settings import Codec
 from tests import hostile

@@ -14,9 +14,9 @@ import psutil
 import pytest
 from PIL import Image
 
-from imgsvc.codec_pool import CodecPool, Task
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import Recipe
+from imgsvc.imaging.codec_pool import CodecPool, Task
 from imgsvc.runtime.metrics import Metrics
 from imgsvc.runtime.settings import Codec
 from tests import hostile
@@ -31,7 +31,7 @@ import sys
 from pathlib import Path
 
 import imgsvc.app
-from imgsvc.codec_pool import CodecPool, Task
+from imgsvc.imaging.codec_pool import CodecPool, Task
 from imgsvc.domain.errors import ServiceError
 from imgsvc.runtime.metrics import Metrics
 from imgsvc.domain.model import Recipe
@@ -100,7 +100,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProces
 def test_a_worker_has_no_clients(said: subprocess.CompletedProcess[str]) -> None:
     """Nor the memory that they would take: it does not import the program that it serves."""
     loaded = set(said.stdout.split())
-    assert "imgsvc.codec" in loaded
+    assert "imgsvc.imaging.codec" in loaded
     assert loaded.isdisjoint({"redis", "motor", "pymongo", "google.cloud.storage", "imgsvc.app"})
 
 

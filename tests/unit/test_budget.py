@@ -8,7 +8,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgsvc.budget import Budget
+from imgsvc.imaging.budget import Budget
 
 
 @given(amounts=st.lists(st.integers(1, 150), min_size=1, max_size=30), seed=st.integers(0, 2**16))

@@ -6,10 +6,10 @@ import pytest
 from PIL import Image, ImageChops, ImageCms, ImageStat, TiffImagePlugin
 from PIL.PngImagePlugin import PngInfo
 
-from imgsvc.codec import Encoded, Limits, encode
-from imgsvc.containers import strip, survey
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import FILE_TYPES, Recipe
+from imgsvc.imaging.codec import Encoded, Limits, encode
+from imgsvc.imaging.containers import strip, survey
 from tests.photos import photo, photo_names
 
 KEEP = Recipe()
@@ -254,7 +254,9 @@ def test_no_metadata_leaves_the_house(name: str, recipe: Recipe) -> None:
     data = with_metadata()[name]
     assert MARK in data
     if name == "tiff":
-        data = data[: data.rindex(b"<script>")]  # see imgsvc.tiff: unreferenced bytes are not seen
+        data = data[
+            : data.rindex(b"<script>")
+        ]  # see imgsvc.imaging.tiff: unreferenced bytes are not seen
     result = encode(data, recipe, Limits())
     for trace in (MARK, b"xmpmeta", b"<script", b"8BIM", b"Exif", b"Packed"):
         assert trace not in result.data

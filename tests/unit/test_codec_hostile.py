@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from imgsvc.codec import Limits, encode, prepare_process
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import Recipe
+from imgsvc.imaging.codec import Limits, encode, prepare_process
 from tests import hostile
 from tests.hostile import WHOLE, saved, small
 from tests.photos import photo

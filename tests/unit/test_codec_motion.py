@@ -6,9 +6,9 @@ from itertools import pairwise
 import pytest
 from PIL import Image, ImageChops, ImageStat
 
-from imgsvc.codec import Encoded, Limits, encode
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import Recipe
+from imgsvc.imaging.codec import Encoded, Limits, encode
 
 DURATIONS_MS = [120, 300, 50, 700]
 

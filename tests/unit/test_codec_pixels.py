@@ -8,10 +8,10 @@ from io import BytesIO
 import pytest
 from PIL import Image, ImageChops, ImageCms, ImageStat, PngImagePlugin
 
-from imgsvc.codec import Encoded, Limits, encode
-from imgsvc.containers import strip
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import Recipe
+from imgsvc.imaging.codec import Encoded, Limits, encode
+from imgsvc.imaging.containers import strip
 from tests.photos import photo
 
 

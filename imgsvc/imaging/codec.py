@@ -33,9 +33,9 @@ from PIL import (
 )
 from PIL.ImageFile import ImageFile
 
-from imgsvc import containers, magic
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import Recipe
+from imgsvc.imaging import containers, magic
 
 DEFAULT_QUALITY = {"jpeg": 75, "webp": 75, "avif": 60}
 WORTH_A_GENERATION = 0.95  # lossy over lossy costs quality: it must save one byte in twenty

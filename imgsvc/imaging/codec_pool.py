@@ -25,10 +25,10 @@ from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 from pathlib import Path
 
-from imgsvc import sandbox
-from imgsvc.budget import Budget
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import Recipe
+from imgsvc.imaging import sandbox
+from imgsvc.imaging.budget import Budget
 from imgsvc.runtime import logs
 from imgsvc.runtime.hurry import Turnstile
 from imgsvc.runtime.metrics import Metrics
@@ -159,7 +159,7 @@ class CodecPool:
         self._log = logs.get("codec_pool")
         # Forked from a server that holds neither threads nor sockets of ours.
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["imgsvc.codec", "imgsvc.sandbox"])
+        context.set_forkserver_preload(["imgsvc.imaging.codec", "imgsvc.imaging.sandbox"])
         self._workers = [
             _Worker(context, settings, folder, self._count_lost)
             for _ in range(settings.worker_count)
@@ -297,7 +297,7 @@ def _introduce() -> tuple[int, tuple[str, ...]]:
 
 
 def _prepare(settings: Codec, folder: Path | None) -> None:
-    from imgsvc import codec  # noqa: PLC0415 - the parent process has no business with PIL
+    from imgsvc.imaging import codec  # noqa: PLC0415 - the parent process has no business with PIL
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -349,7 +349,7 @@ def _let_others_go_first(niceness: int) -> None:
 
 
 def _encode(task: Task, settings: Codec, memory_bytes: int | None) -> _Answer:
-    from imgsvc import codec  # noqa: PLC0415
+    from imgsvc.imaging import codec  # noqa: PLC0415
 
     started = time.monotonic()
     # The limit counts from the process' birth; the default action of SIGXCPU kills, where a

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-from imgsvc import tiff
+from imgsvc.imaging import tiff
 
 # Decoders take seconds for millions of empty parts, or of bytes between them that mean nothing.
 _MOST_PARTS = 100_000
