@@ -14,7 +14,6 @@ from aiohttp import web
 
 from imgsvc import mailboxes
 from imgsvc.actors import PIPELINE, Parts, Supervisor
-from imgsvc.bucket import Bucket
 from imgsvc.domain.errors import ServiceError
 from imgsvc.http import keys, middleware, routes, slow_heads
 from imgsvc.http.auth import Doorkeeper
@@ -35,7 +34,8 @@ from imgsvc.runtime.failpoints import Failpoints
 from imgsvc.runtime.leaving import Leaving
 from imgsvc.runtime.metrics import Metrics
 from imgsvc.runtime.settings import Settings, SettingsError
-from imgsvc.spool import Spool
+from imgsvc.storage.bucket import Bucket
+from imgsvc.storage.spool import Spool
 from imgsvc.traffic import Traffic
 
 _PREPARE_EVERY_S = 1.0

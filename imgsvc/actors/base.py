@@ -16,7 +16,6 @@ import orjson
 import structlog
 from pydantic import ValidationError
 
-from imgsvc.bucket import Bucket
 from imgsvc.domain import backoff
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.messages import Compressed, Fetched, ImageJob, Reused, Times, WebhookJob
@@ -30,7 +29,8 @@ from imgsvc.runtime.endings import end
 from imgsvc.runtime.hurry import HURRY
 from imgsvc.runtime.metrics import Metrics
 from imgsvc.runtime.settings import Settings
-from imgsvc.spool import Spool
+from imgsvc.storage.bucket import Bucket
+from imgsvc.storage.spool import Spool
 from imgsvc.traffic import Traffic
 
 _BEGIN: ContextVar[Callable[[], None]] = ContextVar("begin", default=lambda: None)

@@ -15,9 +15,9 @@ from datetime import UTC, datetime, timedelta
 from typing import ClassVar
 
 from imgsvc.actors.base import Actor, Parts
-from imgsvc.bucket import BucketError
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.mailboxes import ERASING
+from imgsvc.storage.bucket import BucketError
 
 _AT_ONCE = 10  # requests in turn, and more if they are of more tenants
 _BATCH = 100  # objects or products of each

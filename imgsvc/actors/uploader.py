@@ -8,13 +8,13 @@ import time
 from typing import ClassVar
 
 from imgsvc.actors.base import ImageActor, Parts, Verdict
-from imgsvc.bucket import Stored
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.messages import Compressed, ImageJob, Reused, Source
 from imgsvc.domain.model import FILE_TYPES
 from imgsvc.ledger import Completed
 from imgsvc.mailboxes import Facts, upload_lane
 from imgsvc.runtime.hurry import Turnstile
+from imgsvc.storage.bucket import Stored
 
 
 class Uploader(ImageActor):

@@ -12,13 +12,13 @@ import orjson
 from aiohttp import web
 
 from imgsvc import report
-from imgsvc.bucket import Bucket
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import OPEN_REQUEST, ImageStatus, RequestStatus
 from imgsvc.http import answers, keys, own, problems, quotas, uploads
 from imgsvc.http.schemas import DownloadQuery, ImagesQuery, RequestsQuery
 from imgsvc.ledger import Document
 from imgsvc.runtime import logs
+from imgsvc.storage.bucket import Bucket
 
 _LINES = 500  # of a report, written at once
 _END = 1 << 31  # of products and of images in one

@@ -7,7 +7,6 @@ from typing import Any
 
 from aiohttp import web
 
-from imgsvc.bucket import Bucket
 from imgsvc.domain.model import Scope
 from imgsvc.http.auth import Doorkeeper
 from imgsvc.http.intake import Intake
@@ -18,6 +17,7 @@ from imgsvc.mailboxes import Mailboxes
 from imgsvc.net import Outbound
 from imgsvc.runtime.metrics import Metrics
 from imgsvc.runtime.settings import Settings
+from imgsvc.storage.bucket import Bucket
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

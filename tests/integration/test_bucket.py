@@ -14,10 +14,10 @@ import google_crc32c
 import pytest
 from yarl import URL
 
-from imgsvc.bucket import Bucket, Stored
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.embedded import EmbeddedServers
 from imgsvc.runtime.settings import Gcs, Settings, SettingsError
+from imgsvc.storage.bucket import Bucket, Stored
 from tests.accounts import EMAIL, new_account
 from tests.integration.proxy import between
 

@@ -14,11 +14,11 @@ from aiohttp import web
 from google.auth.transport.requests import AuthorizedSession
 from google.oauth2.credentials import Credentials
 
-from imgsvc.bucket import Bucket
 from imgsvc.demo.loopback import serving
 from imgsvc.embedded import EmbeddedServers
 from imgsvc.runtime.settings import Gcs, Settings
-from imgsvc.small_uploads import SmallUploads
+from imgsvc.storage.bucket import Bucket
+from imgsvc.storage.small_uploads import SmallUploads
 
 NAME = "request/0 ä.jpg"
 

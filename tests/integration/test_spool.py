@@ -14,7 +14,7 @@ import pytest
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.runtime.settings import Spool as SpoolSettings
-from imgsvc.spool import Spool
+from imgsvc.storage.spool import Spool
 from tests.support import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +23,7 @@ OTHER = """
 import sys
 from pathlib import Path
 from imgsvc.runtime.settings import Spool as SpoolSettings
-from imgsvc.spool import Spool
+from imgsvc.storage.spool import Spool
 
 spool = Spool(SpoolSettings(dir=Path(sys.argv[1])), sys.argv[2])
 spool.open()

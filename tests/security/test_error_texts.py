@@ -26,11 +26,11 @@ from aiohttp import web
 from google.oauth2 import service_account
 from pydantic import BaseModel, ValidationError
 
-from imgsvc.bucket import Bucket
 from imgsvc.domain.errors import ServiceError
 from imgsvc.embedded import EmbeddedServers
 from imgsvc.runtime import logs, redaction
 from imgsvc.runtime.settings import Gcs, Log
+from imgsvc.storage.bucket import Bucket
 from tests.accounts import new_account
 from tests.conftest import free_port
 from tests.support import Server

@@ -36,7 +36,7 @@ from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.runtime import redaction
 from imgsvc.runtime.failpoints import NO_FAILPOINTS, Failpoints
 from imgsvc.runtime.settings import Gcs, SettingsError
-from imgsvc.small_uploads import SmallUploads
+from imgsvc.storage.small_uploads import SmallUploads
 
 _REASON_CHARS = 300
 _SIGNED_AT_ONCE = 20  # 1 ms of CPU each

@@ -1,0 +1,1 @@
+"""Where bytes are kept: the bucket for good, the spool for the next actor."""
