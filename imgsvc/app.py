@@ -23,10 +23,10 @@ from imgsvc.http.reserved import Reserved
 from imgsvc.imaging import sandbox
 from imgsvc.imaging.codec_pool import CodecPool
 from imgsvc.ledger import Ledger
-from imgsvc.net import Outbound
 from imgsvc.oauth import Tokens
 from imgsvc.origins import Origins
-from imgsvc.politeness import Politeness
+from imgsvc.outbound.net import Outbound
+from imgsvc.outbound.politeness import Politeness
 from imgsvc.redis_connection import connect
 from imgsvc.runtime import cgroups, logs, redaction
 from imgsvc.runtime.endings import end

@@ -22,8 +22,8 @@ from imgsvc.domain.messages import Compressed, Fetched, ImageJob, Reused, Times,
 from imgsvc.imaging.codec_pool import CodecPool
 from imgsvc.ledger import Failed, Ledger
 from imgsvc.mailboxes import BLOCK_MS, COPIES, FETCH, NOTIFY, Envelope, Facts, Job, Mailboxes
-from imgsvc.net import Outbound
-from imgsvc.politeness import Politeness
+from imgsvc.outbound.net import Outbound
+from imgsvc.outbound.politeness import Politeness
 from imgsvc.runtime import logs, redaction
 from imgsvc.runtime.endings import end
 from imgsvc.runtime.hurry import HURRY

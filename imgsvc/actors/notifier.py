@@ -15,9 +15,9 @@ from imgsvc.courier import Outcome
 from imgsvc.domain import backoff
 from imgsvc.domain.messages import WebhookJob
 from imgsvc.domain.model import RequestStatus, WebhookStatus
-from imgsvc.host_lines import HostLines
 from imgsvc.ledger import UNFINISHED, Delivery, PendingDelivery
 from imgsvc.mailboxes import NOTIFY, Facts
+from imgsvc.outbound.host_lines import HostLines
 from imgsvc.runtime.fair_semaphore import FairSemaphore
 
 _IN_HAND = 4  # messages, for each attempt under way

@@ -14,7 +14,7 @@ from imgsvc.http.readiness import Readiness
 from imgsvc.http.reserved import Reserved
 from imgsvc.ledger import Ledger
 from imgsvc.mailboxes import Mailboxes
-from imgsvc.net import Outbound
+from imgsvc.outbound.net import Outbound
 from imgsvc.runtime.metrics import Metrics
 from imgsvc.runtime.settings import Settings
 from imgsvc.storage.bucket import Bucket

@@ -12,11 +12,11 @@ from imgsvc import sheet
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.findings import Findings
 from imgsvc.domain.model import Recipe, Subscription
-from imgsvc.guard import Guard
 from imgsvc.http import problems, strict_json
 from imgsvc.http.schemas import Instructions, Product, Upload
 from imgsvc.http.strict_json import JsonError
 from imgsvc.ledger import NewProduct
+from imgsvc.outbound.guard import Guard
 from imgsvc.runtime.settings import Http
 
 Place = list[Any]

@@ -23,8 +23,8 @@ from imgsvc import credentials
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import Scope
 from imgsvc.ledger import Ledger
-from imgsvc.net import Outbound
 from imgsvc.oauth import Tokens
+from imgsvc.outbound.net import Outbound
 from imgsvc.runtime.settings import Auth, Fetch, Net
 from tests.issuer import Issuer, ec_key, ed_key, public_jwk, rsa_key
 from tests.support import Origin, Service

@@ -20,9 +20,9 @@ from yarl import URL
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.mailboxes import FETCH, Mailboxes, delayed
-from imgsvc.net import Outbound
 from imgsvc.origins import Failure, Origins, Report, Standing
-from imgsvc.politeness import Politeness, PutOffError
+from imgsvc.outbound.net import Outbound
+from imgsvc.outbound.politeness import Politeness, PutOffError
 from imgsvc.redis_connection import connect
 from imgsvc.runtime.metrics import Metrics
 from imgsvc.runtime.settings import Settings
@@ -389,7 +389,7 @@ async def test_connections_that_few_have_need_of_are_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Idle ones are used in turn: a trickle of visits would keep all open, and count for one."""
-    monkeypatch.setattr("imgsvc.politeness._IDLE_S", 1.0)
+    monkeypatch.setattr("imgsvc.outbound.politeness._IDLE_S", 1.0)
     made = make_settings()
     crowd = Crowd()
     url = origin.add("picture.jpg", crowd.answer)

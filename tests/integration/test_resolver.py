@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
-from imgsvc.guard import BlockedError, Guard
-from imgsvc.net import Outbound
-from imgsvc.resolver import Resolver, on_behalf_of
+from imgsvc.outbound.guard import BlockedError, Guard
+from imgsvc.outbound.net import Outbound
+from imgsvc.outbound.resolver import Resolver, on_behalf_of
 from imgsvc.runtime.settings import Fetch, Net
 from tests.name_server import FAILURE, NO_SUCH_NAME, REFUSED, NameServer
 from tests.support import Origin, wait_until

@@ -8,8 +8,8 @@ import pytest
 from aiohttp import web
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
-from imgsvc.guard import Guard
-from imgsvc.resolver import Resolver
+from imgsvc.outbound.guard import Guard
+from imgsvc.outbound.resolver import Resolver
 from imgsvc.runtime.settings import Net
 from tests.name_server import NameServer
 from tests.security.conftest import Open

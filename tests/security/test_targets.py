@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
-from imgsvc.guard import Guard
+from imgsvc.outbound.guard import Guard
+from imgsvc.outbound.urls import resolve
 from imgsvc.runtime.settings import Net
-from imgsvc.urls import resolve
 from tests.raw import RawOrigin, whole
 from tests.security.conftest import Open
 from tests.support import Service

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
-from imgsvc.guard import Guard
+from imgsvc.outbound.guard import Guard
 from imgsvc.runtime.settings import Net, Settings
 from tests.name_server import NameServer
 from tests.security.conftest import Open

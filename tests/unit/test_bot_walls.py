@@ -7,7 +7,7 @@ import time
 import pytest
 from multidict import CIMultiDict
 
-from imgsvc.bot_walls import Wall, find
+from imgsvc.outbound.bot_walls import Wall, find
 from tests.photos import photo
 
 HTML = {"Content-Type": "text/html; charset=UTF-8"}

@@ -7,8 +7,8 @@ import time
 import pytest
 
 from imgsvc.domain.findings import MOST
-from imgsvc.guard import Guard
 from imgsvc.http.posted import Posted, examine
+from imgsvc.outbound.guard import Guard
 from imgsvc.runtime.settings import Http, Net
 
 MANY = 500_000

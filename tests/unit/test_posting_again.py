@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from imgsvc import report
 from imgsvc.domain.model import ImageStatus
-from imgsvc.guard import Guard
 from imgsvc.http.posted import Posted, examine
+from imgsvc.outbound.guard import Guard
 from imgsvc.report import Columns, ReportImage, ReportRow
 from imgsvc.runtime.settings import Http, Net
 

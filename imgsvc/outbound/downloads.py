@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 
 import aiohttp
 
-from imgsvc import bot_walls
-from imgsvc.content_codings import coding, decoded
 from imgsvc.domain.backoff import parse_retry_after
 from imgsvc.domain.errors import ErrorCode, ServiceError
+from imgsvc.outbound import bot_walls
+from imgsvc.outbound.content_codings import coding, decoded
 from imgsvc.runtime.settings import Fetch
 
 _CHUNK = 256 * 1024

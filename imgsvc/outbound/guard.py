@@ -13,9 +13,9 @@ import socket
 from aiohappyeyeballs import AddrInfoType
 from yarl import URL
 
-from imgsvc import urls
-from imgsvc.addresses import Address, is_public, literal, unwrapped
 from imgsvc.domain.errors import ErrorCode, ServiceError
+from imgsvc.outbound import urls
+from imgsvc.outbound.addresses import Address, is_public, literal, unwrapped
 from imgsvc.runtime.settings import Net
 
 _MAX_HOST = 253  # RFC 1035 section 2.3.4

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from yarl import URL
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
-from imgsvc.downloads import StatusError
-from imgsvc.host_lines import HostLines
-from imgsvc.net import KEEP_ALIVE_S
 from imgsvc.origins import SHARE_S, Failure, Origins, Report, Standing
+from imgsvc.outbound.downloads import StatusError
+from imgsvc.outbound.host_lines import HostLines
+from imgsvc.outbound.net import KEEP_ALIVE_S
 from imgsvc.runtime import logs
 from imgsvc.runtime.metrics import Metrics
 

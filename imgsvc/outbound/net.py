@@ -13,14 +13,14 @@ from dataclasses import dataclass
 import aiohttp
 from yarl import URL
 
-from imgsvc import urls
-from imgsvc.addresses import literal
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.messages import Validators
-from imgsvc.downloads import Reader
-from imgsvc.guard import BlockedError, Guard
-from imgsvc.resolver import OURSELVES, Resolver, on_behalf_of
-from imgsvc.response_heads import LONGEST_HEAD, MOST_FIELDS, Connector
+from imgsvc.outbound import urls
+from imgsvc.outbound.addresses import literal
+from imgsvc.outbound.downloads import Reader
+from imgsvc.outbound.guard import BlockedError, Guard
+from imgsvc.outbound.resolver import OURSELVES, Resolver, on_behalf_of
+from imgsvc.outbound.response_heads import LONGEST_HEAD, MOST_FIELDS, Connector
 from imgsvc.runtime import tls
 from imgsvc.runtime.failpoints import NO_FAILPOINTS, Failpoints
 from imgsvc.runtime.settings import Fetch, Net

@@ -17,7 +17,7 @@ import aiodns
 import pycares
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from imgsvc.guard import BlockedError, Guard
+from imgsvc.outbound.guard import BlockedError, Guard
 from imgsvc.runtime.fair_semaphore import FairSemaphore
 from imgsvc.runtime.settings import Net
 

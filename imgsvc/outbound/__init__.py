@@ -1,0 +1,1 @@
+"""The way out to servers that strangers name: guarded, bounded, polite."""
