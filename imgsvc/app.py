@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from imgsvc import mailboxes
 from imgsvc.actors import PIPELINE, Parts, Supervisor
 from imgsvc.domain.errors import ServiceError
 from imgsvc.http import keys, middleware, routes, slow_heads
@@ -23,11 +22,13 @@ from imgsvc.http.reserved import Reserved
 from imgsvc.imaging import sandbox
 from imgsvc.imaging.codec_pool import CodecPool
 from imgsvc.ledger import Ledger
+from imgsvc.mailboxes import mailboxes
+from imgsvc.mailboxes.origins import Origins
+from imgsvc.mailboxes.redis_connection import connect
+from imgsvc.mailboxes.traffic import Traffic
 from imgsvc.oauth import Tokens
-from imgsvc.origins import Origins
 from imgsvc.outbound.net import Outbound
 from imgsvc.outbound.politeness import Politeness
-from imgsvc.redis_connection import connect
 from imgsvc.runtime import cgroups, logs, redaction
 from imgsvc.runtime.endings import end
 from imgsvc.runtime.failpoints import Failpoints
@@ -36,7 +37,6 @@ from imgsvc.runtime.metrics import Metrics
 from imgsvc.runtime.settings import Settings, SettingsError
 from imgsvc.storage.bucket import Bucket
 from imgsvc.storage.spool import Spool
-from imgsvc.traffic import Traffic
 
 _PREPARE_EVERY_S = 1.0
 _LONGEST_LINE = 128 * 1024  # a query may hold a webhook's URL, of which each character is escaped

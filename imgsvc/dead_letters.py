@@ -20,7 +20,7 @@ from imgsvc import app
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.messages import ImageJob, WebhookJob
 from imgsvc.ledger import Document, Ledger, RefusedErasure, iso
-from imgsvc.mailboxes import DeadLetter, Mailboxes
+from imgsvc.mailboxes.mailboxes import DeadLetter, Mailboxes
 from imgsvc.runtime import settings
 
 dead = typer.Typer(no_args_is_help=True, help="What could not be done, with its reason.")

@@ -23,7 +23,7 @@ import redis
 
 from imgsvc import app, cli
 from imgsvc.embedded import EmbeddedServers, free_ports
-from imgsvc.mailboxes import WAKE
+from imgsvc.mailboxes.mailboxes import WAKE
 from imgsvc.runtime.settings import Settings
 from tests.support import Listener, Origin, Receiver, Service, wait_until
 

@@ -21,7 +21,17 @@ from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.messages import Compressed, Fetched, ImageJob, Reused, Times, WebhookJob
 from imgsvc.imaging.codec_pool import CodecPool
 from imgsvc.ledger import Failed, Ledger
-from imgsvc.mailboxes import BLOCK_MS, COPIES, FETCH, NOTIFY, Envelope, Facts, Job, Mailboxes
+from imgsvc.mailboxes.mailboxes import (
+    BLOCK_MS,
+    COPIES,
+    FETCH,
+    NOTIFY,
+    Envelope,
+    Facts,
+    Job,
+    Mailboxes,
+)
+from imgsvc.mailboxes.traffic import Traffic
 from imgsvc.outbound.net import Outbound
 from imgsvc.outbound.politeness import Politeness
 from imgsvc.runtime import logs, redaction
@@ -31,7 +41,6 @@ from imgsvc.runtime.metrics import Metrics
 from imgsvc.runtime.settings import Settings
 from imgsvc.storage.bucket import Bucket
 from imgsvc.storage.spool import Spool
-from imgsvc.traffic import Traffic
 
 _BEGIN: ContextVar[Callable[[], None]] = ContextVar("begin", default=lambda: None)
 # Waits between tries while something the work needs is away; the last is repeated.

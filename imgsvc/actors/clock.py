@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from imgsvc.actors.base import Actor
 from imgsvc.domain.errors import ServiceError
-from imgsvc.mailboxes import FETCH, NOTIFY
+from imgsvc.mailboxes.mailboxes import FETCH, NOTIFY
 
 _TICK_S = 0.25
 

@@ -21,7 +21,7 @@ from imgsvc.actors.table import Hand, Table
 from imgsvc.domain.errors import ServiceError
 from imgsvc.domain.messages import ImageJob, WebhookJob
 from imgsvc.ledger import OpenImages
-from imgsvc.mailboxes import DEALING, FETCH, FETCH_PRIORITY, NOTIFY
+from imgsvc.mailboxes.mailboxes import DEALING, FETCH, FETCH_PRIORITY, NOTIFY
 
 _PAGE = 100  # products read at once
 _REQUESTS = 1000

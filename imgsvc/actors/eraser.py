@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from imgsvc.actors.base import Actor, Parts
 from imgsvc.domain.errors import ErrorCode, ServiceError
-from imgsvc.mailboxes import ERASING
+from imgsvc.mailboxes.mailboxes import ERASING
 from imgsvc.storage.bucket import BucketError
 
 _AT_ONCE = 10  # requests in turn, and more if they are of more tenants

@@ -13,7 +13,7 @@ from imgsvc.domain import backoff
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.messages import Fetched, ImageJob, Reused, Source, Times
 from imgsvc.ledger import Completed, Remembered, Work, source_key
-from imgsvc.mailboxes import FETCH, Facts, compress_lane, upload_lane
+from imgsvc.mailboxes.mailboxes import FETCH, Facts, compress_lane, upload_lane
 from imgsvc.outbound.politeness import GivenUpError, PutOffError, Trip, asks_for_time
 from imgsvc.runtime.endings import end
 from imgsvc.runtime.hurry import Turnstile

@@ -16,7 +16,7 @@ from imgsvc.domain import backoff
 from imgsvc.domain.messages import WebhookJob
 from imgsvc.domain.model import RequestStatus, WebhookStatus
 from imgsvc.ledger import UNFINISHED, Delivery, PendingDelivery
-from imgsvc.mailboxes import NOTIFY, Facts
+from imgsvc.mailboxes.mailboxes import NOTIFY, Facts
 from imgsvc.outbound.host_lines import HostLines
 from imgsvc.runtime.fair_semaphore import FairSemaphore
 

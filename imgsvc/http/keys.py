@@ -13,7 +13,7 @@ from imgsvc.http.intake import Intake
 from imgsvc.http.readiness import Readiness
 from imgsvc.http.reserved import Reserved
 from imgsvc.ledger import Ledger
-from imgsvc.mailboxes import Mailboxes
+from imgsvc.mailboxes.mailboxes import Mailboxes
 from imgsvc.outbound.net import Outbound
 from imgsvc.runtime.metrics import Metrics
 from imgsvc.runtime.settings import Settings

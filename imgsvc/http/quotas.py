@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 
 from aiohttp import web
 
-from imgsvc import traffic
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.http import keys
 from imgsvc.http.ratelimit import MINUTE_S, Policy, take
+from imgsvc.mailboxes import traffic
 from imgsvc.runtime.settings import Http, Settings
 
 _ROOM_S = 30  # until room may have been made by images that end

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from yarl import URL
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
-from imgsvc.origins import SHARE_S, Failure, Origins, Report, Standing
+from imgsvc.mailboxes.origins import SHARE_S, Failure, Origins, Report, Standing
 from imgsvc.outbound.downloads import StatusError
 from imgsvc.outbound.host_lines import HostLines
 from imgsvc.outbound.net import KEEP_ALIVE_S

@@ -22,8 +22,8 @@ from typing import Any
 import psutil
 from redis.exceptions import ResponseError
 
-from imgsvc import mailboxes
 from imgsvc.demo.look import Look
+from imgsvc.mailboxes import mailboxes
 from tests.chaos.replicas import Replica
 from tests.chaos.stack import Stack
 from tests.chaos.world import Posted, Told

@@ -9,9 +9,9 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from imgsvc import mailboxes
 from imgsvc.domain.messages import ImageJob, WebhookJob
-from imgsvc.redis_connection import connect
+from imgsvc.mailboxes import mailboxes
+from imgsvc.mailboxes.redis_connection import connect
 from imgsvc.runtime.settings import Redis
 from tests.chaos import wishes
 from tests.chaos.album import MISSING, picture

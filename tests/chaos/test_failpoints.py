@@ -55,7 +55,7 @@ def failpoints_in_source() -> set[str]:
     text = "\n".join(path.read_text() for path in folder.rglob("*.py"))
     named = set(re.findall(r'\.around\(\s*"([\w.]+)"', text))
     written = set(re.findall(r'self\._(?:write|write_ends|update_all)\(\s*"(\w+)"', text))
-    scripts = {path.stem for path in (folder / "lua").glob("*.lua")}
+    scripts = {path.stem for path in (folder / "mailboxes/lua").glob("*.lua")}
     return named | {f"ledger.{name}" for name in written} | {f"redis.{name}" for name in scripts}
 
 

@@ -8,11 +8,11 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from imgsvc import mailboxes
 from imgsvc.domain.messages import ImageJob
 from imgsvc.domain.model import Recipe
 from imgsvc.ledger import Ledger, NewProduct, NewRequest
-from imgsvc.redis_connection import connect
+from imgsvc.mailboxes import mailboxes
+from imgsvc.mailboxes.redis_connection import connect
 from imgsvc.runtime.settings import Settings
 from tests.support import Origin, Service, wait_until
 

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from imgsvc.domain.messages import ImageJob, WebhookJob
-from imgsvc.mailboxes import DEAD, FETCH, IN_FLIGHT, NOTIFY, Mailboxes, delayed, waiting
-from imgsvc.redis_connection import connect
+from imgsvc.mailboxes.mailboxes import DEAD, FETCH, IN_FLIGHT, NOTIFY, Mailboxes, delayed, waiting
+from imgsvc.mailboxes.redis_connection import connect
 from imgsvc.runtime.settings import Settings
 
 ERASED, KEPT = "5f1c6d1e-erased", "5f1c6d1e-kept"

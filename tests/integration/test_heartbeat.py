@@ -11,8 +11,8 @@ from pydantic import SecretStr
 from imgsvc import app
 from imgsvc.actors import Reaper, Supervisor
 from imgsvc.embedded import EmbeddedServers
-from imgsvc.mailboxes import REPLICAS
-from imgsvc.redis_connection import connect
+from imgsvc.mailboxes.mailboxes import REPLICAS
+from imgsvc.mailboxes.redis_connection import connect
 from imgsvc.runtime.endings import end
 from imgsvc.runtime.settings import Settings
 from tests.integration.proxy import between

@@ -12,8 +12,8 @@ from imgsvc.actors import Parts, Reaper
 from imgsvc.domain.messages import Fetched, ImageJob
 from imgsvc.domain.model import Recipe
 from imgsvc.embedded import EmbeddedServers
-from imgsvc.mailboxes import FETCH, compress_lane
-from imgsvc.redis_connection import connect
+from imgsvc.mailboxes.mailboxes import FETCH, compress_lane
+from imgsvc.mailboxes.redis_connection import connect
 from imgsvc.runtime.settings import Settings
 from tests.integration.proxy import between
 from tests.support import Origin, Service, wait_until

@@ -16,8 +16,16 @@ from imgsvc.actors import Fetcher, Uploader
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.messages import VERSION, ImageJob
 from imgsvc.embedded import EmbeddedServers
-from imgsvc.mailboxes import DEAD, FETCH, FETCH_PRIORITY, GROUP, IN_FLIGHT, WAKE, Mailboxes
-from imgsvc.redis_connection import connect
+from imgsvc.mailboxes.mailboxes import (
+    DEAD,
+    FETCH,
+    FETCH_PRIORITY,
+    GROUP,
+    IN_FLIGHT,
+    WAKE,
+    Mailboxes,
+)
+from imgsvc.mailboxes.redis_connection import connect
 from imgsvc.runtime.settings import Settings
 from tests.photos import photo
 from tests.support import Origin, Receiver, Service, wait_until

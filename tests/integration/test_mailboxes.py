@@ -15,7 +15,7 @@ from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.messages import Compressed, Fetched, ImageJob, WebhookJob
 from imgsvc.domain.model import Recipe
 from imgsvc.embedded import EmbeddedServers
-from imgsvc.mailboxes import (
+from imgsvc.mailboxes.mailboxes import (
     DEAD,
     DEALING,
     FETCH,
@@ -31,7 +31,7 @@ from imgsvc.mailboxes import (
     delayed,
     upload_lane,
 )
-from imgsvc.redis_connection import connect
+from imgsvc.mailboxes.redis_connection import connect
 from imgsvc.runtime.settings import Redis as RedisSettings
 from imgsvc.runtime.settings import Settings
 from tests.integration.proxy import between

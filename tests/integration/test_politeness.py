@@ -19,11 +19,11 @@ from aiohttp import web
 from yarl import URL
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
-from imgsvc.mailboxes import FETCH, Mailboxes, delayed
-from imgsvc.origins import Failure, Origins, Report, Standing
+from imgsvc.mailboxes.mailboxes import FETCH, Mailboxes, delayed
+from imgsvc.mailboxes.origins import Failure, Origins, Report, Standing
+from imgsvc.mailboxes.redis_connection import connect
 from imgsvc.outbound.net import Outbound
 from imgsvc.outbound.politeness import Politeness, PutOffError
-from imgsvc.redis_connection import connect
 from imgsvc.runtime.metrics import Metrics
 from imgsvc.runtime.settings import Settings
 from tests.conftest import free_port

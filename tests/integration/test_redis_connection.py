@@ -19,8 +19,8 @@ from redis.asyncio import Redis
 
 from imgsvc.domain.errors import ServiceError
 from imgsvc.embedded import LOOPBACK, EmbeddedServers, Server, free_ports
-from imgsvc.mailboxes import FETCH, Mailboxes
-from imgsvc.redis_connection import connect
+from imgsvc.mailboxes.mailboxes import FETCH, Mailboxes
+from imgsvc.mailboxes.redis_connection import connect
 from imgsvc.runtime.settings import Redis as RedisSettings
 from imgsvc.runtime.settings import Settings
 from tests.chaos.replicas import inherited

@@ -16,8 +16,8 @@ from imgsvc.actors import Actor, Clock, Fetcher, Parts, Reaper, Supervisor, supe
 from imgsvc.actors.base import Verdict
 from imgsvc.actors.supervisor import GaveUpError
 from imgsvc.domain.messages import ImageJob
-from imgsvc.mailboxes import FETCH, Facts
-from imgsvc.redis_connection import connect
+from imgsvc.mailboxes.mailboxes import FETCH, Facts
+from imgsvc.mailboxes.redis_connection import connect
 from imgsvc.runtime.endings import end
 from imgsvc.runtime.settings import Settings
 from tests.support import wait_until

@@ -9,9 +9,9 @@ import pytest
 import redis.exceptions
 from redis._parsers.base import BaseParser
 
-from imgsvc import redis_rights
 from imgsvc.domain.errors import ErrorCode, ServiceError
-from imgsvc.redis_refusals import translated
+from imgsvc.mailboxes import redis_rights
+from imgsvc.mailboxes.redis_refusals import translated
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = "ERR Error running script (call to f_0e0ee1a5ccec1fd4ea1ef1c47ef2ad59ee5aeba9): "

@@ -23,7 +23,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
 
-from imgsvc.redis_refusals import code_of
+from imgsvc.mailboxes.redis_refusals import code_of
 from imgsvc.runtime.redis_url import RedisUrl
 from imgsvc.runtime.settings import Redis as Settings
 

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from imgsvc.domain.errors import ServiceError
-from imgsvc.mailboxes import Mailboxes
+from imgsvc.mailboxes.mailboxes import Mailboxes
 from imgsvc.runtime import logs
 from imgsvc.runtime.metrics import Metrics
 from imgsvc.runtime.settings import RateLimit

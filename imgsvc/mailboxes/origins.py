@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from imgsvc.domain.errors import ErrorCode
-from imgsvc.mailboxes import TAG, Mailboxes
+from imgsvc.mailboxes.mailboxes import TAG, Mailboxes
 from imgsvc.runtime.settings import Fetch
 
 SHARE_S = 5.0

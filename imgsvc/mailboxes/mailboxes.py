@@ -18,11 +18,11 @@ import orjson
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from imgsvc import redis_rights
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.messages import Compressed, Fetched, ImageJob, Reused, WebhookJob
-from imgsvc.redis_connection import Reader
-from imgsvc.redis_refusals import code_of, translated, unusable
+from imgsvc.mailboxes import redis_rights
+from imgsvc.mailboxes.redis_connection import Reader
+from imgsvc.mailboxes.redis_refusals import code_of, translated, unusable
 from imgsvc.runtime import logs, redaction
 from imgsvc.runtime.failpoints import NO_FAILPOINTS, Failpoints
 from imgsvc.runtime.group_commit import GroupCommit
@@ -139,7 +139,9 @@ class Mailboxes:
         self._begins = GroupCommit[Envelope, None](self._begin_group, _BATCH, _MOVE_EVERY_S)
         self._scripts = {
             name: client.register_script(
-                resources.files("imgsvc.lua").joinpath(f"{name}.lua").read_text("utf-8")
+                resources.files("imgsvc.mailboxes.mailboxes.lua")
+                .joinpath(f"{name}.lua")
+                .read_text("utf-8")
             )
             for name in (
                 "beat",

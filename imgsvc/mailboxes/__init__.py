@@ -1,0 +1,1 @@
+"""Redis: the actors' mailboxes, and what replicas tell each other."""
