@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.markup import escape
 
-from imgsvc import app, listen, webhooks
+from imgsvc import app, listen
 from imgsvc.actors.supervisor import GaveUpError
 from imgsvc.api_keys import api_keys
 from imgsvc.client import client
@@ -30,6 +30,7 @@ from imgsvc.failed_webhooks import webhooks as failed_webhooks
 from imgsvc.http import openapi, routes
 from imgsvc.runtime import logs, redaction, settings
 from imgsvc.runtime.settings import Settings, SettingsError
+from imgsvc.webhooks import webhooks
 
 cli = typer.Typer(
     no_args_is_help=True,

@@ -9,9 +9,7 @@ from typing import ClassVar
 
 from yarl import URL
 
-from imgsvc import courier, webhooks
 from imgsvc.actors.base import Done, Later, MailboxActor, Parts, Verdict
-from imgsvc.courier import Outcome
 from imgsvc.domain import backoff
 from imgsvc.domain.messages import WebhookJob
 from imgsvc.domain.model import RequestStatus, WebhookStatus
@@ -19,6 +17,8 @@ from imgsvc.ledger import UNFINISHED, Delivery, PendingDelivery
 from imgsvc.mailboxes.mailboxes import NOTIFY, Facts
 from imgsvc.outbound.host_lines import HostLines
 from imgsvc.runtime.fair_semaphore import FairSemaphore
+from imgsvc.webhooks import courier, webhooks
+from imgsvc.webhooks.courier import Outcome
 
 _IN_HAND = 4  # messages, for each attempt under way
 

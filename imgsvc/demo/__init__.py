@@ -19,7 +19,6 @@ import aiohttp
 import uvloop
 from rich.console import Console
 
-from imgsvc import webhooks
 from imgsvc.demo import expectations, sheet, show
 from imgsvc.demo.origin import origin
 from imgsvc.demo.outcome import Outcome, Picture
@@ -27,6 +26,7 @@ from imgsvc.demo.receiver import Receiver
 from imgsvc.demo.samples import PhotographsMissingError, Product, catalogue
 from imgsvc.demo.service import Service
 from imgsvc.embedded import EmbeddedError, EmbeddedServers
+from imgsvc.webhooks import webhooks
 
 _LOG, _REPORT, _WEBHOOK, _SHEET = "service.log", "report.csv", "webhook.json", "before-after.png"
 _STOPPED = 130  # as shells report Ctrl-C

@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 
 from aiohttp import web
 
-from imgsvc import courier, webhooks
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import OPEN_REQUEST, Receiver, WebhookStatus
 from imgsvc.http import answers, keys, own, problems, uploads
 from imgsvc.runtime import logs
+from imgsvc.webhooks import courier, webhooks
 
 _log = logs.get("http")
 

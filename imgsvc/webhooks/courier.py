@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 
-from imgsvc import webhooks
 from imgsvc.domain.backoff import parse_retry_after
 from imgsvc.domain.errors import ServiceError
 from imgsvc.outbound.net import Outbound
+from imgsvc.webhooks import webhooks
 
 # Whose Retry-After is heard: those that say that the receiver is busy or away.
 _BUSY = frozenset({429, 502, 503, 504})
