@@ -11,12 +11,12 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from imgsvc import report
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import OPEN_REQUEST, ImageStatus, RequestStatus
 from imgsvc.http import answers, keys, own, problems, quotas, uploads
 from imgsvc.http.schemas import DownloadQuery, ImagesQuery, RequestsQuery
 from imgsvc.ledger import Document
+from imgsvc.reports import report
 from imgsvc.runtime import logs
 from imgsvc.storage.bucket import Bucket
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from imgsvc import sheet
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.findings import Findings
 from imgsvc.domain.model import Recipe, Subscription
@@ -17,6 +16,7 @@ from imgsvc.http.schemas import Instructions, Product, Upload
 from imgsvc.http.strict_json import JsonError
 from imgsvc.ledger import NewProduct
 from imgsvc.outbound.guard import Guard
+from imgsvc.reports import sheet
 from imgsvc.runtime.settings import Http
 
 Place = list[Any]

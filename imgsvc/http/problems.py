@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
-from imgsvc.columns import INPUTS
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.findings import Findings
 from imgsvc.http import answers, names
+from imgsvc.reports.columns import INPUTS
 
 MEDIA_TYPE = "application/problem+json"
 

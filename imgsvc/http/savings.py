@@ -9,7 +9,7 @@ from aiohttp import web
 from imgsvc.domain.model import OPEN_REQUEST
 from imgsvc.http import answers, keys, own
 from imgsvc.ledger import Document
-from imgsvc.savings import Savings
+from imgsvc.reports.savings import Savings
 
 _BATCH = 2000  # images, roughly; with more the loop would notice threads that are busy with them
 

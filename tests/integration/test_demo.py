@@ -18,7 +18,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from imgsvc import demo, report
+from imgsvc import demo
 from imgsvc.demo import expectations, samples, sheet
 from imgsvc.demo.outcome import Outcome, Picture
 from imgsvc.demo.receiver import Delivery
@@ -26,6 +26,7 @@ from imgsvc.demo.samples import Product, Sample
 from imgsvc.domain.errors import ErrorCode
 from imgsvc.domain.model import ImageStatus, Recipe
 from imgsvc.imaging import codec
+from imgsvc.reports import report
 from tests.support import wait_until
 
 ROOT = Path(__file__).parents[2]

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from imgsvc import report
 from imgsvc.domain.model import ImageStatus
 from imgsvc.http.posted import Posted, examine
 from imgsvc.outbound.guard import Guard
-from imgsvc.report import Columns, ReportImage, ReportRow
+from imgsvc.reports import report
+from imgsvc.reports.report import Columns, ReportImage, ReportRow
 from imgsvc.runtime.settings import Http, Net
 
 LIMITS = Http()

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgsvc import sheet
 from imgsvc.domain.findings import Findings
 from imgsvc.domain.model import ImageStatus
-from imgsvc.report import ReportImage, ReportRow, header, line
-from imgsvc.sheet import Row
+from imgsvc.reports import sheet
+from imgsvc.reports.report import ReportImage, ReportRow, header, line
+from imgsvc.reports.sheet import Row
 
 FULL_WIDTH = "\uff1d\uff0b\uff0d\uff20"  # = + - @
 

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgsvc.savings import Savings
+from imgsvc.reports.savings import Savings
 
 
 def done(before: int, after: int, kind: str = "jpeg", **ms: int) -> dict[str, Any]:

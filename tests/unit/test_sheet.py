@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgsvc import sheet
-from imgsvc.columns import REQUIRED, RESULTS
 from imgsvc.domain.findings import MOST, Findings
-from imgsvc.sheet import LONGEST_CELL, Row
+from imgsvc.reports import sheet
+from imgsvc.reports.columns import REQUIRED, RESULTS
+from imgsvc.reports.sheet import LONGEST_CELL, Row
 
 HEADER = "Serial Number,Product Name,Input Image Urls\n"
 ROW = "S1,Chair,https://a/1.jpg\n"

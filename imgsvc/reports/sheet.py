@@ -1,6 +1,6 @@
 """A CSV as clients post it: read, and whatever is wrong with it named with its line and column.
 
-The format is RFC 4180. Whatever :mod:`imgsvc.report` writes is read back as it was.
+The format is RFC 4180. Whatever :mod:`imgsvc.reports.report` writes is read back as it was.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from imgsvc import cells, columns
-from imgsvc.columns import INPUTS, NAME, REQUIRED, SERIAL
 from imgsvc.domain.findings import Findings
 from imgsvc.domain.model import LONGEST_TEXT
+from imgsvc.reports import cells, columns
+from imgsvc.reports.columns import INPUTS, NAME, REQUIRED, SERIAL
 
 LONGEST_CELL = 2 * 1024 * 1024
 """Characters; more than the URLs of a product can take, and little beside a whole file."""
@@ -67,7 +67,7 @@ class Sheet:
 def parse(body: bytes, findings: Findings, *, max_rows: int) -> Sheet:
     """The products of a CSV file; usable only if nothing was found wrong.
 
-    Columns may come in any order, under any name that :mod:`imgsvc.columns` knows; those of our own
+    Columns may come in any order, under any name that :mod:`imgsvc.reports.columns` knows; those of our own
     reports' results are passed over. The separator (``,``, ``;``, tab or ``|``) is the one that the
     first line uses, be it the header or Excel's ``sep=;``. Lines without content are skipped.
 

@@ -1,6 +1,6 @@
 """The report: a request's products and what became of their images, as CSV (RFC 4180).
 
-Whatever :func:`line` writes, :func:`imgsvc.sheet.parse` reads back, so a report can be posted
+Whatever :func:`line` writes, :func:`imgsvc.reports.sheet.parse` reads back, so a report can be posted
 again. Plain functions on values; streaming is done by whoever calls :func:`line` row by row.
 """
 
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Literal
 
-from imgsvc import cells
-from imgsvc.columns import INPUTS, NAME, RESULTS, SERIAL
 from imgsvc.domain.model import ImageStatus
+from imgsvc.reports import cells
+from imgsvc.reports.columns import INPUTS, NAME, RESULTS, SERIAL
 
 Columns = Literal["basic", "full", "failed"]
 """Which report: the four contract columns, all columns, or what failed, to be posted again."""

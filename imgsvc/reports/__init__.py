@@ -1,0 +1,1 @@
+"""The CSV in and out, and what a request saved."""
