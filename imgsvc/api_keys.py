@@ -12,7 +12,8 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from imgsvc import app, credentials
+from imgsvc import app
+from imgsvc.auth import credentials
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import Scope
 from imgsvc.ledger import ApiKey

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from aiohttp import web
 
 from imgsvc.actors import PIPELINE, Parts, Supervisor
+from imgsvc.auth.oauth import Tokens
 from imgsvc.domain.errors import ServiceError
 from imgsvc.http import keys, middleware, routes, slow_heads
 from imgsvc.http.auth import Doorkeeper
@@ -26,7 +27,6 @@ from imgsvc.mailboxes import mailboxes
 from imgsvc.mailboxes.origins import Origins
 from imgsvc.mailboxes.redis_connection import connect
 from imgsvc.mailboxes.traffic import Traffic
-from imgsvc.oauth import Tokens
 from imgsvc.outbound.net import Outbound
 from imgsvc.outbound.politeness import Politeness
 from imgsvc.runtime import cgroups, logs, redaction

@@ -13,12 +13,12 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from imgsvc import credentials
+from imgsvc.auth import credentials
+from imgsvc.auth.oauth import Tokens
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import Scope
 from imgsvc.http.problems import RefusedError
 from imgsvc.ledger import USE_NOTED, ApiKey, Ledger
-from imgsvc.oauth import Tokens
 
 REMEMBERED_S = 5.0
 _MOST_REMEMBERED = 10_000

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from imgsvc import credentials
+from imgsvc.auth import credentials
 from imgsvc.domain.model import Scope
 from imgsvc.embedded import EmbeddedServers
 from imgsvc.http import keys, middleware

@@ -19,11 +19,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgsvc import credentials
+from imgsvc.auth import credentials
+from imgsvc.auth.oauth import Tokens
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import Scope
 from imgsvc.ledger import Ledger
-from imgsvc.oauth import Tokens
 from imgsvc.outbound.net import Outbound
 from imgsvc.runtime.settings import Auth, Fetch, Net
 from tests.issuer import Issuer, ec_key, ed_key, public_jwk, rsa_key

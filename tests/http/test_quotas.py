@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import redis
 
-from imgsvc import credentials
+from imgsvc.auth import credentials
 from imgsvc.domain.model import Scope
 from imgsvc.embedded import EmbeddedServers
 from imgsvc.ledger import Ledger

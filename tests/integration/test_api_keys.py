@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from imgsvc import credentials
+from imgsvc.auth import credentials
 from imgsvc.cli import cli
 from tests.integration.test_dead_letters import imgsvc
 from tests.support import Service, wait_until

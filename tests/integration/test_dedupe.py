@@ -11,7 +11,7 @@ from aiohttp import web
 from pymongo import AsyncMongoClient
 from yarl import URL
 
-from imgsvc import credentials
+from imgsvc.auth import credentials
 from imgsvc.domain.model import Scope
 from imgsvc.ledger import Ledger
 from tests.support import Origin, Service, wait_until

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from imgsvc.auth.jwks import FRESH_S, PAUSE_S, KeySet
 from imgsvc.domain.errors import ErrorCode, ServiceError
-from imgsvc.jwks import FRESH_S, PAUSE_S, KeySet
 from imgsvc.outbound.net import Outbound
 from imgsvc.runtime.settings import Fetch, Net
 from tests.issuer import Issuer, ec_key, public_jwk, rsa_key

@@ -21,7 +21,7 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
-from imgsvc import credentials
+from imgsvc.auth import credentials
 from imgsvc.domain.model import Scope
 from imgsvc.embedded import EmbeddedServers
 from imgsvc.ledger import Ledger

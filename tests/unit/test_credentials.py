@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgsvc import credentials
-from imgsvc.credentials import Credential
+from imgsvc.auth import credentials
+from imgsvc.auth.credentials import Credential
 
 
 def test_a_key_is_read_as_it_was_made() -> None:

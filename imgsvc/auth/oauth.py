@@ -12,9 +12,9 @@ from typing import Any
 
 import jwt
 
+from imgsvc.auth.jwks import KeySet
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import Scope
-from imgsvc.jwks import KeySet
 from imgsvc.outbound.net import Outbound
 from imgsvc.runtime.settings import Auth, SettingsError
 
