@@ -15,11 +15,12 @@ from aiohttp import web
 from imgsvc.actors import PIPELINE, Parts, Supervisor
 from imgsvc.auth.oauth import Tokens
 from imgsvc.domain.errors import ServiceError
-from imgsvc.http import keys, middleware, routes, slow_heads
+from imgsvc.http import keys, middleware, routes
 from imgsvc.http.auth import Doorkeeper
-from imgsvc.http.intake import Intake
+from imgsvc.http.limits import slow_heads
+from imgsvc.http.limits.intake import Intake
+from imgsvc.http.limits.reserved import Reserved
 from imgsvc.http.readiness import Readiness
-from imgsvc.http.reserved import Reserved
 from imgsvc.imaging import sandbox
 from imgsvc.imaging.codec_pool import CodecPool
 from imgsvc.ledger import Ledger

@@ -13,7 +13,8 @@ from aiohttp import web
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import OPEN_REQUEST, ImageStatus, RequestStatus
-from imgsvc.http import answers, keys, own, problems, quotas, uploads
+from imgsvc.http import answers, keys, own, problems, uploads
+from imgsvc.http.limits import quotas
 from imgsvc.http.schemas import DownloadQuery, ImagesQuery, RequestsQuery
 from imgsvc.ledger import Document
 from imgsvc.reports import report

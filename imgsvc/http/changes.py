@@ -8,7 +8,8 @@ from aiohttp import web
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import OPEN_REQUEST, RequestStatus, SerialNumber
-from imgsvc.http import answers, keys, own, problems, quotas, uploads
+from imgsvc.http import answers, keys, own, problems, uploads
+from imgsvc.http.limits import quotas
 from imgsvc.http.schemas import Retry
 from imgsvc.ledger import Choice
 from imgsvc.runtime import logs

@@ -9,9 +9,9 @@ from aiohttp import web
 
 from imgsvc.domain.model import Scope
 from imgsvc.http.auth import Doorkeeper
-from imgsvc.http.intake import Intake
+from imgsvc.http.limits.intake import Intake
+from imgsvc.http.limits.reserved import Reserved
 from imgsvc.http.readiness import Readiness
-from imgsvc.http.reserved import Reserved
 from imgsvc.ledger import Ledger
 from imgsvc.mailboxes.mailboxes import Mailboxes
 from imgsvc.outbound.net import Outbound

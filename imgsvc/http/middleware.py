@@ -14,8 +14,9 @@ from aiohttp.hdrs import METH_ALL
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import Scope
-from imgsvc.http import keys, problems, ratelimit
+from imgsvc.http import keys, problems
 from imgsvc.http.keys import Handler
+from imgsvc.http.limits import ratelimit
 from imgsvc.http.schemas import NoQuery
 from imgsvc.ledger import NOBODY
 from imgsvc.runtime import logs

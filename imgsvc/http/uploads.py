@@ -13,8 +13,9 @@ from pydantic import BaseModel
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.findings import Findings
-from imgsvc.http import charsets, dry_run, forms, keys, names, problems, quotas, strict_json
+from imgsvc.http import charsets, dry_run, forms, keys, names, problems, strict_json
 from imgsvc.http.charsets import Charset
+from imgsvc.http.limits import quotas
 from imgsvc.http.posted import Posted, examine
 from imgsvc.http.schemas import CsvQuery, Form, UploadHeaders, UploadQuery
 from imgsvc.http.strict_json import JsonError

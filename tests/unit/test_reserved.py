@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from imgsvc.http.reserved import Reserved
+from imgsvc.http.limits.reserved import Reserved
 
 
 def test_a_promise_that_comes_and_goes_while_somebody_counts_is_seen() -> None:

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.http import keys
-from imgsvc.http.ratelimit import MINUTE_S, Policy, take
+from imgsvc.http.limits.ratelimit import MINUTE_S, Policy, take
 from imgsvc.mailboxes import traffic
 from imgsvc.runtime.settings import Http, Settings
 

@@ -1,0 +1,1 @@
+"""What bounds calls: rates, quotas, bytes of bodies, connections."""
