@@ -30,7 +30,7 @@ from imgsvc.runtime.settings import is_setting
 PYTHON = os.environ.get("BENCH_PYTHON", sys.executable)
 QUALITY = 50
 _COMMANDS = {
-    "service": "imgsvc.cli serve",
+    "service": "imgsvc serve",
     "mongo": "secantusd-py",
     "redis": "valkey-server",
     "gcs": "fake-gcs-server",
@@ -222,4 +222,4 @@ def _service(ends: Endpoints, port: int, home: Path) -> list[str]:
     }
     pairs = [f"{name}={value}" for name, value in settings.items()]
     cleared = [word for name in unset for word in ("-u", name)]
-    return ["env", *cleared, *pairs, PYTHON, "-m", "imgsvc.cli", "serve", "--config", os.devnull]
+    return ["env", *cleared, *pairs, PYTHON, "-m", "imgsvc", "serve", "--config", os.devnull]

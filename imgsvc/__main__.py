@@ -13,7 +13,7 @@ def main() -> None:
     if names.intersection(sys.argv[1:2]):
         client(prog_name="imgsvc")
     else:
-        from imgsvc import cli  # noqa: PLC0415 - it takes a second to load
+        from imgsvc.cli import cli  # noqa: PLC0415 - it takes a second to load
 
         cli.main()
 

@@ -21,7 +21,8 @@ import psutil
 import pytest
 import redis
 
-from imgsvc import app, cli
+from imgsvc import app
+from imgsvc.cli import cli
 from imgsvc.embedded import EmbeddedServers, free_ports
 from imgsvc.mailboxes.mailboxes import WAKE
 from imgsvc.runtime.settings import Settings

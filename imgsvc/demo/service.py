@@ -69,7 +69,7 @@ class Service:
         with self._log.open("wb") as log:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", str(watcher)),
-                *(sys.executable, "-m", "imgsvc.cli", "serve", "--config", os.devnull),
+                *(sys.executable, "-m", "imgsvc", "serve", "--config", os.devnull),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=log,
                 stderr=log,

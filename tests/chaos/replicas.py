@@ -21,7 +21,7 @@ import psutil
 
 from imgsvc.embedded import free_ports
 
-IMGSVC = (sys.executable, "-m", "imgsvc.cli")
+IMGSVC = (sys.executable, "-m", "imgsvc")
 WANDERING = (sys.executable, "-m", "tests.chaos.wandering")
 ROOT = Path(__file__).parents[2]
 START_S = 60.0

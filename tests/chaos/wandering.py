@@ -14,7 +14,7 @@ from pathlib import Path
 
 import time_machine
 
-from imgsvc import cli
+from imgsvc.cli import cli
 
 _LOOK_EVERY_S = 0.02
 

@@ -46,7 +46,7 @@ async def imgsvc(service: Service, *command: str) -> str:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "imgsvc.cli",
+        "imgsvc",
         *command,
         env=environment,
         stdout=asyncio.subprocess.PIPE,

@@ -47,7 +47,7 @@ def started(folder: Path) -> subprocess.Popen[str]:
         "IMGSVC_NO_SUCH_SECTION__KEY": "1",
     }
     return subprocess.Popen(
-        [sys.executable, "-m", "imgsvc.cli", "demo"],
+        [sys.executable, "-m", "imgsvc", "demo"],
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,

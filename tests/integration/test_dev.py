@@ -18,7 +18,7 @@ import pytest
 
 from tests.conftest import free_port
 
-IMGSVC = (sys.executable, "-m", "imgsvc.cli")
+IMGSVC = (sys.executable, "-m", "imgsvc")
 
 
 @contextmanager

@@ -37,7 +37,7 @@ class Listener:
 async def listening(log: Path, *options: str, **environment: str) -> AsyncIterator[Listener]:
     with log.open("wb") as out:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "imgsvc.cli", "listen", "--port", "0", *options),
+            *(sys.executable, "-m", "imgsvc", "listen", "--port", "0", *options),
             cwd=log.parent,
             env={**os.environ, **environment},
             stdout=out,

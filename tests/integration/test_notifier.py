@@ -429,7 +429,7 @@ async def killed_after_its_post(settings: Settings, hook: str) -> str:
     """Have a replica die as by kill -9 when it has posted a webhook; the request's id."""
     url = f"http://127.0.0.1:{settings.http.port}"
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "imgsvc.cli", "serve"),
+        *(sys.executable, "-m", "imgsvc", "serve"),
         env={**as_environment(settings), "IMGSVC_DEV__FAILPOINT": "webhook.post:after"},
         stdout=asyncio.subprocess.DEVNULL,
     )

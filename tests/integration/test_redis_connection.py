@@ -316,7 +316,7 @@ def test_the_command_ends_with_one_line(servers: EmbeddedServers, tmp_path: Path
         "REDIS_URL": f"redis://:hunter2@{LOOPBACK}:{servers.redis.port}/99",
     }
     done = subprocess.run(
-        [sys.executable, "-m", "imgsvc.cli", "serve"],
+        [sys.executable, "-m", "imgsvc", "serve"],
         cwd=tmp_path, env=environment, capture_output=True, timeout=60, check=False,
     )  # fmt: skip
     told = done.stderr.decode()

@@ -74,7 +74,7 @@ def serve(servers: EmbeddedServers, tmp_path: Path) -> Iterator[Any]:
         log = tmp_path / f"log{len(started)}"
         with log.open("wb") as out:
             process = subprocess.Popen(
-                [sys.executable, "-m", "imgsvc.cli", "serve"],
+                [sys.executable, "-m", "imgsvc", "serve"],
                 cwd=tmp_path,
                 env=own | environment,
                 stdout=out,

@@ -19,14 +19,15 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.markup import escape
 
-from imgsvc import app, listen
+from imgsvc import app
 from imgsvc.actors.supervisor import GaveUpError
-from imgsvc.api_keys import api_keys
+from imgsvc.cli import listen
+from imgsvc.cli.api_keys import api_keys
+from imgsvc.cli.dead_letters import dead
+from imgsvc.cli.failed_webhooks import webhooks as failed_webhooks
 from imgsvc.client import client
-from imgsvc.dead_letters import dead
 from imgsvc.domain.errors import ServiceError
 from imgsvc.embedded import EmbeddedError, EmbeddedServers, Endpoints
-from imgsvc.failed_webhooks import webhooks as failed_webhooks
 from imgsvc.http import openapi, routes
 from imgsvc.runtime import logs, redaction, settings
 from imgsvc.runtime.settings import Settings, SettingsError
