@@ -23,7 +23,7 @@ import redis
 
 from imgsvc import app
 from imgsvc.cli import cli
-from imgsvc.embedded import EmbeddedServers, free_ports
+from imgsvc.embedded.embedded import EmbeddedServers, free_ports
 from imgsvc.mailboxes.mailboxes import WAKE
 from imgsvc.runtime.settings import Settings
 from tests.support import Listener, Origin, Receiver, Service, wait_until

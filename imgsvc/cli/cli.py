@@ -27,7 +27,7 @@ from imgsvc.cli.dead_letters import dead
 from imgsvc.cli.failed_webhooks import webhooks as failed_webhooks
 from imgsvc.client import client
 from imgsvc.domain.errors import ServiceError
-from imgsvc.embedded import EmbeddedError, EmbeddedServers, Endpoints
+from imgsvc.embedded.embedded import EmbeddedError, EmbeddedServers, Endpoints
 from imgsvc.http import openapi, routes
 from imgsvc.runtime import logs, redaction, settings
 from imgsvc.runtime.settings import Settings, SettingsError

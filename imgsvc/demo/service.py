@@ -13,10 +13,10 @@ from pathlib import Path
 
 import aiohttp
 
-from imgsvc import embedded
 from imgsvc.demo.client import Client
 from imgsvc.demo.meter import Meter
-from imgsvc.embedded import EmbeddedError, Endpoints, free_ports
+from imgsvc.embedded import embedded
+from imgsvc.embedded.embedded import EmbeddedError, Endpoints, free_ports
 from imgsvc.runtime.settings import is_setting
 
 _BUCKET = "imgsvc-demo"

@@ -14,15 +14,15 @@ from google.cloud import storage
 from pymongo import AsyncMongoClient
 from redis.asyncio import Redis
 
-from imgsvc import embedded
-from imgsvc.embedded import EmbeddedError, EmbeddedServers, Endpoints, Server
+from imgsvc.embedded import embedded
+from imgsvc.embedded.embedded import EmbeddedError, EmbeddedServers, Endpoints, Server
 
 ROOT = Path(__file__).parents[2]
 
 OWNER = """
 import asyncio, sys
 from pathlib import Path
-from imgsvc.embedded import EmbeddedServers
+from imgsvc.embedded.embedded import EmbeddedServers
 
 async def own():
     async with EmbeddedServers(Path(sys.argv[1])):

@@ -1,0 +1,1 @@
+"""Real servers out of Python wheels, for imgsvc dev, the demo and the tests."""
