@@ -1,6 +1,6 @@
 """The actors, in the order in which an image meets them.
 
-    Dealer      ledger            -> fetch             payers in turn, and their requests
+    Dealer      ledger            -> fetch             tenants in turn, and their requests
     Fetcher     fetch             -> compress:<me>     URL to spool file; the PriorityFetcher
                                                        beside it has fetch:priority
     Compressor  compress:<me>     -> upload:<me>       spool file to spool file

@@ -11,12 +11,12 @@ from imgsvc.mailboxes.mailboxes import COPIES, Facts
 from imgsvc.runtime.fair_semaphore import FairSemaphore
 
 _PAGE = 100  # copies that end together; then it is the turn of another image's
-_PAGES = 32  # on their way at a time, three quarters of them one payer's at most
-_IN_HAND = 1000  # images with copies: those of payers who have few are found among them
+_PAGES = 32  # on their way at a time, three quarters of them one tenant's at most
+_IN_HAND = 1000  # images with copies: those of tenants who have few are found among them
 
 
 class Copier(ImageActor):
-    """Takes images that have ended and have copies: a page of each payer's in turn, however many."""
+    """Takes images that have ended and have copies: a page of each tenant's in turn, however many."""
 
     name: ClassVar[str] = "copier"
     most_at_once = 8
@@ -30,7 +30,7 @@ class Copier(ImageActor):
         return COPIES
 
     def capacity(self) -> int:
-        """More than there are pages on their way: most only wait for their payer's turn."""
+        """More than there are pages on their way: most only wait for their tenant's turn."""
         return _IN_HAND
 
     async def handle(self, job: ImageJob, facts: Facts) -> Verdict:  # noqa: ARG002
@@ -43,7 +43,7 @@ class Copier(ImageActor):
         copies, due = 0, False
         for start in range(0, len(shared.copies) if shared else 0, _PAGE):
             assert shared is not None  # noqa: S101 - else there is no page
-            async with self._pages.place(shared.payer):
+            async with self._pages.place(shared.quota_tenant):
                 if self.stopping.is_set():
                     return HandOff(COPIES, job, event="copies.left", told={"copies": copies})
                 self.begin()

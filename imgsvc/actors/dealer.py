@@ -26,7 +26,7 @@ from imgsvc.mailboxes.mailboxes import DEALING, FETCH, FETCH_PRIORITY, NOTIFY
 _PAGE = 100  # products read at once
 _REQUESTS = 1000
 _WEBHOOKS = 500
-_WISHES = 10  # of one payer; some of each is carried out in one round
+_WISHES = 10  # of one tenant; some of each is carried out in one round
 _LEAD_S, _LEAD_AGAIN_S = 5.0, 1.0
 _IDLE_S = 1.0
 _FULL_S = 0.25
@@ -36,7 +36,7 @@ _FEW = 4  # images; of a request that has no more to be dealt, so many are in a 
 
 
 class Dealer(Actor):
-    """Deals one image of each payer in turn, and of each of their open requests."""
+    """Deals one image of each tenant in turn, and of each of their open requests."""
 
     name: ClassVar[str] = "dealer"
 
@@ -123,7 +123,7 @@ class Dealer(Actor):
         # Marked first: if that fails now, no request must look as if it was.
         await self.parts.ledger.start(list(found))
         for new in found.values():
-            self._table.seat(Hand(new.id, new.call_id, new.payer, new.products))
+            self._table.seat(Hand(new.id, new.call_id, new.quota_tenant, new.products))
 
     async def _deal_images(self) -> float:
         """Deal in turn until the mailbox is full; seconds until there may be more to deal."""

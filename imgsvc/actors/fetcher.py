@@ -126,7 +126,7 @@ class Fetcher(ImageActor):
         digest = blake3()
         try:
             async with spool.writing(file) as write:
-                counted = self.parts.traffic.counted(work.payer, write)
+                counted = self.parts.traffic.counted(work.quota_tenant, write)
 
                 async def digested(piece: bytes) -> None:
                     digest.update(piece)
@@ -137,7 +137,7 @@ class Fetcher(ImageActor):
                     digested if key else counted,
                     trip.visit,
                     known=known.source.validators if known else None,
-                    tenant=work.payer,
+                    tenant=work.quota_tenant,
                 )
         except BaseException:
             await spool.remove(file)

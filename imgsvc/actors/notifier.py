@@ -97,9 +97,9 @@ class Notifier(MailboxActor[WebhookJob]):
         """
         at_a_host = self.parts.settings.webhook.host_concurrency
         self._enter(places, "host", URL(pending.url).authority, at_a_host)
-        self._enter(places, "tenant", pending.payer, self._share)
-        async with self._attempts.place(pending.payer):
-            address = await self.parts.outbound.address(pending.url, pending.payer)
+        self._enter(places, "tenant", pending.quota_tenant, self._share)
+        async with self._attempts.place(pending.quota_tenant):
+            address = await self.parts.outbound.address(pending.url, pending.quota_tenant)
             if address:  # else the attempt will tell
                 self._enter(places, "address", address, self._share)
             return await self._attempt(job, pending)
@@ -119,7 +119,7 @@ class Notifier(MailboxActor[WebhookJob]):
         if delivery is None:
             return Done(event="webhook.void")
         self.begin()
-        outcome = await self._post(job, delivery, pending.payer)
+        outcome = await self._post(job, delivery, pending.quota_tenant)
         wait_s = self._wait_s(delivery, outcome)
         recorded = await self.parts.ledger.record_delivery(
             job.request_id,
@@ -134,7 +134,7 @@ class Notifier(MailboxActor[WebhookJob]):
             return Done(event="webhook.void")
         return self._verdict(job, delivery, outcome, wait_s)
 
-    async def _post(self, job: WebhookJob, delivery: Delivery, payer: str) -> Outcome:
+    async def _post(self, job: WebhookJob, delivery: Delivery, quota_tenant: str) -> Outcome:
         event = webhooks.event_type(RequestStatus(delivery.status["status"]))
         return await courier.deliver(
             self.parts.outbound,
@@ -150,7 +150,7 @@ class Notifier(MailboxActor[WebhookJob]):
             secrets=[delivery.secret] if delivery.secret else self._secrets,
             headers=delivery.headers,
             timeout_s=self.parts.settings.webhook.timeout_s,
-            tenant=payer,
+            tenant=quota_tenant,
         )
 
     def _wait_s(self, delivery: Delivery, outcome: Outcome) -> float | None:

@@ -46,7 +46,7 @@ WITHOUT_QUERY: web.AppKey[Collection[Handler]] = web.AppKey("without_query", Col
 
 CLIENT = web.RequestKey("client", str)
 TENANT = web.RequestKey("tenant", str)
-PAYER = web.RequestKey("payer", str)  # whose quotas count: the tenant, or an address of nobody
+QUOTA_TENANT = web.RequestKey("quota_tenant", str)  # whose quotas count; an address if nobody's
 CALL_ID = web.RequestKey("call_id", str)
-# Name of a limit that counted the call -> its policy and where the payer stands, for the headers.
+# Name of a limit that counted the call -> its policy and where the tenant stands, for the headers.
 LIMITS: web.RequestKey[dict[str, tuple[str, str]]] = web.RequestKey("limits", dict)

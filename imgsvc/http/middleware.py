@@ -56,7 +56,7 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     given = request.headers.get("X-Request-Id", "")
     request[keys.CALL_ID] = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
     request[keys.CLIENT] = client = _client(request)
-    request[keys.TENANT], request[keys.PAYER] = NOBODY, _payer(client)
+    request[keys.TENANT], request[keys.QUOTA_TENANT] = NOBODY, _quota_tenant(client)
     request[keys.LIMITS] = {}
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(call_id=request[keys.CALL_ID])
@@ -121,7 +121,7 @@ async def authenticate(request: web.Request, handler: Handler) -> web.StreamResp
             caller = await doorkeeper.caller(request.headers.getall("Authorization", []))
             structlog.contextvars.bind_contextvars(tenant=caller.tenant, key=caller.key)
             caller.must_have(scope)
-            request[keys.TENANT] = request[keys.PAYER] = caller.tenant
+            request[keys.TENANT] = request[keys.QUOTA_TENANT] = caller.tenant
     return await handler(request)
 
 
@@ -157,7 +157,7 @@ def _client(request: web.Request) -> str:
     return address
 
 
-def _payer(client: str) -> str:
+def _quota_tenant(client: str) -> str:
     """Whose quota an address counts against: a network of IPv6 is one customer's."""
     try:
         address = ipaddress.ip_address(client)

@@ -48,7 +48,7 @@ async def read(request: web.Request) -> NewRequest:
         posted.webhook,
         call_id=request[keys.CALL_ID],
         tenant=request[keys.TENANT],
-        payer=request[keys.PAYER],
+        quota_tenant=request[keys.QUOTA_TENANT],
         repeat=_repeat(request, form),
         expires_in_days=posted.expires_in_days,
         share=request.app[keys.SETTINGS].dedupe.enabled,

@@ -57,7 +57,7 @@ async def test(request: web.Request) -> web.Response:
         secrets=[secret.get_secret_value() for secret in secrets],
         headers={name: value.get_secret_value() for name, value in receiver.headers.items()},
         timeout_s=settings.timeout_s,
-        tenant=request[keys.PAYER],
+        tenant=request[keys.QUOTA_TENANT],
     )
     if outcome.cause:
         _log.warning("webhook.test_failed", error=outcome.error, cause=outcome.cause)

@@ -54,8 +54,8 @@ class Announcements(Store):
         wait_s = max(0.0, (webhook["nextAt"] - now).total_seconds())
         if webhook["setAt"] > now + CLOCKS_AGREE:
             wait_s = 0.0
-        payer = found.get("payer", NOBODY)
-        return PendingDelivery(webhook["attempts"] + 1, webhook["url"], wait_s, payer)
+        quota_tenant = found.get("payer", NOBODY)
+        return PendingDelivery(webhook["attempts"] + 1, webhook["url"], wait_s, quota_tenant)
 
     async def put_off_delivery(self, request_id: str, attempt: int, wait_s: float) -> None:
         """Have an attempt wait that was not claimed yet.

@@ -182,7 +182,7 @@ def _work(product: Document | None, place: Place, original: Document | None) -> 
     return Work(
         url=image["url"],
         recipe=Recipe(**product["options"]),
-        payer=product.get("payer", NOBODY),
+        quota_tenant=product.get("payer", NOBODY),
         tenant=product.get("tenant", NOBODY),
         shared=_result(original),
     )

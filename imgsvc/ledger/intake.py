@@ -100,7 +100,7 @@ class Intake(Journal):
                     "_id": new.id,
                     "callId": new.call_id,
                     "tenant": new.tenant,
-                    "payer": new.payer,
+                    "payer": new.quota_tenant,
                     "status": RequestStatus.PENDING,
                     "options": new.recipe.model_dump(exclude_none=True),
                     "totalProducts": len(new.products),
@@ -216,15 +216,15 @@ class Intake(Journal):
             ):
                 yield found["images"]
 
-    async def count_in_flight(self, payer: str) -> tuple[int, int]:
-        """Images that accepted requests still wait for: all, and those of one payer."""
+    async def count_in_flight(self, quota_tenant: str) -> tuple[int, int]:
+        """Images that accepted requests still wait for: all, and those of one tenant."""
         with translated():
             cursor = self._requests.aggregate(
                 [
                     {"$match": {"status": {"$in": sorted(OPEN_REQUEST)}}},
                     {
                         "$group": {
-                            "_id": {"$eq": ["$payer", payer]},
+                            "_id": {"$eq": ["$payer", quota_tenant]},
                             "total": {"$sum": "$totalImages"},
                             "done": {"$sum": "$processedImages"},
                         }
@@ -246,7 +246,7 @@ def _product(
         "_id": product_id(new.id, number),
         "request": new.id,
         "tenant": new.tenant,
-        "payer": new.payer,
+        "payer": new.quota_tenant,
         "n": number,
         "serialNumber": product.serial_number,
         "productName": product.product_name,

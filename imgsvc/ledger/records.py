@@ -58,7 +58,7 @@ class NewRequest:
     webhook: Subscription | None = None
     call_id: str = ""  # of the HTTP call that brought it
     tenant: str = NOBODY  # whose it is
-    payer: str = NOBODY  # whose quotas it counts against: the tenant, or an address of nobody
+    quota_tenant: str = NOBODY  # whose quotas it counts against: the tenant, or an address
     repeat: Repeat | None = None
     expires_in_days: float | None = None  # None: when the service's own time is over
     share: bool = False  # whether images with the same address are worked on once
@@ -76,7 +76,7 @@ class Work:
 
     url: str
     recipe: Recipe
-    payer: str  # whom its bytes count against
+    quota_tenant: str  # whom its bytes count against
     tenant: str
     shared: Completed | None = None  # the end of another image with the same address
 
@@ -148,7 +148,7 @@ class OpenRequest:
 
     id: str
     call_id: str  # of the HTTP call that brought it
-    payer: str
+    quota_tenant: str
     products: int = 0  # how many it has
 
 
@@ -169,7 +169,7 @@ class PendingDelivery:
     attempt: int  # its number, from 1
     url: str
     wait_s: float  # until it may be made; 0 if that is now
-    payer: str  # whose it is
+    quota_tenant: str  # whose it is
 
 
 @dataclass(frozen=True, slots=True)

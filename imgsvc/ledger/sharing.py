@@ -26,7 +26,7 @@ class Shared:
     """An end that is to be given to the copies of its image."""
 
     original: Place
-    payer: str
+    quota_tenant: str
     end: Completed | Failed
     copies: Sequence[Spot]
 

@@ -2,7 +2,7 @@
 
 Fetching goes on when the limit is reached, for what was accepted is finished; new uploads are what
 waits. So it need not be exact to the byte, and counts are gathered here and written at most once a
-second for each payer. What a replica that is killed had gathered is not counted.
+second for each tenant. What a replica that is killed had gathered is not counted.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ class Traffic:
         self._writer: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
 
-    def counted(self, payer: str, write: Write) -> Write:
-        """``write``, with every byte that passes counted for ``payer``."""
+    def counted(self, quota_tenant: str, write: Write) -> Write:
+        """``write``, with every byte that passes counted for ``quota_tenant``."""
         if not self._limit:
             return write
 
         async def count(piece: bytes) -> None:
-            self._gathered[payer] += len(piece)
+            self._gathered[quota_tenant] += len(piece)
             if self._writer is None or self._writer.done():
                 self._writer = asyncio.create_task(self._write_soon())
             await write(piece)
@@ -61,10 +61,10 @@ class Traffic:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), _GATHER_S)
             gathered, self._gathered = self._gathered, Counter()
-            for payer, size in gathered.items():
+            for quota_tenant, size in gathered.items():
                 try:
                     await self._mailboxes.take_token(
-                        f"{LIMIT}:{payer}", self._limit, DAY_S, size, owed=True
+                        f"{LIMIT}:{quota_tenant}", self._limit, DAY_S, size, owed=True
                     )
                 except ServiceError as error:
                     self._metrics.ratelimit_open.inc()

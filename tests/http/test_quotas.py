@@ -1,4 +1,4 @@
-"""What one payer may have done: images in a minute, images at a time, bytes in a day."""
+"""What one tenant may have done: images in a minute, images at a time, bytes in a day."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ async def test_another_request_ends_while_copies_do(  # noqa: PLR0917
     assert origin.asked == [name]
 
 
-async def test_a_payer_with_many_that_have_copies_delays_no_other_payer(
+async def test_a_tenant_with_many_that_have_copies_delays_no_other_tenant(
     network: Proxy,
     make_settings: Callable[..., Settings],
     start_service: Start,

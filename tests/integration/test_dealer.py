@@ -73,7 +73,7 @@ async def test_a_request_gets_its_turn_however_many_are_being_worked_on(
 
 
 @pytest.mark.parametrize("retried", [False, True])
-async def test_a_payer_gets_their_turn_however_many_requests_another_has(
+async def test_a_tenant_gets_their_turn_however_many_requests_another_has(
     start_service: Callable[..., Awaitable[Service]], origin: Origin, retried: bool
 ) -> None:
     service = await start_service(

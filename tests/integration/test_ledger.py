@@ -104,20 +104,23 @@ async def test_a_request_is_started_once_and_stays_listed_until_it_ends(ledger: 
     assert await ledger.count_in_flight(NOBODY) == (1, 1)
 
 
-async def test_however_many_requests_one_payer_has_others_are_listed_too(ledger: Ledger) -> None:
-    payers = ("acme", "acme", "acme", "globex", "globex", "globex", "initech")
-    requests = [new_request(1, payer=payer) for payer in payers]
+async def test_however_many_requests_one_tenant_has_others_are_listed_too(ledger: Ledger) -> None:
+    tenants = ("acme", "acme", "acme", "globex", "globex", "globex", "initech")
+    requests = [new_request(1, quota_tenant=quota_tenant) for quota_tenant in tenants]
     for each in requests:
         await ledger.insert(each)
     found = [each.id for each in await ledger.open_requests(2)]
     assert found == [requests[n].id for n in (0, 1, 3, 4, 6)]
 
 
-async def test_however_much_one_payer_retries_and_cancels_others_have_their_turn(
+async def test_however_much_one_tenant_retries_and_cancels_others_have_their_turn(
     ledger: Ledger,
 ) -> None:
     failed, running = (
-        [new_request(1, payer=payer) for payer in ("acme", "acme", "acme", "globex")]
+        [
+            new_request(1, quota_tenant=quota_tenant)
+            for quota_tenant in ("acme", "acme", "acme", "globex")
+        ]
         for _ in range(2)
     )
     for each in (*failed, *running):
@@ -175,12 +178,12 @@ async def test_a_source_that_an_older_version_noted_is_not_known(ledger: Ledger)
     assert await ledger.recall("key", ttl_s=60) is None
 
 
-async def test_images_in_flight_are_counted_for_each_payer(ledger: Ledger) -> None:
+async def test_images_in_flight_are_counted_for_each_tenant(ledger: Ledger) -> None:
     assert await ledger.count_in_flight("acme") == (0, 0)
-    first = new_request(2, 1, payer="acme")
+    first = new_request(2, 1, quota_tenant="acme")
     await ledger.insert(first)
-    await ledger.insert(new_request(5, payer="acme"))
-    await ledger.insert(new_request(4, payer="globex"))
+    await ledger.insert(new_request(5, quota_tenant="acme"))
+    await ledger.insert(new_request(4, quota_tenant="globex"))
     assert await ledger.count_in_flight("acme") == (12, 8)
     assert await ledger.count_in_flight("globex") == (12, 4)
     assert await ledger.count_in_flight("nobody else") == (12, 0)
@@ -189,10 +192,10 @@ async def test_images_in_flight_are_counted_for_each_payer(ledger: Ledger) -> No
     assert await ledger.count_in_flight("acme") == (11, 7)
     found = await ledger.work(first.id, 0, 0)
     assert found
-    assert found.payer == "acme"
+    assert found.quota_tenant == "acme"
 
 
-async def test_what_was_posted_before_there_were_payers_is_worked_on(
+async def test_what_was_posted_before_there_were_tenants_is_worked_on(
     ledger: Ledger, started: Callable[..., Awaitable[str]], stored: Any
 ) -> None:
     request_id = await started(1)

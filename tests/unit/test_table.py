@@ -8,8 +8,8 @@ from imgsvc.actors.table import Hand, Table
 from imgsvc.domain.messages import ImageJob
 
 
-def hand(request: str, payer: str, images: int) -> Hand:
-    made = Hand(request, "call", payer)
+def hand(request: str, quota_tenant: str, images: int) -> Hand:
+    made = Hand(request, "call", quota_tenant)
     made.jobs.extend(ImageJob(request_id=request, product=n, index=0) for n in range(images))
     return made
 
@@ -29,7 +29,7 @@ def deal(table: Table, most: int, room: int | None = None) -> str:
     return "".join(each.request_id for each, _ in drawn[:count])
 
 
-def test_payers_have_turns_and_their_requests_share_them() -> None:
+def test_tenants_have_turns_and_their_requests_share_them() -> None:
     table = seated(hand("a", "A", 9), hand("b", "A", 9), hand("c", "B", 3), hand("d", "C", 1))
     assert deal(table, 12) == "acdbcacbabab"
 

@@ -1,4 +1,4 @@
-"""What one payer may have done: images in a minute, images at a time, bytes in a day."""
+"""What one tenant may have done: images in a minute, images at a time, bytes in a day."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ROOM_S = 30  # until room may have been made by images that end
 
 
 def of_one_upload(settings: Settings) -> Http:
-    """What an upload is held to: no more images than its payer could ever pay for."""
+    """What an upload is held to: no more images than its tenant could ever pay for."""
     limits = settings.ratelimit
     quotas = (limits.images_per_minute, limits.images_in_flight) if limits.enabled else ()
     most = min([settings.http.max_images, *filter(None, quotas)])
@@ -38,7 +38,7 @@ async def charged(
         name: of what it is for: the same for a repeat, and for nothing else.
 
     Raises:
-        ServiceError: QUOTA_EXCEEDED, or OVERLOADED if all payers together have too many images.
+        ServiceError: QUOTA_EXCEEDED, or OVERLOADED if all tenants together have too many images.
     """
     async with _room(request, images, name), _charge(request, images) as give_back:
         yield give_back
@@ -84,23 +84,23 @@ async def _charge(
 async def _room(request: web.Request, images: int, name: Hashable) -> AsyncIterator[None]:
     """Exact for all calls of this replica; others may let in as much at the same moment."""
     settings, reserved = request.app[keys.SETTINGS], request.app[keys.RESERVED]
-    payer = request[keys.PAYER]
+    quota_tenant = request[keys.QUOTA_TENANT]
     with reserved.watched() as promises:
-        waiting, of_payer = await request.app[keys.LEDGER].count_in_flight(payer)
-    all_reserved, of_payer_reserved = promises.besides(name, payer)
-    waiting, of_payer = waiting + all_reserved, of_payer + of_payer_reserved
+        waiting, of_tenant = await request.app[keys.LEDGER].count_in_flight(quota_tenant)
+    all_reserved, of_tenant_reserved = promises.besides(name, quota_tenant)
+    waiting, of_tenant = waiting + all_reserved, of_tenant + of_tenant_reserved
     if waiting + images > settings.http.backlog_limit:
         raise ServiceError(ErrorCode.OVERLOADED, retry_after_s=_ROOM_S)
     if limit := settings.ratelimit.images_in_flight if settings.ratelimit.enabled else 0:
-        room = max(0, limit - of_payer)
+        room = max(0, limit - of_tenant)
         fits = images <= room
         request[keys.LIMITS]["in-flight"] = (f"q={limit}", f"r={room - images if fits else room}")
         if not fits:
             raise ServiceError(
                 ErrorCode.QUOTA_EXCEEDED,
-                f"{of_payer} images are not finished and {images} more would exceed the {limit} "
+                f"{of_tenant} images are not finished and {images} more would exceed the {limit} "
                 "allowed at a time; wait for some to end.",
                 retry_after_s=_ROOM_S,
             )
-    with reserved.hold(name, payer, images):
+    with reserved.hold(name, quota_tenant, images):
         yield

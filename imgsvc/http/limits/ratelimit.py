@@ -21,7 +21,7 @@ _log = logs.get("ratelimit")
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A limit of what a payer may take in a period.
+    """A limit of what a tenant may take in a period.
 
     Attributes:
         name: as headers show it.
@@ -69,7 +69,7 @@ async def take(request: web.Request, policy: Policy, cost: int = 1) -> None:
         return
     try:
         taken = await request.app[keys.MAILBOXES].take_token(
-            f"{policy.name}:{request[keys.PAYER]}", policy.limit, policy.period_s, cost
+            f"{policy.name}:{request[keys.QUOTA_TENANT]}", policy.limit, policy.period_s, cost
         )
     except Exception as error:  # noqa: BLE001 - whatever it is, callers are not to suffer from it
         request.app[keys.METRICS].ratelimit_open.inc()

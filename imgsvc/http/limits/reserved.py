@@ -10,12 +10,12 @@ class Promises:
     """How many images were promised room for what, and who pays for it."""
 
     def __init__(self, images: dict[tuple[Hashable, str], int]) -> None:
-        self.images = images  # by name and payer
+        self.images = images  # by name and tenant
 
-    def besides(self, name: Hashable, payer: str) -> tuple[int, int]:
-        """Images that were promised for something else: to all, and to one payer."""
-        others = [(key[1], n) for key, n in self.images.items() if key != (name, payer)]
-        return sum(n for _, n in others), sum(n for of, n in others if of == payer)
+    def besides(self, name: Hashable, quota_tenant: str) -> tuple[int, int]:
+        """Images that were promised for something else: to all, and to one tenant."""
+        others = [(key[1], n) for key, n in self.images.items() if key != (name, quota_tenant)]
+        return sum(n for _, n in others), sum(n for of, n in others if of == quota_tenant)
 
 
 class Reserved:
@@ -39,17 +39,17 @@ class Reserved:
             self._watching.remove(seen)
 
     @contextlib.contextmanager
-    def hold(self, name: Hashable, payer: str, images: int) -> Iterator[None]:
+    def hold(self, name: Hashable, quota_tenant: str, images: int) -> Iterator[None]:
         """Promise room within the block.
 
         Args:
             name: of what it is for; what is posted twice at a time needs it once.
-            payer: who has it.
+            quota_tenant: who has it.
             images: how much.
         """
         for promised in (self._images, *(seen.images for seen in self._watching)):
-            promised[name, payer] = images
+            promised[name, quota_tenant] = images
         try:
             yield
         finally:
-            self._images.pop((name, payer), None)
+            self._images.pop((name, quota_tenant), None)
