@@ -16,7 +16,7 @@ from imgsvc.actors import PIPELINE, Parts, Supervisor
 from imgsvc.auth.oauth import Tokens
 from imgsvc.domain.errors import ServiceError
 from imgsvc.http import keys, middleware, routes
-from imgsvc.http.auth import Doorkeeper
+from imgsvc.http.auth import Authenticator
 from imgsvc.http.limits import slow_heads
 from imgsvc.http.limits.intake import Intake
 from imgsvc.http.limits.reserved import Reserved
@@ -135,11 +135,11 @@ def application(parts: Parts, health: keys.Health) -> web.Application:
     app[keys.OUTBOUND] = parts.outbound
     app[keys.METRICS] = parts.metrics
     app[keys.HEALTH] = health
-    if doorkeeper := _doorkeeper(parts):
-        app[keys.DOORKEEPER] = doorkeeper
+    if authenticator := _authenticator(parts):
+        app[keys.AUTHENTICATOR] = authenticator
 
         async def let_go(_: web.Application) -> None:
-            await doorkeeper.close()
+            await authenticator.close()
 
         app.on_cleanup.append(let_go)
     app.on_response_prepare.append(middleware.add_headers)
@@ -154,12 +154,12 @@ def application(parts: Parts, health: keys.Health) -> web.Application:
     return app
 
 
-def _doorkeeper(parts: Parts) -> Doorkeeper | None:
+def _authenticator(parts: Parts) -> Authenticator | None:
     """Whom callers have to tell who they are; None if nobody has to."""
     auth = parts.settings.auth
     if not auth.takes_keys and not auth.takes_tokens:
         return None
-    return Doorkeeper(
+    return Authenticator(
         parts.ledger if auth.takes_keys else None,
         Tokens(auth, parts.outbound) if auth.takes_tokens else None,
     )

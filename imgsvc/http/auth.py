@@ -52,7 +52,7 @@ class Caller:
             )
 
 
-class Doorkeeper:
+class Authenticator:
     """Finds out who calls.
 
     Args:

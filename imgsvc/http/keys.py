@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from imgsvc.domain.model import Scope
-from imgsvc.http.auth import Doorkeeper
+from imgsvc.http.auth import Authenticator
 from imgsvc.http.limits.intake import Intake
 from imgsvc.http.limits.reserved import Reserved
 from imgsvc.http.readiness import Readiness
@@ -39,7 +39,7 @@ OUTBOUND = web.AppKey("outbound", Outbound)
 METRICS = web.AppKey("metrics", Metrics)
 HEALTH = web.AppKey("health", Health)
 READINESS = web.AppKey("readiness", Readiness)
-DOORKEEPER = web.AppKey("doorkeeper", Doorkeeper)  # not there if everyone may come in
+AUTHENTICATOR = web.AppKey("authenticator", Authenticator)  # not there if everyone may come in
 SCOPES: web.AppKey[Mapping[Any, Scope | None]] = web.AppKey("scopes", Mapping)
 POLICIES: web.AppKey[Mapping[Any, str]] = web.AppKey("policies", Mapping)
 WITHOUT_QUERY: web.AppKey[Collection[Handler]] = web.AppKey("without_query", Collection)

@@ -112,13 +112,13 @@ async def refuse(request: web.Request, handler: Handler) -> web.StreamResponse:
 @web.middleware
 async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Find out who calls, and whether they may; what the table of routes leaves open is."""
-    doorkeeper = request.app.get(keys.DOORKEEPER)
+    authenticator = request.app.get(keys.AUTHENTICATOR)
     # An address that is in no table is told to be none, whoever asks.
-    if doorkeeper and request.match_info.http_exception is None:
+    if authenticator and request.match_info.http_exception is None:
         # What should ever be served beside the table is the operator's.
         scope = request.app[keys.SCOPES].get(request.match_info.handler, Scope.ADMIN)
         if scope:
-            caller = await doorkeeper.caller(request.headers.getall("Authorization", []))
+            caller = await authenticator.caller(request.headers.getall("Authorization", []))
             structlog.contextvars.bind_contextvars(tenant=caller.tenant, key=caller.key)
             caller.must_have(scope)
             request[keys.TENANT] = request[keys.QUOTA_TENANT] = caller.tenant

@@ -16,7 +16,7 @@ from imgsvc.auth import credentials
 from imgsvc.domain.model import Scope
 from imgsvc.embedded.embedded import EmbeddedServers
 from imgsvc.http import keys, middleware
-from imgsvc.http.auth import Doorkeeper
+from imgsvc.http.auth import Authenticator
 from imgsvc.http.routes import ROUTES, Route
 from imgsvc.ledger import Ledger
 from tests.support import Origin, Service, wait_until
@@ -177,7 +177,7 @@ async def test_what_is_served_beside_the_table_is_the_operators() -> None:
         return web.Response()
 
     app = web.Application(middlewares=[middleware.refuse, middleware.authenticate])
-    app[keys.DOORKEEPER] = Doorkeeper(None, None)
+    app[keys.AUTHENTICATOR] = Authenticator(None, None)
     app[keys.SCOPES] = {}
     app.router.add_get("/forgotten", answer)
     runner = web.AppRunner(app)
