@@ -17,8 +17,9 @@ from imgsvc.ledger import UNFINISHED, Delivery, PendingDelivery
 from imgsvc.mailboxes.mailboxes import NOTIFY, Facts
 from imgsvc.outbound.host_lines import HostLines
 from imgsvc.runtime.fair_semaphore import FairSemaphore
-from imgsvc.webhooks import courier, webhooks
-from imgsvc.webhooks.courier import Outcome
+from imgsvc.webhooks import delivery as courier
+from imgsvc.webhooks import payload as webhooks
+from imgsvc.webhooks.delivery import Outcome
 
 _IN_HAND = 4  # messages, for each attempt under way
 

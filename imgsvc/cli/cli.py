@@ -31,7 +31,7 @@ from imgsvc.embedded.embedded import EmbeddedError, EmbeddedServers, Endpoints
 from imgsvc.http import openapi, routes
 from imgsvc.runtime import logs, redaction, settings
 from imgsvc.runtime.settings import Settings, SettingsError
-from imgsvc.webhooks import webhooks
+from imgsvc.webhooks import payload as webhooks
 
 cli = typer.Typer(
     no_args_is_help=True,

@@ -26,7 +26,7 @@ from imgsvc.demo.receiver import Receiver
 from imgsvc.demo.samples import PhotographsMissingError, Product, catalogue
 from imgsvc.demo.service import Service
 from imgsvc.embedded.embedded import EmbeddedError, EmbeddedServers
-from imgsvc.webhooks import webhooks
+from imgsvc.webhooks import payload as webhooks
 
 _LOG, _REPORT, _WEBHOOK, _SHEET = "service.log", "report.csv", "webhook.json", "before-after.png"
 _STOPPED = 130  # as shells report Ctrl-C

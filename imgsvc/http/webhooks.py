@@ -11,7 +11,8 @@ from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import OPEN_REQUEST, Receiver, WebhookStatus
 from imgsvc.http import answers, keys, own, problems, uploads
 from imgsvc.runtime import logs
-from imgsvc.webhooks import courier, webhooks
+from imgsvc.webhooks import delivery as courier
+from imgsvc.webhooks import payload as webhooks
 
 _log = logs.get("http")
 

@@ -29,7 +29,7 @@ from imgsvc.ledger.store import (
 )
 from imgsvc.runtime.failpoints import NO_FAILPOINTS, Failpoints
 from imgsvc.runtime.settings import Mongo
-from imgsvc.webhooks.webhooks import event_type
+from imgsvc.webhooks.payload import event_type
 
 FEW_PRODUCTS = 16  # to count them is as quick as to look for an open one
 

@@ -11,7 +11,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from imgsvc.domain.model import OPEN_REQUEST, RequestStatus
 from imgsvc.runtime.settings import check_webhook_secret
-from imgsvc.webhooks.webhooks import event_type, links, new_secret, payload, signed_headers
+from imgsvc.webhooks.payload import event_type, links, new_secret, payload, signed_headers
 
 # The vector that the Standard Webhooks libraries share.
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

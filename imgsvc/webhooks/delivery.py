@@ -11,7 +11,7 @@ from http import HTTPStatus
 from imgsvc.domain.backoff import parse_retry_after
 from imgsvc.domain.errors import ServiceError
 from imgsvc.outbound.net import Outbound
-from imgsvc.webhooks import webhooks
+from imgsvc.webhooks import payload as webhooks
 
 # Whose Retry-After is heard: those that say that the receiver is busy or away.
 _BUSY = frozenset({429, 502, 503, 504})
