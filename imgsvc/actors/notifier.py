@@ -12,14 +12,13 @@ from yarl import URL
 from imgsvc.actors.base import Done, Later, MailboxActor, Parts, Verdict
 from imgsvc.domain import backoff
 from imgsvc.domain.messages import WebhookJob
-from imgsvc.domain.model import RequestStatus, WebhookStatus
+from imgsvc.domain.model import RequestStatus, WebhookStatus, event_type
 from imgsvc.ledger import UNFINISHED, Delivery, PendingDelivery
 from imgsvc.mailboxes.mailboxes import NOTIFY, Facts
 from imgsvc.outbound.host_lines import HostLines
 from imgsvc.runtime.fair_semaphore import FairSemaphore
-from imgsvc.webhooks import delivery as courier
-from imgsvc.webhooks import payload as webhooks
-from imgsvc.webhooks.delivery import Outcome
+from imgsvc.webhooks.delivery import Outcome, deliver
+from imgsvc.webhooks.payload import links, message_id, payload
 
 _IN_HAND = 4  # messages, for each attempt under way
 
@@ -136,17 +135,17 @@ class Notifier(MailboxActor[WebhookJob]):
         return self._verdict(job, delivery, outcome, wait_s)
 
     async def _post(self, job: WebhookJob, delivery: Delivery, quota_tenant: str) -> Outcome:
-        event = webhooks.event_type(RequestStatus(delivery.status["status"]))
-        return await courier.deliver(
+        event = event_type(RequestStatus(delivery.status["status"]))
+        return await deliver(
             self.parts.outbound,
             delivery.url,
-            message_id=webhooks.message_id(job.request_id, delivery.cycle),
-            body=webhooks.payload(
+            message_id=message_id(job.request_id, delivery.cycle),
+            body=payload(
                 event,
                 delivery.ended_at,
                 delivery.status,
                 cycle=delivery.cycle,
-                links=webhooks.links(job.request_id),
+                links=links(job.request_id),
             ),
             secrets=[delivery.secret] if delivery.secret else self._secrets,
             headers=delivery.headers,

@@ -31,7 +31,7 @@ from imgsvc.embedded.embedded import EmbeddedError, EmbeddedServers, Endpoints
 from imgsvc.http import openapi, routes
 from imgsvc.runtime import logs, redaction, settings
 from imgsvc.runtime.settings import Settings, SettingsError
-from imgsvc.webhooks import payload as webhooks
+from imgsvc.webhooks.signature import new_secret
 
 cli = typer.Typer(
     no_args_is_help=True,
@@ -209,7 +209,7 @@ def for_development(loaded: Settings, endpoints: Endpoints) -> tuple[Settings, s
     secret = None
     webhook = loaded.webhook
     if not webhook.secrets:
-        secret = webhooks.new_secret()
+        secret = new_secret()
         webhook = webhook.model_copy(update={"secrets": (SecretStr(secret),)})
     net = loaded.net
     if not net.allow:

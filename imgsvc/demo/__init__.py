@@ -26,7 +26,7 @@ from imgsvc.demo.receiver import Receiver
 from imgsvc.demo.samples import PhotographsMissingError, Product, catalogue
 from imgsvc.demo.service import Service
 from imgsvc.embedded.embedded import EmbeddedError, EmbeddedServers
-from imgsvc.webhooks import payload as webhooks
+from imgsvc.webhooks.signature import new_secret
 
 _LOG, _REPORT, _WEBHOOK, _SHEET = "service.log", "report.csv", "webhook.json", "before-after.png"
 _STOPPED = 130  # as shells report Ctrl-C
@@ -101,7 +101,7 @@ async def run(folder: Path, console: Console) -> bool:
 
 async def _work(products: list[Product], data: Path, log: Path, console: Console) -> Outcome:
     """Everything from starting the servers to stopping them."""
-    secret = webhooks.new_secret()
+    secret = new_secret()
     receiver = Receiver(secret)
     samples = [sample for product in products for sample in product.samples]
     async with (

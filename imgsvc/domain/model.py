@@ -265,3 +265,14 @@ class Subscription(Receiver):
     events: Events = Field(
         default=list(Event), description="What to announce; left out, every end."
     )
+
+
+def event_type(status: RequestStatus) -> Event:
+    """The event that announces a finished request: ``request.completed`` and its like.
+
+    Raises:
+        ValueError: a request in this status is not finished, so there is nothing to announce.
+    """
+    if status in OPEN_REQUEST:
+        raise ValueError(f"a {status} request is not finished and has no event")
+    return Event(f"request.{status.lower()}")

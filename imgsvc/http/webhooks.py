@@ -11,8 +11,8 @@ from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import OPEN_REQUEST, Receiver, WebhookStatus
 from imgsvc.http import answers, keys, own, problems, uploads
 from imgsvc.runtime import logs
-from imgsvc.webhooks import delivery as courier
-from imgsvc.webhooks import payload as webhooks
+from imgsvc.webhooks.delivery import deliver
+from imgsvc.webhooks.payload import TEST_EVENT, payload
 
 _log = logs.get("http")
 
@@ -50,11 +50,11 @@ async def test(request: web.Request) -> web.Response:
         raise problems.invalid([{"loc": ["url"], "msg": error.detail}]) from None
     settings = request.app[keys.SETTINGS].webhook
     secrets = [receiver.secret] if receiver.secret else settings.secrets
-    outcome = await courier.deliver(
+    outcome = await deliver(
         outbound,
         receiver.url,
         message_id=f"msg_test_{uuid.uuid4()}",
-        body=webhooks.payload(webhooks.TEST_EVENT, datetime.now(UTC), {"message": "It works."}),
+        body=payload(TEST_EVENT, datetime.now(UTC), {"message": "It works."}),
         secrets=[secret.get_secret_value() for secret in secrets],
         headers={name: value.get_secret_value() for name, value in receiver.headers.items()},
         timeout_s=settings.timeout_s,

@@ -15,6 +15,7 @@ from imgsvc.domain.model import (
     ImageStatus,
     RequestStatus,
     WebhookStatus,
+    event_type,
     outcome,
 )
 from imgsvc.ledger.records import Document
@@ -29,7 +30,6 @@ from imgsvc.ledger.store import (
 )
 from imgsvc.runtime.failpoints import NO_FAILPOINTS, Failpoints
 from imgsvc.runtime.settings import Mongo
-from imgsvc.webhooks.payload import event_type
 
 FEW_PRODUCTS = 16  # to count them is as quick as to look for an open one
 

@@ -11,7 +11,7 @@ from http import HTTPStatus
 from imgsvc.domain.backoff import parse_retry_after
 from imgsvc.domain.errors import ServiceError
 from imgsvc.outbound.net import Outbound
-from imgsvc.webhooks import payload as webhooks
+from imgsvc.webhooks.signature import signed_headers
 
 # Whose Retry-After is heard: those that say that the receiver is busy or away.
 _BUSY = frozenset({429, 502, 503, 504})
@@ -56,7 +56,7 @@ async def deliver(
         timeout_s: for all of it.
         tenant: whose webhook it is.
     """
-    signed = webhooks.signed_headers(message_id, datetime.now(UTC), body, secrets)
+    signed = signed_headers(message_id, datetime.now(UTC), body, secrets)
     started = time.monotonic()
     try:
         answer = await outbound.post(url, body, {**headers, **signed}, timeout_s, tenant)

@@ -13,7 +13,7 @@ from aiohttp import web
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from structlog.testing import capture_logs
 
-from imgsvc.webhooks.payload import new_secret
+from imgsvc.webhooks.signature import new_secret
 from tests.conftest import SECRET, free_port
 from tests.support import Origin, Receiver, Service, wait_until
 

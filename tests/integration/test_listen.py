@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from imgsvc.webhooks.payload import new_secret
+from imgsvc.webhooks.signature import new_secret
 from tests.conftest import SECRET
 from tests.support import Service, wait_until
 

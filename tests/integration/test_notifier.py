@@ -28,7 +28,7 @@ from standardwebhooks.webhooks import Webhook
 from structlog.testing import capture_logs
 
 from imgsvc.runtime.settings import Settings
-from imgsvc.webhooks.payload import new_secret
+from imgsvc.webhooks.signature import new_secret
 from tests.conftest import SECRET, free_port
 from tests.name_server import NameServer
 from tests.support import Handler, Origin, Received, Receiver, Service, wait_until

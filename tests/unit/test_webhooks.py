@@ -9,9 +9,10 @@ import orjson
 import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from imgsvc.domain.model import OPEN_REQUEST, RequestStatus
+from imgsvc.domain.model import OPEN_REQUEST, RequestStatus, event_type
 from imgsvc.runtime.settings import check_webhook_secret
-from imgsvc.webhooks.payload import event_type, links, new_secret, payload, signed_headers
+from imgsvc.webhooks.payload import links, payload
+from imgsvc.webhooks.signature import new_secret, signed_headers
 
 # The vector that the Standard Webhooks libraries share.
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
