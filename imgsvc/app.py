@@ -31,7 +31,7 @@ from imgsvc.mailboxes.traffic import Traffic
 from imgsvc.outbound.net import Outbound
 from imgsvc.outbound.politeness import Politeness
 from imgsvc.runtime import cgroups, logs, redaction
-from imgsvc.runtime.endings import end
+from imgsvc.runtime.cancellation import cancel_and_wait
 from imgsvc.runtime.failpoints import Failpoints
 from imgsvc.runtime.leaving import Leaving
 from imgsvc.runtime.metrics import Metrics
@@ -254,7 +254,7 @@ async def _work(made: Parts, stop: asyncio.Event, health: keys.Health, leaving: 
             _log.warning("shutdown.unfinished", remedy="the rest is handed to other replicas")
     finally:
         leaving.begin()
-        await end(stopped, working, within_s=leaving.left_s / 2)
+        await cancel_and_wait(stopped, working, within_s=leaving.left_s / 2)
         await leaving.close(hand_back)
 
 
@@ -276,7 +276,7 @@ async def _run_actors(made: Parts, stop: asyncio.Event, health: keys.Health) -> 
         if outdated.done():
             await outdated
     finally:
-        await end(stopped, working, outdated)
+        await cancel_and_wait(stopped, working, outdated)
 
 
 async def _until_outdated(ledger: Ledger) -> None:

@@ -35,7 +35,7 @@ from imgsvc.mailboxes.traffic import Traffic
 from imgsvc.outbound.net import Outbound
 from imgsvc.outbound.politeness import Politeness
 from imgsvc.runtime import logs, redaction
-from imgsvc.runtime.endings import end
+from imgsvc.runtime.cancellation import cancel_and_wait
 from imgsvc.runtime.hurry import HURRY
 from imgsvc.runtime.metrics import Metrics
 from imgsvc.runtime.settings import Settings
@@ -256,7 +256,7 @@ class MailboxActor(Actor, Generic[J]):
             if self._tasks:
                 await asyncio.wait(self._tasks)
         finally:
-            await end(*self._tasks, *self._begins)
+            await cancel_and_wait(*self._tasks, *self._begins)
             await self._inbox.close()
 
     async def _wait_for_room(self) -> None:
@@ -407,13 +407,13 @@ class ImageActor(MailboxActor[ImageJob]):
     ) -> Verdict:
         """Write that an image failed, and pass on what that leads to; the cause is but logged."""
         failed = Failed(code, detail, ms or {})
-        end = await self.parts.ledger.finish(
+        cancel_and_wait = await self.parts.ledger.finish(
             job.request_id, job.product, job.index, failed, job.turn
         )
-        if end.written:
+        if cancel_and_wait.written:
             self.parts.metrics.images.labels("FAILED", code.name).inc()
         told = {"code": code.name, "detail": detail} | ({"cause": cause} if cause else {})
-        return self.ended(job, due=end.due, event="image.failed", told=told)
+        return self.ended(job, due=cancel_and_wait.due, event="image.failed", told=told)
 
     async def give_up(self, job: ImageJob, reason: str) -> None:
         """Record that an image failed for reasons of ours; the reason stays with us."""

@@ -15,7 +15,7 @@ from imgsvc.domain.messages import Fetched, ImageJob, Reused, Source, Times
 from imgsvc.ledger import Completed, Remembered, Work, source_key
 from imgsvc.mailboxes.mailboxes import FETCH, Facts, compress_lane, upload_lane
 from imgsvc.outbound.politeness import GivenUpError, PutOffError, Trip, asks_for_time
-from imgsvc.runtime.endings import end
+from imgsvc.runtime.cancellation import cancel_and_wait
 from imgsvc.runtime.hurry import Turnstile
 
 _FIRST_WAIT_S = 1.0
@@ -84,7 +84,7 @@ class Fetcher(ImageActor):
             try:
                 await super().run()
             finally:
-                await end(sharing)
+                await cancel_and_wait(sharing)
 
     async def handle(self, job: ImageJob, facts: Facts) -> Verdict:  # noqa: ARG002
         """Fetch one image into a new file and pass it to this replica's Compressor.
@@ -156,10 +156,10 @@ class Fetcher(ImageActor):
         )
         return HandOff(lane, job, fetched, event="image.fetched", told={"bytes_in": size})
 
-    async def _share(self, job: ImageJob, end: Completed) -> Verdict:
+    async def _share(self, job: ImageJob, cancel_and_wait: Completed) -> Verdict:
         """Give an image the end of another one with the same address."""
         place = (job.request_id, job.product, job.index)
-        ended = await self.parts.ledger.finish(*place, end, job.turn)
+        ended = await self.parts.ledger.finish(*place, cancel_and_wait, job.turn)
         if ended.written:
             self.parts.metrics.images.labels("COMPLETED", "").inc()
             self.parts.metrics.images_saved.labels("shared").inc()
@@ -167,16 +167,16 @@ class Fetcher(ImageActor):
 
     def _reuse(self, job: ImageJob, known: Remembered, source: Source, ms: Times) -> Verdict:
         """Have the result copied that the same source had before."""
-        end = known.end
+        cancel_and_wait = known.cancel_and_wait
         reused = Reused(
             source=source,
-            output=end.output,
-            bytes_in=end.bytes_in,
-            bytes_out=end.bytes_out,
-            format=end.format,
-            width=end.width,
-            height=end.height,
-            note=end.note,
+            output=cancel_and_wait.output,
+            bytes_in=cancel_and_wait.bytes_in,
+            bytes_out=cancel_and_wait.bytes_out,
+            format=cancel_and_wait.format,
+            width=cancel_and_wait.width,
+            height=cancel_and_wait.height,
+            note=cancel_and_wait.note,
             ms=ms,
         )
         lane = upload_lane(self.parts.mailboxes.replica)

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from imgsvc.actors.base import Actor, Parts
 from imgsvc.domain.errors import ServiceError
-from imgsvc.runtime.endings import see_out
+from imgsvc.runtime.cancellation import wait_or_cancel
 
 _BEATS_PER_EXPIRY = 4
 
@@ -25,7 +25,7 @@ class Reaper(Actor):
     async def run(self) -> None:
         """Beat and reap side by side: reaping that takes long must not look like death."""
         async with asyncio.TaskGroup() as group:
-            await see_out(group.create_task(self._beat()), group.create_task(self._reap()))
+            await wait_or_cancel(group.create_task(self._beat()), group.create_task(self._reap()))
 
     async def _beat(self) -> None:
         settings = self.parts.settings.redis

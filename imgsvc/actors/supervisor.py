@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from imgsvc.actors.base import Actor, Parts
 from imgsvc.domain import backoff
 from imgsvc.runtime import logs, redaction
-from imgsvc.runtime.endings import see_out
+from imgsvc.runtime.cancellation import wait_or_cancel
 
 _RESTARTS = 6  # of one actor ...
 _WITHIN_S = 60.0  # ... in this time are too many
@@ -48,7 +48,7 @@ class Supervisor:
             async with asyncio.TaskGroup() as group:
                 for kind in self._pipeline:
                     self._tasks[kind] = group.create_task(self._keep_running(kind), name=kind.name)
-                await see_out(*self._tasks.values())
+                await wait_or_cancel(*self._tasks.values())
         except* GaveUpError as errors:
             raise errors.exceptions[0] from None
 

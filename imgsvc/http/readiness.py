@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 
 from imgsvc.domain.errors import ServiceError
 from imgsvc.runtime import logs
-from imgsvc.runtime.endings import end
+from imgsvc.runtime.cancellation import cancel_and_wait
 from imgsvc.runtime.settings import SettingsError
 
 _ANSWER_S = 4.0  # nobody waits longer for a check
@@ -100,4 +100,4 @@ class _Server:
 
     async def close(self) -> None:
         if self._asking:
-            await end(self._asking)
+            await cancel_and_wait(self._asking)

@@ -21,7 +21,7 @@ from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.runtime import logs
-from imgsvc.runtime.endings import end
+from imgsvc.runtime.cancellation import cancel_and_wait
 from imgsvc.runtime.settings import SettingsError
 
 Migration = Callable[[Any], Awaitable[None]]
@@ -115,7 +115,7 @@ class Schema:
         try:
             yield
         finally:
-            await end(renewing)
+            await cancel_and_wait(renewing)
             with contextlib.suppress(PyMongoError):  # it ends by itself
                 await self._meta.update_one(
                     {**_ID, "lock.by": self._replica}, {"$unset": {"lock": ""}}

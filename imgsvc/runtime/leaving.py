@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from imgsvc.runtime import logs
-from imgsvc.runtime.endings import end
+from imgsvc.runtime.cancellation import cancel_and_wait
 
 _AFTER_WORK_S = 5.0  # at most, and a quarter of all at most
 _log = logs.get("leaving")
@@ -60,6 +60,6 @@ class Leaving:
         await asyncio.wait({task}, timeout=seconds)
         if not task.done():
             _log.warning("shutdown.cut_short", step=getattr(step, "__qualname__", ""))
-            await end(task, within_s=0.1)
+            await cancel_and_wait(task, within_s=0.1)
         if task.done() and not task.cancelled() and (error := task.exception()):
             _log.error("shutdown.failed", exc_info=error)

@@ -13,7 +13,7 @@ from imgsvc.actors import Reaper, Supervisor
 from imgsvc.embedded.embedded import EmbeddedServers
 from imgsvc.mailboxes.mailboxes import REPLICAS
 from imgsvc.mailboxes.redis_connection import connect
-from imgsvc.runtime.endings import end
+from imgsvc.runtime.cancellation import cancel_and_wait
 from imgsvc.runtime.settings import Settings
 from tests.integration.proxy import between
 
@@ -41,5 +41,5 @@ async def test_it_goes_on_while_reaping_waits_for_mongodb(
             # Renewed four times per expiry, so that one that is lost or late does no harm.
             assert min(left) > HEARTBEAT_S / 2
             wire.release()
-            await end(running)
+            await cancel_and_wait(running)
             await redis.flushdb()

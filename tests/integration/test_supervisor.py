@@ -18,7 +18,7 @@ from imgsvc.actors.supervisor import GaveUpError
 from imgsvc.domain.messages import ImageJob
 from imgsvc.mailboxes.mailboxes import FETCH, Facts
 from imgsvc.mailboxes.redis_connection import connect
-from imgsvc.runtime.endings import end
+from imgsvc.runtime.cancellation import cancel_and_wait
 from imgsvc.runtime.settings import Settings
 from tests.support import wait_until
 
@@ -176,7 +176,7 @@ async def test_it_ends_when_cancelled_in_the_middle_of_any_command(
         done, _ = await asyncio.wait({running}, timeout=3)
         assert done
     finally:
-        await end(running)
+        await cancel_and_wait(running)
 
 
 async def test_what_is_in_hand_ends_even_if_a_cancellation_is_lost(parts: Parts) -> None:
@@ -199,4 +199,4 @@ async def test_what_is_in_hand_ends_even_if_a_cancellation_is_lost(parts: Parts)
         done, _ = await asyncio.wait({running}, timeout=3)
         assert done
     finally:
-        await end(running)
+        await cancel_and_wait(running)

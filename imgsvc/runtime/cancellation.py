@@ -1,4 +1,4 @@
-"""Tasks that end when they are told to.
+"""Tasks that are cancelled until they have ended.
 
 A cancellation can get lost: in Python 3.11 ``asyncio.wait_for`` forgets one that comes together with
 its answer (cpython gh-86296), and redis-py sends every command through it. A task that goes on for
@@ -15,7 +15,7 @@ from typing import Any
 _AGAIN_S = 0.5
 
 
-async def end(*tasks: asyncio.Future[Any], within_s: float = math.inf) -> None:
+async def cancel_and_wait(*tasks: asyncio.Future[Any], within_s: float = math.inf) -> None:
     """Cancel tasks until they have ended, whatever comes of them.
 
     Whoever cancels the caller meanwhile wants the same: the tasks are told once more.
@@ -35,9 +35,9 @@ async def end(*tasks: asyncio.Future[Any], within_s: float = math.inf) -> None:
             break
 
 
-async def see_out(*tasks: asyncio.Task[Any]) -> None:
+async def wait_or_cancel(*tasks: asyncio.Task[Any]) -> None:
     """Wait until tasks have ended; if cancelled, end them."""
     try:
         await asyncio.wait(tasks)
     finally:
-        await end(*tasks)
+        await cancel_and_wait(*tasks)
