@@ -17,7 +17,7 @@ from imgsvc.auth.oauth import Tokens
 from imgsvc.domain.errors import ServiceError
 from imgsvc.http import keys, middleware, routes
 from imgsvc.http.auth import Authenticator
-from imgsvc.http.limits import slow_heads
+from imgsvc.http.limits import header_timeout
 from imgsvc.http.limits.intake import Intake
 from imgsvc.http.limits.reserved import Reserved
 from imgsvc.http.readiness import Readiness
@@ -194,7 +194,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         gc.freeze()  # what is there now stays: looking through it again took 50 ms at times
         assert runner.server is not None  # noqa: S101 - it is there once the runner is set up
         try:
-            async with slow_heads.cut_off(runner.server, settings.http.header_timeout_s):
+            async with header_timeout.cut_off(runner.server, settings.http.header_timeout_s):
                 await web.TCPSite(runner, settings.http.host, settings.http.port).start()
                 _log.info(
                     "service.started",

@@ -167,7 +167,7 @@ class Fetcher(ImageActor):
 
     def _reuse(self, job: ImageJob, known: Remembered, source: Source, ms: Times) -> Verdict:
         """Have the result copied that the same source had before."""
-        cancel_and_wait = known.cancel_and_wait
+        cancel_and_wait = known.end
         reused = Reused(
             source=source,
             output=cancel_and_wait.output,

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import OPEN_REQUEST, ImageStatus, RequestStatus
-from imgsvc.http import answers, keys, own, problems, uploads
+from imgsvc.http import answers, keys, problems, tenancy, uploads
 from imgsvc.http.limits import quotas
 from imgsvc.http.schemas import DownloadQuery, ImagesQuery, RequestsQuery
 from imgsvc.ledger import Document
@@ -65,13 +65,13 @@ def _accepted(request_id: str) -> web.Response:
 
 async def status(request: web.Request) -> web.Response:
     """The status object."""
-    return answers.json(await own.status(request))
+    return answers.json(await tenancy.status(request))
 
 
 async def images(request: web.Request) -> web.Response:
     """A page of images in input order."""
     wanted = problems.query(ImagesQuery, request)
-    found = await own.status(request)
+    found = await tenancy.status(request)
     product, index = _image_cursor(wanted.cursor)
     limit = min(wanted.limit, request.app[keys.SETTINGS].http.page_limit)
     page: list[Document] = []
@@ -114,7 +114,7 @@ async def requests(request: web.Request) -> web.Response:
 async def download(request: web.Request) -> web.StreamResponse:
     """The report, streamed."""
     wanted = problems.query(DownloadQuery, request)
-    found = await own.status(request)
+    found = await tenancy.status(request)
     if found["status"] in OPEN_REQUEST and not wanted.partial:
         raise ServiceError(
             ErrorCode.NOT_FINISHED,

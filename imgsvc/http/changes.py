@@ -8,7 +8,7 @@ from aiohttp import web
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import OPEN_REQUEST, RequestStatus, SerialNumber
-from imgsvc.http import answers, keys, own, problems, uploads
+from imgsvc.http import answers, keys, problems, tenancy, uploads
 from imgsvc.http.limits import quotas
 from imgsvc.http.schemas import Retry
 from imgsvc.ledger import Choice
@@ -20,7 +20,7 @@ _log = logs.get("http")
 async def retry(request: web.Request) -> web.Response:
     """Have failed images worked on again; the request will end once more."""
     wanted = await uploads.read_json(Retry, request) if request.can_read_body else Retry()
-    found = await own.status(request)
+    found = await tenancy.status(request)
     request_id, status = found["requestId"], found["status"]
     ledger = request.app[keys.LEDGER]
     if status in OPEN_REQUEST:
@@ -61,11 +61,11 @@ async def _named(
 
 async def cancel(request: web.Request) -> web.Response:
     """Stop what has not been done; a second time it changes nothing."""
-    request_id = (await own.status(request))["requestId"]
+    request_id = (await tenancy.status(request))["requestId"]
     ledger = request.app[keys.LEDGER]
     await ledger.ask_to_cancel(request_id)
     await ledger.cancel(request_id)  # a small request at once; the dealer does the rest
-    status = (await own.status(request))["status"]
+    status = (await tenancy.status(request))["status"]
     if status not in {*OPEN_REQUEST, RequestStatus.CANCELLED}:
         raise ServiceError(ErrorCode.ALREADY_FINISHED)
     return await _accepted(request, "request.cancelled", status)
@@ -76,7 +76,7 @@ async def erase(request: web.Request) -> web.Response:
     request_id, tenant = request.match_info["id"], request[keys.TENANT]
     ledger = request.app[keys.LEDGER]
     if not await ledger.erasure(request_id, tenant):
-        await own.status(request)
+        await tenancy.status(request)
         await ledger.ask_to_erase(request_id)
         await ledger.cancel(request_id)
         _log.info("request.erasing", request_id=request_id)

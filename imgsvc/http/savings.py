@@ -7,7 +7,7 @@ import asyncio
 from aiohttp import web
 
 from imgsvc.domain.model import OPEN_REQUEST
-from imgsvc.http import answers, keys, own
+from imgsvc.http import answers, keys, tenancy
 from imgsvc.ledger import Document
 from imgsvc.reports.savings import Savings
 
@@ -16,7 +16,7 @@ _BATCH = 2000  # images, roughly; with more the loop would notice threads that a
 
 async def savings(request: web.Request) -> web.Response:
     """What was saved, where it came from, how long it took; also while the request runs."""
-    found = await own.status(request)
+    found = await tenancy.status(request)
     counted = Savings()
     batch: list[Document] = []
     products = max(2, _BATCH * found["totalProducts"] // found["totalImages"])

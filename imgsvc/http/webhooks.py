@@ -9,7 +9,7 @@ from aiohttp import web
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import OPEN_REQUEST, Receiver, WebhookStatus
-from imgsvc.http import answers, keys, own, problems, uploads
+from imgsvc.http import answers, keys, problems, tenancy, uploads
 from imgsvc.runtime import logs
 from imgsvc.webhooks.delivery import deliver
 from imgsvc.webhooks.payload import TEST_EVENT, payload
@@ -19,13 +19,13 @@ _log = logs.get("http")
 
 async def deliveries(request: web.Request) -> web.Response:
     """The attempts to announce the request's end, and when the next one is."""
-    found = await own.status(request)
+    found = await tenancy.status(request)
     return answers.json(await request.app[keys.LEDGER].deliveries(found["requestId"]))
 
 
 async def replay(request: web.Request) -> web.Response:
     """Announce the request's end once more."""
-    found = await own.status(request)
+    found = await tenancy.status(request)
     request_id = found["requestId"]
     if found["status"] in OPEN_REQUEST:
         raise ServiceError(ErrorCode.NOT_FINISHED, retry_after_s=5)
