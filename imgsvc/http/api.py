@@ -13,7 +13,7 @@ from aiohttp import web
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import OPEN_REQUEST, ImageStatus, RequestStatus
-from imgsvc.http import answers, keys, problems, tenancy, uploads
+from imgsvc.http import answers, keys, problem_details, tenancy, uploads
 from imgsvc.http.limits import quotas
 from imgsvc.http.schemas import DownloadQuery, ImagesQuery, RequestsQuery
 from imgsvc.ledger import Document
@@ -70,7 +70,7 @@ async def status(request: web.Request) -> web.Response:
 
 async def images(request: web.Request) -> web.Response:
     """A page of images in input order."""
-    wanted = problems.query(ImagesQuery, request)
+    wanted = problem_details.query(ImagesQuery, request)
     found = await tenancy.status(request)
     product, index = _image_cursor(wanted.cursor)
     limit = min(wanted.limit, request.app[keys.SETTINGS].http.page_limit)
@@ -95,7 +95,7 @@ async def images(request: web.Request) -> web.Response:
 
 async def requests(request: web.Request) -> web.Response:
     """A page of requests, newest first."""
-    wanted = problems.query(RequestsQuery, request)
+    wanted = problem_details.query(RequestsQuery, request)
     limit = min(wanted.limit, request.app[keys.SETTINGS].http.page_limit)
     found = await request.app[keys.LEDGER].requests(
         request[keys.TENANT],
@@ -113,7 +113,7 @@ async def requests(request: web.Request) -> web.Response:
 
 async def download(request: web.Request) -> web.StreamResponse:
     """The report, streamed."""
-    wanted = problems.query(DownloadQuery, request)
+    wanted = problem_details.query(DownloadQuery, request)
     found = await tenancy.status(request)
     if found["status"] in OPEN_REQUEST and not wanted.partial:
         raise ServiceError(
@@ -238,7 +238,7 @@ def _position(cursor: str) -> list[Any]:
 
 
 def _bad_cursor() -> ServiceError:
-    return problems.invalid(
+    return problem_details.invalid(
         [{"loc": ["cursor"], "msg": "is not a cursor; pass nextCursor of the page before"}]
     )
 

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import OPEN_REQUEST, RequestStatus, SerialNumber
-from imgsvc.http import answers, keys, problems, tenancy, uploads
+from imgsvc.http import answers, keys, problem_details, tenancy, uploads
 from imgsvc.http.limits import quotas
 from imgsvc.http.schemas import Retry
 from imgsvc.ledger import Choice
@@ -35,7 +35,7 @@ async def retry(request: web.Request) -> web.Response:
     most = quotas.of_one_upload(request.app[keys.SETTINGS]).max_images
     if images > most:
         msg = f"{images} images are more than the {most} allowed at once; name some, then others"
-        raise problems.invalid([{"loc": ["products"], "msg": msg}])
+        raise problem_details.invalid([{"loc": ["products"], "msg": msg}])
     async with quotas.charged(request, images, object()):
         if not await ledger.ask_to_retry(request_id, choice, images):
             raise ServiceError(ErrorCode.NOT_FINISHED, retry_after_s=5)
@@ -55,7 +55,7 @@ async def _named(
         if isinstance(name, int) and name < 0
     ]
     if impossible:
-        raise problems.invalid(impossible)
+        raise problem_details.invalid(impossible)
     return found
 
 

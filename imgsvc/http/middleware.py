@@ -14,7 +14,7 @@ from aiohttp.hdrs import METH_ALL
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import Scope
-from imgsvc.http import keys, problems
+from imgsvc.http import keys, problem_details
 from imgsvc.http.keys import Handler
 from imgsvc.http.limits import ratelimit
 from imgsvc.http.schemas import NoQuery
@@ -93,12 +93,12 @@ async def refuse(request: web.Request, handler: Handler) -> web.StreamResponse:
     except ServiceError as error:
         if error.remedy:
             _log.error("http.refused", path=request.path, remedy=error.remedy)
-        return problems.response(error)
+        return problem_details.response(error)
     except web.HTTPException as error:
         if error.status < 400:  # noqa: PLR2004 - a redirect is no refusal
             raise
         code = _HTTP_ERRORS.get(error.status, ErrorCode.BAD_REQUEST)
-        response = problems.response(ServiceError(code))
+        response = problem_details.response(ServiceError(code))
         if "Allow" in error.headers:
             response.headers["Allow"] = error.headers["Allow"]
         return response
@@ -106,7 +106,7 @@ async def refuse(request: web.Request, handler: Handler) -> web.StreamResponse:
         return web.Response(status=_GONE, reason="Client Closed Request")
     except Exception:  # noqa: BLE001 - the outermost edge
         _log.exception("http.failed", path=request.path)
-        return problems.response(ServiceError(ErrorCode.INTERNAL))
+        return problem_details.response(ServiceError(ErrorCode.INTERNAL))
 
 
 @web.middleware
@@ -138,7 +138,7 @@ async def limit(request: web.Request, handler: Handler) -> web.StreamResponse:
 async def no_query(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Refuse the query of a call that has none: it would be overlooked in silence."""
     if request.query_string and request.match_info.handler in request.app[keys.WITHOUT_QUERY]:
-        problems.query(NoQuery, request)
+        problem_details.query(NoQuery, request)
     return await handler(request)
 
 

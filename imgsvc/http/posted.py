@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.findings import Findings
 from imgsvc.domain.model import Recipe, Subscription
-from imgsvc.http import problems, strict_json
+from imgsvc.http import problem_details, strict_json
 from imgsvc.http.schemas import Instructions, Product, Upload
 from imgsvc.http.strict_json import JsonError
 from imgsvc.ledger import NewProduct
@@ -154,7 +154,7 @@ class _Examiner:
         try:
             return Instructions.model_validate(said)
         except ValidationError as error:
-            wrong = problems.collect(Upload, error, self._findings)
+            wrong = problem_details.collect(Upload, error, self._findings)
             right = {name: value for name, value in said.items() if name not in wrong}
             return self._instructions(right) if len(right) < len(said) else Instructions()
 
@@ -172,7 +172,7 @@ class _Examiner:
         try:
             product = Product.model_validate(said)
         except ValidationError as error:
-            wrong = problems.collect(Product, error, self._findings, below=place)
+            wrong = problem_details.collect(Product, error, self._findings, below=place)
             product = _without(wrong, said)
         return place, NewProduct(product.serial_number, product.product_name, product.input_urls)
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.findings import Findings
-from imgsvc.http import charsets, dry_run, forms, keys, names, problems, strict_json
+from imgsvc.http import charsets, dry_run, forms, keys, names, problem_details, strict_json
 from imgsvc.http.charsets import Charset
 from imgsvc.http.limits import quotas
 from imgsvc.http.posted import Posted, examine
@@ -41,7 +41,7 @@ async def read(request: web.Request) -> NewRequest:
     form = await _form(request)
     posted = await _examined(request, form)
     if posted.findings.count:
-        raise problems.refusal(posted.code, posted.findings)
+        raise problem_details.refusal(posted.code, posted.findings)
     return NewRequest(
         [product for _, product in posted.products],
         posted.recipe,
@@ -61,7 +61,9 @@ def asked(request: web.Request) -> UploadQuery:
     Raises:
         ServiceError: VALIDATION_FAILED.
     """
-    return problems.query(CsvQuery if request.content_type == "text/csv" else UploadQuery, request)
+    return problem_details.query(
+        CsvQuery if request.content_type == "text/csv" else UploadQuery, request
+    )
 
 
 async def try_out(request: web.Request) -> Document:
@@ -92,9 +94,9 @@ def _repeat(request: web.Request, form: dict[str, bytes]) -> Repeat | None:
     if "Idempotency-Key" not in request.headers:
         return None
     if len(request.headers.getall("Idempotency-Key")) > 1:
-        raise problems.invalid([{"loc": ["Idempotency-Key"], "msg": "is given twice"}])
+        raise problem_details.invalid([{"loc": ["Idempotency-Key"], "msg": "is given twice"}])
     given = {"Idempotency-Key": request.headers["Idempotency-Key"]}
-    key = problems.validated(UploadHeaders, given).idempotency_key
+    key = problem_details.validated(UploadHeaders, given).idempotency_key
     digest = hashlib.sha256(request.content_type.encode())
     for name, content in sorted(form.items()):
         digest.update(f"{name}:{len(content)}:".encode())
@@ -115,11 +117,11 @@ async def read_json(shape: type[M], request: web.Request) -> M:
     settings = request.app[keys.SETTINGS].http
     body = await _in_time(_body(request, _SMALL, ErrorCode.INVALID_JSON), settings)
     try:
-        return problems.validated(shape, strict_json.parse(body))
+        return problem_details.validated(shape, strict_json.parse(body))
     except JsonError as error:
         findings = Findings()
         findings.add(error.loc, str(error))
-        raise problems.refusal(error.code, findings) from None
+        raise problem_details.refusal(error.code, findings) from None
 
 
 def _as_it_is(request: web.Request) -> None:
@@ -164,11 +166,11 @@ async def _multipart(request: web.Request, limit: int) -> dict[str, bytes]:
         async for part in forms.parts(request):
             name = part.name if isinstance(part, BodyPartReader) else None
             if not isinstance(part, BodyPartReader) or name not in _FORM_FIELDS:
-                raise problems.invalid(
+                raise problem_details.invalid(
                     [{"loc": [name or "?"], "msg": names.advice(name or "?", _FORM_FIELDS)}]
                 )
             if name in form:
-                raise problems.invalid([{"loc": [name], "msg": "is given twice"}])
+                raise problem_details.invalid([{"loc": [name], "msg": "is given twice"}])
             charset = charsets.find(forms.charset(part))
             if name == "file":
                 content = await _collect(request, _part(part), limit)
@@ -181,7 +183,7 @@ async def _multipart(request: web.Request, limit: int) -> dict[str, bytes]:
     except (ValueError, AssertionError, HttpProcessingError, web.RequestPayloadError):
         raise ServiceError(ErrorCode.BAD_REQUEST, "The form is not well-formed.") from None
     if "file" not in form:
-        raise problems.invalid([{"loc": ["file"], "msg": "is missing; attach the CSV"}])
+        raise problem_details.invalid([{"loc": ["file"], "msg": "is missing; attach the CSV"}])
     return form
 
 
@@ -202,7 +204,7 @@ async def _as_utf8(
     except charsets.UnreadableError as error:
         findings = Findings()
         findings.add([field] if field else ["line", error.line], str(error))
-        raise problems.refusal(code, findings) from None
+        raise problem_details.refusal(code, findings) from None
     except charsets.TooLargeError:
         raise _too_large(limit) from None
 

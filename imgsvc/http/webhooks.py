@@ -9,7 +9,7 @@ from aiohttp import web
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import OPEN_REQUEST, Receiver, WebhookStatus
-from imgsvc.http import answers, keys, problems, tenancy, uploads
+from imgsvc.http import answers, keys, problem_details, tenancy, uploads
 from imgsvc.runtime import logs
 from imgsvc.webhooks.delivery import deliver
 from imgsvc.webhooks.payload import TEST_EVENT, payload
@@ -47,7 +47,7 @@ async def test(request: web.Request) -> web.Response:
     try:
         outbound.guard.parse(receiver.url)
     except ServiceError as error:
-        raise problems.invalid([{"loc": ["url"], "msg": error.detail}]) from None
+        raise problem_details.invalid([{"loc": ["url"], "msg": error.detail}]) from None
     settings = request.app[keys.SETTINGS].webhook
     secrets = [receiver.secret] if receiver.secret else settings.secrets
     outcome = await deliver(
