@@ -17,7 +17,7 @@ from imgsvc.auth import credentials
 from imgsvc.auth.oauth import Tokens
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import Scope
-from imgsvc.http.problems import RefusedError
+from imgsvc.http.problem_details import RefusedError
 from imgsvc.ledger import USE_NOTED, ApiKey, Ledger
 
 REMEMBERED_S = 5.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from imgsvc.domain import findings
+from imgsvc.domain import validation
 from imgsvc.domain.model import SerialNumber
 from imgsvc.http.posted import Place, Posted
 from imgsvc.ledger import Document
@@ -23,7 +23,7 @@ def view(posted: Posted) -> Document:
         for index, url in enumerate(product.input_urls)
     )
     duplicates = [*serials.duplicates("serialNumber"), *urls.duplicates("inputUrl")]
-    found = posted.findings
+    found = posted.problems
     return {
         "valid": not found.count,
         "products": posted.count,
@@ -31,8 +31,8 @@ def view(posted: Posted) -> Document:
         "distinctUrls": len(urls),
         "problems": found.listed,
         "moreProblems": found.more,
-        "duplicates": duplicates[: findings.MOST],
-        "moreDuplicates": max(0, len(duplicates) - findings.MOST),
+        "duplicates": duplicates[: validation.MOST],
+        "moreDuplicates": max(0, len(duplicates) - validation.MOST),
     }
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
-from imgsvc.domain.findings import Findings
 from imgsvc.domain.model import Recipe, Subscription
+from imgsvc.domain.validation import ValidationProblems
 from imgsvc.http import problem_details, strict_json
 from imgsvc.http.schemas import Instructions, Product, Upload
 from imgsvc.http.strict_json import JsonError
@@ -35,7 +35,7 @@ class Posted:
         recipe: how to treat their images.
         webhook: whom to tell.
         expires_in_days: when it is to be erased, if the client says so.
-        findings: what is wrong.
+        problems: what is wrong.
         code: what that is called.
     """
 
@@ -44,7 +44,7 @@ class Posted:
     recipe: Recipe
     webhook: Subscription | None
     expires_in_days: float | None
-    findings: Findings
+    problems: ValidationProblems
     code: ErrorCode
 
     @property
@@ -75,7 +75,7 @@ class _Examiner:
         self._settings = settings
         self._keep_days = keep_days
         self._guard = guard
-        self._findings = Findings()
+        self._problems = ValidationProblems()
         self._code = ErrorCode.VALIDATION_FAILED
 
     def posted(self, content_type: str, form: dict[str, bytes]) -> Posted:
@@ -85,7 +85,7 @@ class _Examiner:
         beside = self._instructions(said)
         webhook = self._webhook(beside.webhook, beside.webhook_url)
         if content_type == "text/csv" and webhook and (webhook.secret or webhook.headers):
-            self._findings.add(
+            self._problems.add(
                 ["webhook"],
                 "secret and headers do not belong into an address, which proxies write into "
                 "their logs; send a form or JSON",
@@ -97,7 +97,7 @@ class _Examiner:
             beside.options,
             webhook,
             beside.expires_in_days,
-            self._findings,
+            self._problems,
             self._code,
         )
         self._check(found)
@@ -106,7 +106,7 @@ class _Examiner:
     def _object(self, body: bytes) -> dict[str, Any]:
         """What JSON holds."""
         if self._holds_too_much(body):
-            self._findings.add(
+            self._problems.add(
                 [],
                 f"The body holds far more values than {self._settings.max_products} products and "
                 f"{self._settings.max_images} images need; split it into several uploads.",
@@ -116,13 +116,13 @@ class _Examiner:
             said = strict_json.parse(body)
         except JsonError as error:
             self._code = error.code
-            self._findings.add(error.loc, str(error))
+            self._problems.add(error.loc, str(error))
             return {}
         if not isinstance(said, dict):
-            self._findings.add([], "The body has to be a JSON object with products.")
+            self._problems.add([], "The body has to be a JSON object with products.")
             return {}
         if not isinstance(said.get("products"), list) or not said["products"]:
-            self._findings.add(["products"], "is missing, empty or not a list of products")
+            self._problems.add(["products"], "is missing, empty or not a list of products")
             return {**said, "products": []}
         return said
 
@@ -144,9 +144,9 @@ class _Examiner:
             try:
                 said[name] = text.decode() if name == "webhookUrl" else strict_json.parse(text)
             except UnicodeDecodeError:
-                self._findings.add([name], "is not readable as UTF-8")
+                self._problems.add([name], "is not readable as UTF-8")
             except JsonError as error:
-                self._findings.add([name, *error.loc], str(error))
+                self._problems.add([name, *error.loc], str(error))
         return said
 
     def _instructions(self, said: dict[str, Any]) -> Instructions:
@@ -154,7 +154,7 @@ class _Examiner:
         try:
             return Instructions.model_validate(said)
         except ValidationError as error:
-            wrong = problem_details.collect(Upload, error, self._findings)
+            wrong = problem_details.collect(Upload, error, self._problems)
             right = {name: value for name, value in said.items() if name not in wrong}
             return self._instructions(right) if len(right) < len(said) else Instructions()
 
@@ -163,7 +163,7 @@ class _Examiner:
         # One by one, for a list of all that is wrong with all of them could fill the memory.
         products: list[tuple[Place, NewProduct]] = []
         for i, each in enumerate(listed[: self._settings.max_products]):
-            if self._findings.enough:
+            if self._problems.enough:
                 break
             products.append(self._product(["products", i], each))
         return products, len(listed)
@@ -172,15 +172,15 @@ class _Examiner:
         try:
             product = Product.model_validate(said)
         except ValidationError as error:
-            wrong = problem_details.collect(Product, error, self._findings, below=place)
+            wrong = problem_details.collect(Product, error, self._problems, below=place)
             product = _without(wrong, said)
         return place, NewProduct(product.serial_number, product.product_name, product.input_urls)
 
     def _sheet(self, csv: bytes) -> tuple[Products, int]:
         """The products of a CSV."""
-        before = self._findings.count
-        found = sheet.parse(csv, self._findings, max_rows=self._settings.max_products)
-        if self._findings.count > before:
+        before = self._problems.count
+        found = sheet.parse(csv, self._problems, max_rows=self._settings.max_products)
+        if self._problems.count > before:
             self._code = ErrorCode.INVALID_CSV
         return [
             (["line", row.line], NewProduct(row.serial_number, row.product_name, row.urls))
@@ -189,7 +189,7 @@ class _Examiner:
 
     def _webhook(self, chosen: Subscription | None, url: str | None) -> Subscription | None:
         if chosen and url is not None:
-            self._findings.add(["webhook"], "give webhook or webhookUrl, not both")
+            self._problems.add(["webhook"], "give webhook or webhookUrl, not both")
         if chosen:
             self._check_url(["webhook", "url"], chosen.url)
             return chosen
@@ -201,7 +201,7 @@ class _Examiner:
     def _check(self, posted: Posted) -> None:
         settings = self._settings
         if self._keep_days and (posted.expires_in_days or 0) > self._keep_days:
-            self._findings.add(
+            self._problems.add(
                 ["expiresInDays"],
                 f"nothing is kept longer here than {self._keep_days:g} days; say that or less",
             )
@@ -212,7 +212,7 @@ class _Examiner:
         ):
             if count > most:
                 too_many = True
-                self._findings.add(
+                self._problems.add(
                     ["products"],
                     f"{count} {what} are more than the {most} allowed in one request; split them "
                     "into several uploads",
@@ -220,14 +220,14 @@ class _Examiner:
         if too_many:
             return  # each URL costs time, and all this will come again
         for loc, product in posted.products:
-            if self._findings.enough:
+            if self._problems.enough:
                 return
             self._check_product([*loc, "inputUrls"], product)
 
     def _check_product(self, place: Place, product: NewProduct) -> None:
         most = self._settings.max_urls_per_product
         if len(product.input_urls) > most:
-            self._findings.add(
+            self._problems.add(
                 place,
                 f"{len(product.input_urls)} URLs are more than the {most} allowed for one product",
             )
@@ -235,7 +235,7 @@ class _Examiner:
         length = sum(map(len, product.input_urls))
         if length > _LONGEST_URLS:
             msg = f"have {length} characters together; {_LONGEST_URLS} are the most for one product"
-            self._findings.add(place, msg)
+            self._problems.add(place, msg)
             return
         for index, url in enumerate(product.input_urls):
             self._check_url([*place, index], url)
@@ -244,7 +244,7 @@ class _Examiner:
         try:
             self._guard.parse(url)
         except ServiceError as error:
-            self._findings.add(loc, error.detail)
+            self._problems.add(loc, error.detail)
 
 
 def _without(wrong: Container[str | int], said: Any) -> Product:

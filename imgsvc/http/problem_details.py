@@ -11,7 +11,7 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
-from imgsvc.domain.findings import Findings
+from imgsvc.domain.validation import ValidationProblems
 from imgsvc.http import answers, names
 from imgsvc.reports.columns import INPUTS
 
@@ -57,19 +57,19 @@ def response(error: ServiceError) -> web.Response:
 
 def invalid(errors: Iterable[Mapping[str, Any]]) -> ServiceError:
     """The refusal of a body or query for these places."""
-    findings = Findings()
+    problems = ValidationProblems()
     for error in errors:
-        findings.add(error["loc"], error["msg"])
-    return refusal(ErrorCode.VALIDATION_FAILED, findings)
+        problems.add(error["loc"], error["msg"])
+    return refusal(ErrorCode.VALIDATION_FAILED, problems)
 
 
-def refusal(code: ErrorCode, findings: Findings) -> ServiceError:
+def refusal(code: ErrorCode, problems: ValidationProblems) -> ServiceError:
     """The refusal of something for what was found in it; its detail tells the first."""
-    first, *others = findings.listed
+    first, *others = problems.listed
     place = _spoken(first["loc"])
-    more = len(others) + findings.more
+    more = len(others) + problems.more
     said = f"{place}: {first['msg']}" if place else str(first["msg"])
-    return ServiceError(code, f"{said} (and {more} more)" if more else said, errors=findings.listed)
+    return ServiceError(code, f"{said} (and {more} more)" if more else said, errors=problems.listed)
 
 
 def _spoken(loc: Place) -> str:
@@ -93,13 +93,17 @@ def validated(shape: type[M], values: Any) -> M:
     try:
         return shape.model_validate(values)
     except ValidationError as error:
-        findings = Findings()
-        collect(shape, error, findings)
-        raise refusal(ErrorCode.VALIDATION_FAILED, findings) from None
+        problems = ValidationProblems()
+        collect(shape, error, problems)
+        raise refusal(ErrorCode.VALIDATION_FAILED, problems) from None
 
 
 def collect(
-    shape: type[BaseModel], error: ValidationError, findings: Findings, *, below: Place = ()
+    shape: type[BaseModel],
+    error: ValidationError,
+    problems: ValidationProblems,
+    *,
+    below: Place = (),
 ) -> set[str | int]:
     """Add what pydantic found, each place ``below`` another.
 
@@ -114,7 +118,7 @@ def collect(
             msg = names.advice(str(name), names.known_at(shape, above))
         elif each["type"] == "model_type":  # pydantic's words name a class of ours
             msg = "has to be a JSON object"
-        findings.add([*below, *each["loc"]], msg)
+        problems.add([*below, *each["loc"]], msg)
     return {each["loc"][0] for each in found if each["loc"]}
 
 

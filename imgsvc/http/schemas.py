@@ -208,7 +208,7 @@ class Accepted(Shape):
     status: Literal[RequestStatus.PENDING]
 
 
-class Finding(Shape):
+class ValidationProblem(Shape):
     """Something that is wrong, and where: under ``products``, or in which line of a CSV."""
 
     loc: list[str | int]
@@ -231,7 +231,7 @@ class DryRun(Shape):
     products: int
     images: int
     distinct_urls: int
-    problems: Annotated[list[Finding], Field(description="The first hundred.")]
+    problems: Annotated[list[ValidationProblem], Field(description="The first hundred.")]
     more_problems: Annotated[int, Field(description="Looking ends at 10,000.")]
     duplicates: Annotated[list[Duplicate], Field(description="The first hundred.")]
     more_duplicates: int

@@ -12,7 +12,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import BaseModel
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
-from imgsvc.domain.findings import Findings
+from imgsvc.domain.validation import ValidationProblems
 from imgsvc.http import charsets, dry_run, forms, keys, names, problem_details, strict_json
 from imgsvc.http.charsets import Charset
 from imgsvc.http.limits import quotas
@@ -40,8 +40,8 @@ async def read(request: web.Request) -> NewRequest:
     """
     form = await _form(request)
     posted = await _examined(request, form)
-    if posted.findings.count:
-        raise problem_details.refusal(posted.code, posted.findings)
+    if posted.problems.count:
+        raise problem_details.refusal(posted.code, posted.problems)
     return NewRequest(
         [product for _, product in posted.products],
         posted.recipe,
@@ -119,9 +119,9 @@ async def read_json(shape: type[M], request: web.Request) -> M:
     try:
         return problem_details.validated(shape, strict_json.parse(body))
     except JsonError as error:
-        findings = Findings()
-        findings.add(error.loc, str(error))
-        raise problem_details.refusal(error.code, findings) from None
+        problems = ValidationProblems()
+        problems.add(error.loc, str(error))
+        raise problem_details.refusal(error.code, problems) from None
 
 
 def _as_it_is(request: web.Request) -> None:
@@ -202,9 +202,9 @@ async def _as_utf8(
             return await asyncio.to_thread(charsets.as_utf8, content, charset, limit)
         return charsets.as_utf8(content, charset, limit)
     except charsets.UnreadableError as error:
-        findings = Findings()
-        findings.add([field] if field else ["line", error.line], str(error))
-        raise problem_details.refusal(code, findings) from None
+        problems = ValidationProblems()
+        problems.add([field] if field else ["line", error.line], str(error))
+        raise problem_details.refusal(code, problems) from None
     except charsets.TooLargeError:
         raise _too_large(limit) from None
 

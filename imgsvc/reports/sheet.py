@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from imgsvc.domain.findings import Findings
 from imgsvc.domain.model import LONGEST_TEXT
+from imgsvc.domain.validation import ValidationProblems
 from imgsvc.reports import cells, columns
 from imgsvc.reports.columns import INPUTS, NAME, REQUIRED, SERIAL
 
@@ -36,7 +36,7 @@ _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One product as posted; what it lacks is empty, and among the findings.
+    """One product as posted; what it lacks is empty, and among the problems.
 
     Attributes:
         line: where it begins in the file, counted from 1.
@@ -64,7 +64,7 @@ class Sheet:
     count: int
 
 
-def parse(body: bytes, findings: Findings, *, max_rows: int) -> Sheet:
+def parse(body: bytes, problems: ValidationProblems, *, max_rows: int) -> Sheet:
     """The products of a CSV file; usable only if nothing was found wrong.
 
     Columns may come in any order, under any name that :mod:`imgsvc.reports.columns` knows; those of our own
@@ -73,37 +73,37 @@ def parse(body: bytes, findings: Findings, *, max_rows: int) -> Sheet:
 
     Args:
         body: the file in UTF-8, already bounded in size.
-        findings: gets every problem, with its line and, where known, its column.
+        problems: gets every problem, with its line and, where known, its column.
         max_rows: how many rows are looked at and kept; more are only counted.
     """
-    records = _records(_text(body, findings), findings)
+    records = _records(_text(body, problems), problems)
     header_line, names = next(records, (1, []))
-    where = _locate(header_line, names, findings)
+    where = _locate(header_line, names, problems)
     rows: list[Row] = []
     count = 0
     if not where.keys() >= {*REQUIRED}:
         return Sheet(rows, count)
     for line_no, found in records:
-        if findings.enough:
+        if problems.enough:
             break
         count += 1
         if count > max_rows:
             continue
         record = _take_together(found, len(names), where)
         if len(record) > len(names):
-            findings.add(
+            problems.add(
                 _place(line_no),
                 f"has {len(record)} cells under {len(names)} columns; "
                 'put " around a cell that contains the separator',
             )
             continue
-        rows.append(_row(line_no, record, where, findings))
-    if not count and not findings.count:
-        findings.add(_place(header_line), "is the last one; add a line per product")
+        rows.append(_row(line_no, record, where, problems))
+    if not count and not problems.count:
+        problems.add(_place(header_line), "is the last one; add a line per product")
     return Sheet(rows, count)
 
 
-def _text(body: bytes, findings: Findings) -> str:
+def _text(body: bytes, problems: ValidationProblems) -> str:
     """The text of a file; what is not text is replaced, and each line that has some is found."""
     text = body.decode("utf-8-sig", "surrogateescape")
     if not _NO_TEXT.search(text):
@@ -114,13 +114,13 @@ def _text(body: bytes, findings: Findings) -> str:
                 "is not readable as UTF-8; save the file as CSV UTF-8, or name its charset in the "
                 "Content-Type"
             )
-            findings.add(_place(number), msg)
-            if findings.enough:
+            problems.add(_place(number), msg)
+            if problems.enough:
                 break
     return _NO_TEXT.sub("\ufffd", text)
 
 
-def _records(text: str, findings: Findings) -> Iterator[tuple[int, list[str]]]:
+def _records(text: str, problems: ValidationProblems) -> Iterator[tuple[int, list[str]]]:
     """Each record that has content, as its first line's number and its cells.
 
     Blank cells at the end, which spreadsheets like to add, are cut off. Text that is not CSV
@@ -149,31 +149,33 @@ def _records(text: str, findings: Findings) -> Iterator[tuple[int, list[str]]]:
             f"cannot be read as CSV ({exc}); close every quoted cell, write a quote inside it as "
             f'"", and keep cells within {LONGEST_CELL} characters'
         )
-        findings.add(_place(begins), msg)
+        problems.add(_place(begins), msg)
 
 
-def _locate(line_no: int, names: Sequence[str], findings: Findings) -> dict[str, int]:
+def _locate(line_no: int, names: Sequence[str], problems: ValidationProblems) -> dict[str, int]:
     """Where each known column stands; unknown, repeated and missing ones are found."""
     where: dict[str, int] = {}
     for index, name in enumerate(names):
-        if findings.enough:
+        if problems.enough:
             break
         title = columns.title(name)
         if title is None:
             msg = f"is not a known column; rename or remove it. Known: {columns.known()}"
-            findings.add(_place(line_no, name.strip()[:80]), msg)
+            problems.add(_place(line_no, name.strip()[:80]), msg)
         elif title in where:
             both = f'"{names[where[title]].strip()}" and "{name.strip()}"'
-            findings.add(_place(line_no, title), f"is there twice, as {both}; remove one of them")
+            problems.add(_place(line_no, title), f"is there twice, as {both}; remove one of them")
         else:
             where[title] = index
     for title in REQUIRED:
         if title not in where:
-            findings.add(_place(line_no, title), "is missing; the first line has to name it")
+            problems.add(_place(line_no, title), "is missing; the first line has to name it")
     return where
 
 
-def _row(line_no: int, record: Sequence[str], where: dict[str, int], findings: Findings) -> Row:
+def _row(
+    line_no: int, record: Sequence[str], where: dict[str, int], problems: ValidationProblems
+) -> Row:
     """One record as a row; cells that a short record lacks are empty."""
     serial, name, inputs = (
         cells.read_text(record[where[title]]) if where[title] < len(record) else ""
@@ -182,16 +184,16 @@ def _row(line_no: int, record: Sequence[str], where: dict[str, int], findings: F
     for title, value in ((SERIAL, serial), (NAME, name)):
         if len(value) > LONGEST_TEXT:
             msg = f"has {len(value)} characters; {LONGEST_TEXT} are the most"
-            findings.add(_place(line_no, title), msg)
+            problems.add(_place(line_no, title), msg)
     urls: list[str] = []
     try:
         urls = cells.read_urls(inputs)
         missing = [t for t, found in zip(REQUIRED, (serial, name, urls), strict=True) if not found]
     except cells.AmbiguousError as doubt:
         missing = [t for t, found in ((SERIAL, serial), (NAME, name)) if not found]
-        findings.add(_place(line_no, INPUTS), str(doubt))
+        problems.add(_place(line_no, INPUTS), str(doubt))
     for title in missing:
-        findings.add(_place(line_no, title), "is empty; fill it in or remove the line")
+        problems.add(_place(line_no, title), "is empty; fill it in or remove the line")
     return Row(line_no, serial, name, tuple(urls))
 
 

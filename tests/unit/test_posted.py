@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from imgsvc.domain.findings import MOST
+from imgsvc.domain.validation import MOST
 from imgsvc.http.posted import Posted, examine
 from imgsvc.outbound.guard import Guard
 from imgsvc.runtime.settings import Http, Net
@@ -44,7 +44,7 @@ def test_a_hostile_body_is_refused_cheaply(body: bytes) -> None:
     begin = time.process_time()
     found = examined(body)
     assert time.process_time() - begin < 1.5
-    assert 0 < len(found.findings.listed) <= MOST
+    assert 0 < len(found.problems.listed) <= MOST
 
 
 def test_a_hostile_field_beside_a_csv_is_refused_cheaply() -> None:
@@ -52,14 +52,14 @@ def test_a_hostile_field_beside_a_csv_is_refused_cheaply() -> None:
     begin = time.process_time()
     found = examined(csv, "multipart/form-data", options=b"{" + KEYS + b"}")
     assert time.process_time() - begin < 1.5
-    assert found.findings.count == 1
+    assert found.problems.count == 1
 
 
 def test_what_is_right_is_looked_at_beside_what_is_wrong() -> None:
     found = examined(
         b'{"webhookUrl":"hook","options":{"size":1},"x":1,"products":[' + PRODUCT + b"}]}"
     )
-    assert sorted(str(each["loc"]) for each in found.findings.listed) == [
+    assert sorted(str(each["loc"]) for each in found.problems.listed) == [
         "['options', 'size']",
         "['webhookUrl']",
         "['x']",

@@ -85,9 +85,9 @@ def told(posted: Posted) -> list[tuple[str, str, list[str]]]:
 
 def check(body: dict[str, Any], columns: Columns) -> None:
     before = examined("application/json", as_json(body))
-    assert before.findings.listed == []
+    assert before.problems.listed == []
     after = examined("text/csv", reported(before, columns))
-    assert after.findings.listed == []
+    assert after.problems.listed == []
     assert told(after) == told(before)
 
 
@@ -95,7 +95,7 @@ def check(body: dict[str, Any], columns: Columns) -> None:
 @given(columns=st.sampled_from(["basic", "full", "failed"]), products=products)
 def test_every_report_can_be_posted_again(columns: Columns, products: list[dict[str, Any]]) -> None:
     body = {"products": products}
-    assume(not examined("application/json", as_json(body)).findings.count)
+    assume(not examined("application/json", as_json(body)).problems.count)
     check(body, columns)
 
 
@@ -122,9 +122,9 @@ def test_odd_urls_can_be_posted_again(urls: list[str]) -> None:
 def test_what_no_report_can_hold_is_refused(field: str, text: str, reason: str) -> None:
     product = {"serialNumber": "1", "productName": "A", "inputUrls": ["https://example.com/"]}
     found = examined("application/json", as_json({"products": [{**product, field: text}]}))
-    (finding,) = found.findings.listed
-    assert finding["loc"] == ["products", 0, field]
-    assert reason in finding["msg"]
+    (problem,) = found.problems.listed
+    assert problem["loc"] == ["products", 0, field]
+    assert reason in problem["msg"]
 
 
 def test_urls_longer_together_than_a_cell_are_refused() -> None:
@@ -133,6 +133,6 @@ def test_urls_longer_together_than_a_cell_are_refused() -> None:
         "productName": "A",
         "inputUrls": ["https://example.com/" + "x" * 1_000_000] * 2,
     }
-    (finding,) = examined("application/json", as_json({"products": [product]})).findings.listed
-    assert finding["loc"] == ["products", 0, "inputUrls"]
-    assert "characters together; 1048576 are the most" in finding["msg"]
+    (problem,) = examined("application/json", as_json({"products": [product]})).problems.listed
+    assert problem["loc"] == ["products", 0, "inputUrls"]
+    assert "characters together; 1048576 are the most" in problem["msg"]

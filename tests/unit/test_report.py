@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgsvc.domain.findings import Findings
 from imgsvc.domain.model import ImageStatus
+from imgsvc.domain.validation import ValidationProblems
 from imgsvc.reports import sheet
 from imgsvc.reports.report import ReportImage, ReportRow, header, line
 from imgsvc.reports.sheet import Row
@@ -29,9 +29,9 @@ def failed(url: str, code: str = "DNS_FAILED", **more: Any) -> ReportImage:
 
 def parse(body: bytes) -> list[Row]:
     """The rows of a file with which nothing is wrong."""
-    findings = Findings()
-    read = sheet.parse(body, findings, max_rows=1000)
-    assert findings.listed == []
+    problems = ValidationProblems()
+    read = sheet.parse(body, problems, max_rows=1000)
+    assert problems.listed == []
     return list(read.rows)
 
 

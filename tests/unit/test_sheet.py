@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgsvc.domain.findings import MOST, Findings
+from imgsvc.domain.validation import MOST, ValidationProblems
 from imgsvc.reports import sheet
 from imgsvc.reports.columns import REQUIRED, RESULTS
 from imgsvc.reports.sheet import LONGEST_CELL, Row
@@ -22,19 +22,19 @@ CHAIR = Row(2, "S1", "Chair", ("https://a/1.jpg",))
 
 def parse(body: bytes, max_rows: int = 1000) -> list[Row]:
     """The rows of a file with which nothing is wrong."""
-    findings = Findings()
-    found = sheet.parse(body, findings, max_rows=max_rows)
-    assert findings.listed == []
+    problems = ValidationProblems()
+    found = sheet.parse(body, problems, max_rows=max_rows)
+    assert problems.listed == []
     assert found.count >= len(found.rows)
     return list(found.rows)
 
 
-def found(text: str | bytes) -> Findings:
+def found(text: str | bytes) -> ValidationProblems:
     """What is wrong with a file."""
-    findings = Findings()
-    sheet.parse(text if isinstance(text, bytes) else text.encode(), findings, max_rows=1000)
-    assert findings.count
-    return findings
+    problems = ValidationProblems()
+    sheet.parse(text if isinstance(text, bytes) else text.encode(), problems, max_rows=1000)
+    assert problems.count
+    return problems
 
 
 def locs(text: str | bytes) -> list[list[Any]]:
@@ -203,9 +203,9 @@ def test_splitting_stays_linear_on_a_cell_made_to_be_slow() -> None:
 )
 def test_what_could_be_read_in_two_ways_is_refused_with_its_column(cell: str, told: str) -> None:
     quoted = cell.replace('"', '""')
-    (finding,) = found(f'{HEADER}{ROW}S1,Chair,"{quoted}"\n').listed
-    assert finding["loc"] == ["line", 3, "Input Image URLs"]
-    assert told in finding["msg"]
+    (problem,) = found(f'{HEADER}{ROW}S1,Chair,"{quoted}"\n').listed
+    assert problem["loc"] == ["line", 3, "Input Image URLs"]
+    assert told in problem["msg"]
 
 
 # --- in: what is refused ------------------------------------------------------------------
@@ -213,14 +213,14 @@ def test_what_could_be_read_in_two_ways_is_refused_with_its_column(cell: str, to
 
 def test_every_problem_is_told_with_its_line_and_column() -> None:
     body = f"{HEADER},Chair,https://a/1\nS2,Table\nS3,Lamp,https://a/1,red\n"
-    findings = found(body)
-    assert [entry["loc"] for entry in findings.listed] == [
+    problems = found(body)
+    assert [entry["loc"] for entry in problems.listed] == [
         ["line", 2, "Serial Number"],
         ["line", 3, "Input Image URLs"],
         ["line", 4],
     ]
-    assert findings.listed[0]["msg"] == "is empty; fill it in or remove the line"
-    assert 'put " around' in findings.listed[2]["msg"]
+    assert problems.listed[0]["msg"] == "is empty; fill it in or remove the line"
+    assert 'put " around' in problems.listed[2]["msg"]
 
 
 def test_rows_are_looked_at_however_wrong_the_header_and_the_encoding_are() -> None:
@@ -320,15 +320,15 @@ def test_each_unknown_column_of_a_shop_is_named(header: str) -> None:
     ],
 )
 def test_two_columns_that_mean_the_same_are_named(header: str, title: str) -> None:
-    (finding,) = found(f"{header}\n1,2,3,4\n").listed
-    assert finding["loc"] == ["line", 1, title]
-    twice = [name for name in header.split(",") if f'"{name}"' in finding["msg"]]
+    (problem,) = found(f"{header}\n1,2,3,4\n").listed
+    assert problem["loc"] == ["line", 1, title]
+    twice = [name for name in header.split(",") if f'"{name}"' in problem["msg"]]
     assert len(twice) == 2
 
 
 def test_problems_are_all_counted_and_not_all_listed() -> None:
-    findings = found(HEADER + ",,x\n" * 500)
-    assert (len(findings.listed), findings.count, findings.more) == (MOST, 1000, 1000 - MOST)
+    problems = found(HEADER + ",,x\n" * 500)
+    assert (len(problems.listed), problems.count, problems.more) == (MOST, 1000, 1000 - MOST)
     assert len(str(found(f"{'x' * 10_000},{HEADER}").listed)) < 1000
     assert len(locs("x," * 500 + HEADER)) == MOST
 
@@ -341,10 +341,10 @@ def test_texts_are_as_bounded_as_in_json() -> None:
 
 
 def test_more_rows_than_wanted_are_only_counted() -> None:
-    findings = Findings()
-    read = sheet.parse((HEADER + ROW * 2 + ",,x\n").encode(), findings, max_rows=2)
+    problems = ValidationProblems()
+    read = sheet.parse((HEADER + ROW * 2 + ",,x\n").encode(), problems, max_rows=2)
     assert ([row.line for row in read.rows], read.count) == ([2, 3], 3)
-    assert findings.count == 0
+    assert problems.count == 0
 
 
 @pytest.mark.parametrize(
@@ -358,18 +358,18 @@ def test_more_rows_than_wanted_are_only_counted() -> None:
 )
 def test_a_file_that_is_nothing_but_wrong_is_not_read_to_its_end(body: bytes) -> None:
     begin = time.process_time()
-    findings = Findings()
-    sheet.parse(body, findings, max_rows=100_000)
-    assert len(findings.listed) == MOST
-    assert 10_000 <= findings.count < 10_010
+    problems = ValidationProblems()
+    sheet.parse(body, problems, max_rows=100_000)
+    assert len(problems.listed) == MOST
+    assert 10_000 <= problems.count < 10_010
     assert time.process_time() - begin < 4
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(lambda t: (HEADER + t).encode()))
 def test_any_bytes_are_rows_or_have_something_found_in_them(body: bytes) -> None:
-    findings = Findings()
-    read = sheet.parse(body, findings, max_rows=3)
-    if not findings.count:
+    problems = ValidationProblems()
+    read = sheet.parse(body, problems, max_rows=3)
+    if not problems.count:
         assert read.rows
         assert all(row.serial_number and row.product_name and row.urls for row in read.rows)
 

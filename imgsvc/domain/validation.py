@@ -11,14 +11,14 @@ MOST = 100
 _ENOUGH = 10_000
 _LONGEST = 200  # characters of a name
 
-Finding = dict[str, Any]
+ValidationProblem = dict[str, Any]
 
 
-class Findings:
+class ValidationProblems:
     """Collects problems; each is ``{"loc", "msg"}``, a place and what is wrong there."""
 
     def __init__(self) -> None:
-        self._listed: list[Finding] = []
+        self._listed: list[ValidationProblem] = []
         self.count = 0
 
     def add(self, loc: Sequence[str | int], msg: str) -> None:
@@ -33,7 +33,7 @@ class Findings:
         return self.count >= _ENOUGH
 
     @property
-    def listed(self) -> list[Finding]:
+    def listed(self) -> list[ValidationProblem]:
         """The first ``MOST`` that were found, in the order of lines or products."""
         return sorted(self._listed, key=_position)
 
@@ -48,9 +48,9 @@ def _shown(part: str | int) -> str | int:
     return part if isinstance(part, int) or len(part) <= _LONGEST else f"{part[:_LONGEST]}..."
 
 
-def _position(finding: Finding) -> int:
+def _position(problem: ValidationProblem) -> int:
     """The line or product that a problem is about; what is about the whole comes first."""
-    match finding["loc"]:
+    match problem["loc"]:
         case [_, int(number), *_]:
             return number
     return -1
