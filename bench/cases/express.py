@@ -17,7 +17,7 @@ from bench.figures import Figure
 from bench.lab import Lab
 from bench.photographs import Size, make
 from bench.stand import Peer, stand
-from imgsvc.embedded.embedded import Endpoints
+from imgsvc.embedded.servers import Endpoints
 
 _APP = Path(__file__).parents[1] / "peers" / "express"
 _CONCURRENCY = 8  # jobs at once: with 4 or 16 the stack is no faster on two cores

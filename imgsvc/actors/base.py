@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from imgsvc.domain import backoff
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.messages import Compressed, Fetched, ImageJob, Reused, Times, WebhookJob
-from imgsvc.imaging.codec_pool import CodecPool
+from imgsvc.imaging.pool import CodecPool
 from imgsvc.ledger import Failed, Ledger
 from imgsvc.mailboxes.mailboxes import (
     BLOCK_MS,
@@ -32,7 +32,7 @@ from imgsvc.mailboxes.mailboxes import (
     Mailboxes,
 )
 from imgsvc.mailboxes.traffic import Traffic
-from imgsvc.outbound.net import Outbound
+from imgsvc.outbound.client import Outbound
 from imgsvc.outbound.politeness import Politeness
 from imgsvc.runtime import logs, redaction
 from imgsvc.runtime.cancellation import cancel_and_wait

@@ -7,7 +7,7 @@ from typing import ClassVar
 from imgsvc.actors.base import HandOff, ImageActor, Verdict
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.messages import Compressed, Fetched, ImageJob
-from imgsvc.imaging.codec_pool import Result, Task
+from imgsvc.imaging.pool import Result, Task
 from imgsvc.mailboxes.mailboxes import Facts, compress_lane, upload_lane
 
 # An image that kills its worker gets one more chance; the first may have been bad luck.

@@ -15,7 +15,7 @@ from imgsvc.domain.messages import WebhookJob
 from imgsvc.domain.model import RequestStatus, WebhookStatus, event_type
 from imgsvc.ledger import UNFINISHED, Delivery, PendingDelivery
 from imgsvc.mailboxes.mailboxes import NOTIFY, Facts
-from imgsvc.outbound.host_lines import HostLines
+from imgsvc.outbound.host_limits import HostLines
 from imgsvc.runtime.fair_semaphore import FairSemaphore
 from imgsvc.webhooks.delivery import Outcome, deliver
 from imgsvc.webhooks.payload import links, message_id, payload

@@ -14,7 +14,7 @@ import jwt
 import orjson
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
-from imgsvc.outbound.net import Outbound
+from imgsvc.outbound.client import Outbound
 from imgsvc.runtime import logs, redaction
 
 FRESH_S = 600.0

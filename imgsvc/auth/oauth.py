@@ -15,7 +15,7 @@ import jwt
 from imgsvc.auth.jwks import KeySet
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import Scope
-from imgsvc.outbound.net import Outbound
+from imgsvc.outbound.client import Outbound
 from imgsvc.runtime.settings import Auth, SettingsError
 
 TENANT_PREFIX = "oauth:"

@@ -15,8 +15,8 @@ import aiohttp
 
 from imgsvc.demo.client import Client
 from imgsvc.demo.meter import Meter
-from imgsvc.embedded import embedded
-from imgsvc.embedded.embedded import EmbeddedError, Endpoints, free_ports
+from imgsvc.embedded import child
+from imgsvc.embedded.servers import LOOPBACK, EmbeddedError, Endpoints, free_ports
 from imgsvc.runtime.settings import is_setting
 
 _BUCKET = "imgsvc-demo"
@@ -38,7 +38,7 @@ class Service:
         self._servers = servers
         self._log = log
         [port] = free_ports(1)
-        self.url = f"http://{embedded.LOOPBACK}:{port}"
+        self.url = f"http://{LOOPBACK}:{port}"
         self.meter = Meter()
         self.exit_code: int | None = None
         # What this user has set for a service of theirs is none of the demo's business.
@@ -50,11 +50,11 @@ class Service:
             "MONGO_URI": servers.mongo_uri,
             "STORAGE_EMULATOR_HOST": servers.gcs_url,
             "GCP_BUCKET_NAME": _BUCKET,
-            "NO_PROXY": embedded.LOOPBACK,
+            "NO_PROXY": LOOPBACK,
             "IMGSVC_SPOOL__DIR": str(spool),
             "IMGSVC_WEBHOOK__SECRETS": json.dumps([secret]),
             # Origin and receiver are on this machine, which the service otherwise never calls.
-            "IMGSVC_NET__ALLOW": json.dumps([f"{embedded.LOOPBACK}/32"]),
+            "IMGSVC_NET__ALLOW": json.dumps([f"{LOOPBACK}/32"]),
             "IMGSVC_LOG__FORMAT": "json",
         }
 
@@ -65,7 +65,7 @@ class Service:
         Raises:
             EmbeddedError: it does not become ready.
         """
-        watcher = Path(embedded.__file__).with_name("embedded_child.py")
+        watcher = Path(child.__file__)
         with self._log.open("wb") as log:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", str(watcher)),
@@ -92,7 +92,7 @@ class Service:
                     self.exit_code = await asyncio.wait_for(process.wait(), _STOP_S)
             finally:
                 measuring.cancel()
-                process.stdin.close()  # kills what is left, see embedded_child.py
+                process.stdin.close()  # kills what is left, see child.py
                 await process.wait()
 
     async def _ready(self, client: Client, process: asyncio.subprocess.Process) -> None:

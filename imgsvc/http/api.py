@@ -17,7 +17,7 @@ from imgsvc.http import answers, keys, problem_details, tenancy, uploads
 from imgsvc.http.limits import quotas
 from imgsvc.http.schemas import DownloadQuery, ImagesQuery, RequestsQuery
 from imgsvc.ledger import Document
-from imgsvc.reports import report
+from imgsvc.reports import report_csv
 from imgsvc.runtime import logs
 from imgsvc.storage.bucket import Bucket
 
@@ -121,7 +121,7 @@ async def download(request: web.Request) -> web.StreamResponse:
             "The request is not finished; wait, or ask with ?partial=true.",
             retry_after_s=5,
         )
-    columns: report.Columns = "failed" if wanted.only else wanted.columns
+    columns: report_csv.Columns = "failed" if wanted.only else wanted.columns
     rows = request.app[keys.LEDGER].products(
         found["requestId"],
         found["totalProducts"],
@@ -131,7 +131,7 @@ async def download(request: web.Request) -> web.StreamResponse:
     # The first lines are made before the status is sent: an error can still be told.
     pending = [row async for row in _take(rows, _LINES)]
     bom = request.app[keys.SETTINGS].http.csv_bom if wanted.bom is None else wanted.bom
-    text = report.header(columns, bom=bom) + await _lines(bucket, pending, columns)
+    text = report_csv.header(columns, bom=bom) + await _lines(bucket, pending, columns)
     response = web.StreamResponse(
         headers={
             "Content-Type": "text/csv; charset=utf-8",
@@ -161,12 +161,12 @@ async def _take(rows: AsyncIterator[Document], count: int) -> AsyncIterator[Docu
             return
 
 
-async def _lines(bucket: Bucket, rows: list[Document], columns: report.Columns) -> bytes:
+async def _lines(bucket: Bucket, rows: list[Document], columns: report_csv.Columns) -> bytes:
     shown = [[_image(row, i, image) for i, image in enumerate(row["images"])] for row in rows]
     await _fill_in_urls(bucket, [image for row in shown for image in row])
     return b"".join(
-        report.line(
-            report.ReportRow(
+        report_csv.line(
+            report_csv.ReportRow(
                 str(row["serialNumber"]),
                 row["productName"],
                 [
@@ -180,9 +180,9 @@ async def _lines(bucket: Bucket, rows: list[Document], columns: report.Columns) 
     )
 
 
-def _report_image(image: Document, note: str | None) -> report.ReportImage:
+def _report_image(image: Document, note: str | None) -> report_csv.ReportImage:
     error = image["error"] or {}
-    return report.ReportImage(
+    return report_csv.ReportImage(
         input_url=image["inputUrl"],
         status=ImageStatus(image["status"]),
         output_url=image["outputUrl"],

@@ -14,7 +14,7 @@ from imgsvc.http.limits.reserved import Reserved
 from imgsvc.http.readiness import Readiness
 from imgsvc.ledger import Ledger
 from imgsvc.mailboxes.mailboxes import Mailboxes
-from imgsvc.outbound.net import Outbound
+from imgsvc.outbound.client import Outbound
 from imgsvc.runtime.metrics import Metrics
 from imgsvc.runtime.settings import Settings
 from imgsvc.storage.bucket import Bucket

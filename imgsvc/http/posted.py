@@ -16,13 +16,13 @@ from imgsvc.http.schemas import Instructions, Product, Upload
 from imgsvc.http.strict_json import JsonError
 from imgsvc.ledger import NewProduct
 from imgsvc.outbound.guard import Guard
-from imgsvc.reports import sheet
+from imgsvc.reports import upload_csv
 from imgsvc.runtime.settings import Http
 
 Place = list[Any]
 Products = Sequence[tuple[Place, NewProduct]]
 
-_LONGEST_URLS = sheet.LONGEST_CELL // 2  # of a product, which its report holds in one cell
+_LONGEST_URLS = upload_csv.LONGEST_CELL // 2  # of a product, which its report holds in one cell
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +179,7 @@ class _Examiner:
     def _sheet(self, csv: bytes) -> tuple[Products, int]:
         """The products of a CSV."""
         before = self._problems.count
-        found = sheet.parse(csv, self._problems, max_rows=self._settings.max_products)
+        found = upload_csv.parse(csv, self._problems, max_rows=self._settings.max_products)
         if self._problems.count > before:
             self._code = ErrorCode.INVALID_CSV
         return [

@@ -18,9 +18,9 @@ from yarl import URL
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.mailboxes.origins import SHARE_S, Failure, Origins, Report, Standing
+from imgsvc.outbound.client import KEEP_ALIVE_S
 from imgsvc.outbound.downloads import StatusError
-from imgsvc.outbound.host_lines import HostLines
-from imgsvc.outbound.net import KEEP_ALIVE_S
+from imgsvc.outbound.host_limits import HostLines
 from imgsvc.runtime import logs
 from imgsvc.runtime.metrics import Metrics
 

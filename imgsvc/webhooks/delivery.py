@@ -10,7 +10,7 @@ from http import HTTPStatus
 
 from imgsvc.domain.backoff import parse_retry_after
 from imgsvc.domain.errors import ServiceError
-from imgsvc.outbound.net import Outbound
+from imgsvc.outbound.client import Outbound
 from imgsvc.webhooks.signature import signed_headers
 
 # Whose Retry-After is heard: those that say that the receiver is busy or away.

@@ -17,7 +17,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
 from yarl import URL
 
-from imgsvc.embedded.embedded import EmbeddedServers
+from imgsvc.embedded.servers import EmbeddedServers
 from tests.chaos.album import Picture
 from tests.chaos.proxy import BucketProxy, LedgerProxy, serving
 from tests.chaos.replicas import Replica, inherited

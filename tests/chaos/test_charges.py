@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from imgsvc.embedded.embedded import EmbeddedServers
+from imgsvc.embedded.servers import EmbeddedServers
 from tests.chaos.album import picture
 from tests.chaos.replicas import Replica
 from tests.chaos.stack import post, service

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from imgsvc.embedded.embedded import EmbeddedServers
+from imgsvc.embedded.servers import EmbeddedServers
 from tests.chaos.album import picture
 from tests.chaos.invariants import check
 from tests.chaos.stack import post, service

@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 import imgsvc
-from imgsvc.embedded.embedded import EmbeddedServers
+from imgsvc.embedded.servers import EmbeddedServers
 from tests.chaos.replicas import Replica
 from tests.chaos.scenarios import SCENARIOS, Scenario
 from tests.chaos.scene import Scene

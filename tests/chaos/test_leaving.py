@@ -16,7 +16,7 @@ from aiohttp import web
 from PIL import Image
 from yarl import URL
 
-from imgsvc.embedded.embedded import EmbeddedServers
+from imgsvc.embedded.servers import EmbeddedServers
 from imgsvc.mailboxes.mailboxes import NOTIFY
 from tests.chaos.album import Picture, picture
 from tests.chaos.invariants import check

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from imgsvc.embedded.embedded import EmbeddedServers
+from imgsvc.embedded.servers import EmbeddedServers
 from tests.chaos.album import MISSING, picture
 from tests.chaos.invariants import check
 from tests.chaos.proxy import LedgerFault

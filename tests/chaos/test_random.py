@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from imgsvc.embedded.embedded import EmbeddedServers
+from imgsvc.embedded.servers import EmbeddedServers
 from tests.chaos.faults import FAULTS
 from tests.chaos.killer import run, show
 from tests.redis_servers import PROGRAMS

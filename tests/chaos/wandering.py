@@ -14,7 +14,7 @@ from pathlib import Path
 
 import time_machine
 
-from imgsvc.cli import cli
+from imgsvc.cli.main import main
 
 _LOOK_EVERY_S = 0.02
 
@@ -35,4 +35,4 @@ def wander(file: Path) -> None:
 
 if __name__ == "__main__":
     threading.Thread(target=wander, args=[Path(sys.argv.pop(1))], daemon=True).start()
-    cli.main()
+    main()

@@ -10,7 +10,7 @@ from typing import Any
 
 from typer.testing import CliRunner
 
-from imgsvc.cli.cli import cli
+from imgsvc.cli.main import cli
 from tests.support import Origin, Service, wait_until
 
 INTEGERS = [1, 0, -1, 2**31, 2**53 - 1, 2**53 + 1, 2**63 - 1, -(2**63)]

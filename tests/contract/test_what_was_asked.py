@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from imgsvc.cli.cli import show_config
+from imgsvc.cli.main import show_config
 from imgsvc.runtime.settings import PLAIN_NAMES, load
 from tests.contract.documents import ASKED, blocks
 from tests.support import Origin, Receiver, Service

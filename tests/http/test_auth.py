@@ -14,7 +14,7 @@ from aiohttp import web
 
 from imgsvc.auth import credentials
 from imgsvc.domain.model import Scope
-from imgsvc.embedded.embedded import EmbeddedServers
+from imgsvc.embedded.servers import EmbeddedServers
 from imgsvc.http import keys, middleware
 from imgsvc.http.auth import Authenticator
 from imgsvc.http.routes import ROUTES, Route

@@ -12,7 +12,7 @@ import redis
 from aiohttp import web
 from pymongo import AsyncMongoClient
 
-from imgsvc.embedded.embedded import EmbeddedServers
+from imgsvc.embedded.servers import EmbeddedServers
 from imgsvc.runtime.settings import Settings
 from tests.support import Origin, Receiver, Service, wait_until
 

@@ -24,7 +24,7 @@ from imgsvc.auth.oauth import Tokens
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import Scope
 from imgsvc.ledger import Ledger
-from imgsvc.outbound.net import Outbound
+from imgsvc.outbound.client import Outbound
 from imgsvc.runtime.settings import Auth, Fetch, Net
 from tests.issuer import Issuer, ec_key, ed_key, public_jwk, rsa_key
 from tests.support import Origin, Service

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from openapi_spec_validator import validate
 
-from imgsvc.embedded.embedded import EmbeddedServers
+from imgsvc.embedded.servers import EmbeddedServers
 from imgsvc.http import openapi
 from imgsvc.http.routes import ROUTES
 from tests.support import Origin, Service, wait_until

@@ -10,7 +10,7 @@ import redis
 
 from imgsvc.auth import credentials
 from imgsvc.domain.model import Scope
-from imgsvc.embedded.embedded import EmbeddedServers
+from imgsvc.embedded.servers import EmbeddedServers
 from imgsvc.ledger import Ledger
 from tests.http.conftest import Hold
 from tests.support import Origin, Service, wait_until

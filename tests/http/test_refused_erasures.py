@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
-from imgsvc.embedded.embedded import EmbeddedServers
+from imgsvc.embedded.servers import EmbeddedServers
 from tests.integration.test_dead_letters import imgsvc
 from tests.support import Origin, Server, Service, wait_until
 

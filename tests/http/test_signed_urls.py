@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from pydantic import SecretStr
 from yarl import URL
 
-from imgsvc.embedded.embedded import EmbeddedServers
+from imgsvc.embedded.servers import EmbeddedServers
 from imgsvc.runtime.settings import Settings
 from tests.accounts import EMAIL, Account, new_account
 from tests.integration.proxy import between

@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 from pymongo import AsyncMongoClient
 
-from imgsvc.embedded.embedded import EmbeddedServers
+from imgsvc.embedded.servers import EmbeddedServers
 from imgsvc.ledger import Ledger
 from imgsvc.runtime.settings import Mongo, Settings
 from tests.integration.ledgers import new_request

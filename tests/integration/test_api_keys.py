@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from imgsvc.auth import credentials
-from imgsvc.cli.cli import cli
+from imgsvc.cli.main import cli
 from tests.integration.test_dead_letters import imgsvc
 from tests.support import Service, wait_until
 

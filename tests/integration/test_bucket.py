@@ -15,7 +15,7 @@ import pytest
 from yarl import URL
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
-from imgsvc.embedded.embedded import EmbeddedServers
+from imgsvc.embedded.servers import EmbeddedServers
 from imgsvc.runtime.settings import Gcs, Settings, SettingsError
 from imgsvc.storage.bucket import Bucket, Stored
 from tests.accounts import EMAIL, new_account

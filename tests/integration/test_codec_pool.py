@@ -23,7 +23,7 @@ from PIL import Image
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import Recipe
-from imgsvc.imaging.codec_pool import CodecPool, Result, Task
+from imgsvc.imaging.pool import CodecPool, Result, Task
 from imgsvc.runtime.metrics import Metrics
 from imgsvc.runtime.settings import Codec
 from tests.photos import photo
@@ -35,7 +35,7 @@ TASK_S = 4.0  # for one image: a good one takes far less, also on a busy machine
 OWNER = """
 import asyncio, os, signal, sys
 from multiprocessing import forkserver
-from imgsvc.imaging.codec_pool import CodecPool
+from imgsvc.imaging.pool import CodecPool
 from imgsvc.runtime.metrics import Metrics
 from imgsvc.runtime.settings import Codec
 

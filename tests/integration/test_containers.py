@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from imgsvc.embedded.embedded import EmbeddedServers, free_ports
+from imgsvc.embedded.servers import EmbeddedServers, free_ports
 from imgsvc.runtime.settings import PLAIN_NAMES
 from tests.contract.documents import ASKED, blocks
 

@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from imgsvc.embedded.embedded import EmbeddedServers
+from imgsvc.embedded.servers import EmbeddedServers
 from imgsvc.ledger import Ledger
 from imgsvc.mailboxes.mailboxes import COPIES
 from imgsvc.runtime.settings import Mongo, Settings

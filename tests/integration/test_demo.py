@@ -26,7 +26,7 @@ from imgsvc.demo.samples import Product, Sample
 from imgsvc.domain.errors import ErrorCode
 from imgsvc.domain.model import ImageStatus, Recipe
 from imgsvc.imaging import codec
-from imgsvc.reports import report
+from imgsvc.reports import report_csv
 from tests.support import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -169,7 +169,10 @@ def good_outcome() -> Outcome:
         products=shown,
         status=status,
         report="".join(
-            [report.header().decode(), *(report_line(product, list(ps)) for product, ps in shown)]
+            [
+                report_csv.header().decode(),
+                *(report_line(product, list(ps)) for product, ps in shown),
+            ]
         ),
         deliveries=[Delivery({}, json.dumps({"data": status}), verified=True)],
         service_log='{"level":"info"}\n',
@@ -208,14 +211,16 @@ def pictured(sample: Sample) -> Picture:
 
 def report_line(product: Product, pictures: list[Picture]) -> str:
     images = [
-        report.ReportImage(
+        report_csv.ReportImage(
             input_url=p.image["inputUrl"],
             output_url=p.image["outputUrl"],
             status=ImageStatus(p.image["status"]),
         )
         for p in pictures
     ]
-    return report.line(report.ReportRow(product.serial_number, product.name, images)).decode()
+    return report_csv.line(
+        report_csv.ReportRow(product.serial_number, product.name, images)
+    ).decode()
 
 
 def replaced(outcome: Outcome, **changes: Any) -> Outcome:

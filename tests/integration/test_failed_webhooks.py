@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from imgsvc.cli.cli import cli
+from imgsvc.cli.main import cli
 from tests.integration.test_dead_letters import imgsvc
 from tests.support import Origin, Receiver
 

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from imgsvc import app
 from imgsvc.actors import Reaper, Supervisor
-from imgsvc.embedded.embedded import EmbeddedServers
+from imgsvc.embedded.servers import EmbeddedServers
 from imgsvc.mailboxes.mailboxes import REPLICAS
 from imgsvc.mailboxes.redis_connection import connect
 from imgsvc.runtime.cancellation import cancel_and_wait

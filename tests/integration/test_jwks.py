@@ -12,7 +12,7 @@ from aiohttp import web
 
 from imgsvc.auth.jwks import FRESH_S, PAUSE_S, KeySet
 from imgsvc.domain.errors import ErrorCode, ServiceError
-from imgsvc.outbound.net import Outbound
+from imgsvc.outbound.client import Outbound
 from imgsvc.runtime.settings import Fetch, Net
 from tests.issuer import Issuer, ec_key, public_jwk, rsa_key
 from tests.support import wait_until

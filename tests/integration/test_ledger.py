@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.messages import Source, Validators
 from imgsvc.domain.model import Event, Recipe, Subscription
-from imgsvc.embedded.embedded import EmbeddedServers
+from imgsvc.embedded.servers import EmbeddedServers
 from imgsvc.ledger import (
     NOBODY,
     Choice,

@@ -11,7 +11,7 @@ from imgsvc import app
 from imgsvc.actors import Parts, Reaper
 from imgsvc.domain.messages import Fetched, ImageJob
 from imgsvc.domain.model import Recipe
-from imgsvc.embedded.embedded import EmbeddedServers
+from imgsvc.embedded.servers import EmbeddedServers
 from imgsvc.mailboxes.mailboxes import FETCH, compress_lane
 from imgsvc.mailboxes.redis_connection import connect
 from imgsvc.runtime.settings import Settings

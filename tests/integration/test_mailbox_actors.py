@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from imgsvc.actors import Fetcher, Uploader
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.messages import VERSION, ImageJob
-from imgsvc.embedded.embedded import EmbeddedServers
+from imgsvc.embedded.servers import EmbeddedServers
 from imgsvc.mailboxes.mailboxes import (
     DEAD,
     FETCH,

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.messages import Compressed, Fetched, ImageJob, WebhookJob
 from imgsvc.domain.model import Recipe
-from imgsvc.embedded.embedded import EmbeddedServers
+from imgsvc.embedded.servers import EmbeddedServers
 from imgsvc.mailboxes.mailboxes import (
     DEAD,
     DEALING,

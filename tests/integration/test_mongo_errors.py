@@ -20,7 +20,7 @@ from pymongo import AsyncMongoClient
 from pymongo.errors import OperationFailure
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
-from imgsvc.embedded.embedded import _MONGO_PING, EmbeddedServers, Server
+from imgsvc.embedded.servers import _MONGO_PING, EmbeddedServers, Server
 from imgsvc.ledger import Ledger
 from imgsvc.ledger.mongo_errors import lasting
 from imgsvc.runtime.settings import Mongo, Settings, SettingsError

@@ -16,8 +16,8 @@ import pytest
 from aiohttp import web
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
+from imgsvc.outbound.client import Outbound
 from imgsvc.outbound.guard import Guard
-from imgsvc.outbound.net import Outbound
 from imgsvc.runtime.settings import Fetch, Net
 from tests.conftest import free_port
 from tests.support import Listener, Origin, Receiver

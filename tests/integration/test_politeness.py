@@ -22,7 +22,7 @@ from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.mailboxes.mailboxes import FETCH, Mailboxes, delayed
 from imgsvc.mailboxes.origins import Failure, Origins, Report, Standing
 from imgsvc.mailboxes.redis_connection import connect
-from imgsvc.outbound.net import Outbound
+from imgsvc.outbound.client import Outbound
 from imgsvc.outbound.politeness import Politeness, PutOffError
 from imgsvc.runtime.metrics import Metrics
 from imgsvc.runtime.settings import Settings

@@ -18,7 +18,7 @@ import pytest
 from redis.asyncio import Redis
 
 from imgsvc.domain.errors import ServiceError
-from imgsvc.embedded.embedded import LOOPBACK, EmbeddedServers, Server, free_ports
+from imgsvc.embedded.servers import LOOPBACK, EmbeddedServers, Server, free_ports
 from imgsvc.mailboxes.mailboxes import FETCH, Mailboxes
 from imgsvc.mailboxes.redis_connection import connect
 from imgsvc.runtime.settings import Redis as RedisSettings

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
+from imgsvc.outbound.client import Outbound
 from imgsvc.outbound.guard import BlockedError, Guard
-from imgsvc.outbound.net import Outbound
 from imgsvc.outbound.resolver import Resolver, on_behalf_of
 from imgsvc.runtime.settings import Fetch, Net
 from tests.name_server import FAILURE, NO_SUCH_NAME, REFUSED, NameServer

@@ -13,7 +13,7 @@ import pytest
 from pymongo import AsyncMongoClient
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
-from imgsvc.embedded.embedded import EmbeddedServers
+from imgsvc.embedded.servers import EmbeddedServers
 from imgsvc.ledger import Ledger
 from imgsvc.ledger.schema import MIGRATIONS, Migration
 from imgsvc.runtime.settings import Mongo, Settings, SettingsError

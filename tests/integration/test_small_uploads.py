@@ -15,7 +15,7 @@ from google.auth.transport.requests import AuthorizedSession
 from google.oauth2.credentials import Credentials
 
 from imgsvc.demo.loopback import serving
-from imgsvc.embedded.embedded import EmbeddedServers
+from imgsvc.embedded.servers import EmbeddedServers
 from imgsvc.runtime.settings import Gcs, Settings
 from imgsvc.storage.bucket import Bucket
 from imgsvc.storage.small_uploads import SmallUploads

@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 from structlog.testing import capture_logs
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
-from imgsvc.outbound.net import Outbound
+from imgsvc.outbound.client import Outbound
 from imgsvc.runtime.settings import Fetch, Net
 from tests.name_server import NameServer
 from tests.support import Origin

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from imgsvc.outbound.net import Outbound
+from imgsvc.outbound.client import Outbound
 from imgsvc.runtime.settings import Fetch, Net
 from tests.name_server import NameServer
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
-from imgsvc.outbound.net import Outbound
+from imgsvc.outbound.client import Outbound
 from tests.raw import RawOrigin, whole
 from tests.security.conftest import Open
 from tests.support import Service

@@ -27,7 +27,7 @@ from google.oauth2 import service_account
 from pydantic import BaseModel, ValidationError
 
 from imgsvc.domain.errors import ServiceError
-from imgsvc.embedded.embedded import EmbeddedServers
+from imgsvc.embedded.servers import EmbeddedServers
 from imgsvc.runtime import logs, redaction
 from imgsvc.runtime.settings import Gcs, Log
 from imgsvc.storage.bucket import Bucket

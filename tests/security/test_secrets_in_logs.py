@@ -23,7 +23,7 @@ from pydantic import SecretStr
 
 from imgsvc.auth import credentials
 from imgsvc.domain.model import Scope
-from imgsvc.embedded.embedded import EmbeddedServers
+from imgsvc.embedded.servers import EmbeddedServers
 from imgsvc.ledger import Ledger
 from imgsvc.runtime.settings import Mongo
 from tests.conftest import free_port

@@ -7,7 +7,7 @@ import asyncio
 import redis.asyncio
 from aiohttp import web
 
-from imgsvc.embedded.embedded import EmbeddedServers
+from imgsvc.embedded.servers import EmbeddedServers
 from tests.support import Origin, Service, wait_until
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgsvc.outbound.host_lines import APART_S, LONGEST_S, HostLines
+from imgsvc.outbound.host_limits import APART_S, LONGEST_S, HostLines
 
 
 def test_so_many_go_at_once_and_the_others_do_not() -> None:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from imgsvc.domain.model import ImageStatus
 from imgsvc.http.posted import Posted, examine
 from imgsvc.outbound.guard import Guard
-from imgsvc.reports import report
-from imgsvc.reports.report import Columns, ReportImage, ReportRow
+from imgsvc.reports import report_csv
+from imgsvc.reports.report_csv import Columns, ReportImage, ReportRow
 from imgsvc.runtime.settings import Http, Net
 
 LIMITS = Http()
@@ -73,7 +73,7 @@ def reported(posted: Posted, columns: Columns) -> bytes:
         )
         for _, product in posted.products
     )
-    return report.header(columns) + b"".join(report.line(row, columns) for row in rows)
+    return report_csv.header(columns) + b"".join(report_csv.line(row, columns) for row in rows)
 
 
 def told(posted: Posted) -> list[tuple[str, str, list[str]]]:

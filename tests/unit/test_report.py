@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from imgsvc.domain.model import ImageStatus
 from imgsvc.domain.validation import ValidationProblems
-from imgsvc.reports import sheet
-from imgsvc.reports.report import ReportImage, ReportRow, header, line
-from imgsvc.reports.sheet import Row
+from imgsvc.reports import upload_csv
+from imgsvc.reports.report_csv import ReportImage, ReportRow, header, line
+from imgsvc.reports.upload_csv import Row
 
 FULL_WIDTH = "\uff1d\uff0b\uff0d\uff20"  # = + - @
 
@@ -30,7 +30,7 @@ def failed(url: str, code: str = "DNS_FAILED", **more: Any) -> ReportImage:
 def parse(body: bytes) -> list[Row]:
     """The rows of a file with which nothing is wrong."""
     problems = ValidationProblems()
-    read = sheet.parse(body, problems, max_rows=1000)
+    read = upload_csv.parse(body, problems, max_rows=1000)
     assert problems.listed == []
     return list(read.rows)
 

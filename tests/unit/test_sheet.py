@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgsvc.domain.validation import MOST, ValidationProblems
-from imgsvc.reports import sheet
+from imgsvc.reports import upload_csv
 from imgsvc.reports.columns import REQUIRED, RESULTS
-from imgsvc.reports.sheet import LONGEST_CELL, Row
+from imgsvc.reports.upload_csv import LONGEST_CELL, Row
 
 HEADER = "Serial Number,Product Name,Input Image Urls\n"
 ROW = "S1,Chair,https://a/1.jpg\n"
@@ -23,7 +23,7 @@ CHAIR = Row(2, "S1", "Chair", ("https://a/1.jpg",))
 def parse(body: bytes, max_rows: int = 1000) -> list[Row]:
     """The rows of a file with which nothing is wrong."""
     problems = ValidationProblems()
-    found = sheet.parse(body, problems, max_rows=max_rows)
+    found = upload_csv.parse(body, problems, max_rows=max_rows)
     assert problems.listed == []
     assert found.count >= len(found.rows)
     return list(found.rows)
@@ -32,7 +32,7 @@ def parse(body: bytes, max_rows: int = 1000) -> list[Row]:
 def found(text: str | bytes) -> ValidationProblems:
     """What is wrong with a file."""
     problems = ValidationProblems()
-    sheet.parse(text if isinstance(text, bytes) else text.encode(), problems, max_rows=1000)
+    upload_csv.parse(text if isinstance(text, bytes) else text.encode(), problems, max_rows=1000)
     assert problems.count
     return problems
 
@@ -342,7 +342,7 @@ def test_texts_are_as_bounded_as_in_json() -> None:
 
 def test_more_rows_than_wanted_are_only_counted() -> None:
     problems = ValidationProblems()
-    read = sheet.parse((HEADER + ROW * 2 + ",,x\n").encode(), problems, max_rows=2)
+    read = upload_csv.parse((HEADER + ROW * 2 + ",,x\n").encode(), problems, max_rows=2)
     assert ([row.line for row in read.rows], read.count) == ([2, 3], 3)
     assert problems.count == 0
 
@@ -359,7 +359,7 @@ def test_more_rows_than_wanted_are_only_counted() -> None:
 def test_a_file_that_is_nothing_but_wrong_is_not_read_to_its_end(body: bytes) -> None:
     begin = time.process_time()
     problems = ValidationProblems()
-    sheet.parse(body, problems, max_rows=100_000)
+    upload_csv.parse(body, problems, max_rows=100_000)
     assert len(problems.listed) == MOST
     assert 10_000 <= problems.count < 10_010
     assert time.process_time() - begin < 4
@@ -368,7 +368,7 @@ def test_a_file_that_is_nothing_but_wrong_is_not_read_to_its_end(body: bytes) ->
 @given(st.binary(max_size=200) | st.text(max_size=200).map(lambda t: (HEADER + t).encode()))
 def test_any_bytes_are_rows_or_have_something_found_in_them(body: bytes) -> None:
     problems = ValidationProblems()
-    read = sheet.parse(body, problems, max_rows=3)
+    read = upload_csv.parse(body, problems, max_rows=3)
     if not problems.count:
         assert read.rows
         assert all(row.serial_number and row.product_name and row.urls for row in read.rows)

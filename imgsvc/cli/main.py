@@ -22,12 +22,12 @@ from rich.markup import escape
 from imgsvc import app
 from imgsvc.actors.supervisor import GaveUpError
 from imgsvc.cli import listen
-from imgsvc.cli.api_keys import api_keys
-from imgsvc.cli.dead_letters import dead
-from imgsvc.cli.failed_webhooks import webhooks as failed_webhooks
+from imgsvc.cli.dead import dead
+from imgsvc.cli.keys import api_keys
+from imgsvc.cli.webhooks import webhooks as failed_webhooks
 from imgsvc.client import client
 from imgsvc.domain.errors import ServiceError
-from imgsvc.embedded.embedded import EmbeddedError, EmbeddedServers, Endpoints
+from imgsvc.embedded.servers import EmbeddedError, EmbeddedServers, Endpoints
 from imgsvc.http import openapi, routes
 from imgsvc.runtime import logs, redaction, settings
 from imgsvc.runtime.settings import Settings, SettingsError

@@ -1,6 +1,6 @@
 """Runs one server, and sees to it that the server never outlives its owner.
 
-``python -I -S embedded_child.py COMMAND ARG...``, standard input being a pipe whose other end
+``python -I -S child.py COMMAND ARG...``, standard input being a pipe whose other end
 the owner holds. Each byte that arrives is the number of a signal for the server. End of file
 means that the owner is gone, however it went: the kernel closes a pipe even after ``kill -9``.
 Then the whole process group dies. A pipe is all this needs, so it works on every POSIX system;

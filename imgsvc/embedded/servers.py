@@ -91,7 +91,7 @@ class Server:
         if self.running:
             return
         self._reap()
-        watcher = Path(__file__).with_name("embedded_child.py")
+        watcher = Path(__file__).with_name("child.py")
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own command
                 # -I and -S: no site packages, no environment; it starts in a few milliseconds.

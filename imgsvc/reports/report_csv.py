@@ -1,6 +1,6 @@
 """The report: a request's products and what became of their images, as CSV (RFC 4180).
 
-Whatever :func:`line` writes, :func:`imgsvc.reports.sheet.parse` reads back, so a report can be posted
+Whatever :func:`line` writes, :func:`imgsvc.reports.upload_csv.parse` reads back, so a report can be posted
 again. Plain functions on values; streaming is done by whoever calls :func:`line` row by row.
 """
 

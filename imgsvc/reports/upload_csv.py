@@ -1,6 +1,6 @@
 """A CSV as clients post it: read, and whatever is wrong with it named with its line and column.
 
-The format is RFC 4180. Whatever :mod:`imgsvc.reports.report` writes is read back as it was.
+The format is RFC 4180. Whatever :mod:`imgsvc.reports.report_csv` writes is read back as it was.
 """
 
 from __future__ import annotations
