@@ -178,7 +178,7 @@ def _libraries() -> list[Path]:
     """Where modules and shared libraries are that may be loaded yet."""
     python = [Path(each) for each in sys.path if each.endswith(("site-packages", "dist-packages"))]
     system = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache")
-    ours = [Path(__file__).parent, Path(os.__file__).parent, Path(sys.base_prefix) / "lib"]
+    ours = [Path(__file__).parents[1], Path(os.__file__).parent, Path(sys.base_prefix) / "lib"]
     return [*ours, *python, *map(Path, system), Path(os.devnull)]
 
 

@@ -202,7 +202,7 @@ async def test_a_worker_does_its_work_in_its_folder_and_nowhere_else(
 @NEEDS_LINUX
 def test_nobody_of_the_same_user_reads_what_the_service_was_started_with() -> None:
     """As root it is to be seen only by what the kernel says of the process."""
-    program = "from imgsvc import sandbox; import os; sandbox.hide(); print(sandbox.is_hidden(), os.stat('/proc/self/environ').st_uid)"
+    program = "from imgsvc.imaging import sandbox; import os; sandbox.hide(); print(sandbox.is_hidden(), os.stat('/proc/self/environ').st_uid)"
     said = subprocess.run(
         [sys.executable, "-c", program],
         cwd=ROOT,

@@ -104,7 +104,7 @@ def test_the_one_that_is_said_by_itself_holds(tmp_path: Path) -> None:
 
 
 def test_the_file_in_the_repository_says_none() -> None:
-    config = Path(settings.__file__).parents[1] / "config.toml"
+    config = Path(__file__).parents[2] / "config.toml"
     assert with_env(MONGO_URI=NAMES_ONE[0], IMGSVC_CONFIG=str(config)).mongo.database == (
         "image-processing"
     )

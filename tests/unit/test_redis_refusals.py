@@ -145,7 +145,7 @@ def documented() -> set[str]:
 
 def test_what_scripts_do_is_in_the_documented_rights() -> None:
     called = set()
-    for script in (ROOT / "imgsvc" / "lua").glob("*.lua"):
+    for script in (ROOT / "imgsvc" / "mailboxes" / "lua").glob("*.lua"):
         called |= set(re.findall(r"redis\.p?call\(\s*'([A-Za-z]+)'", script.read_text("utf-8")))
     assert called
     assert {name.lower() for name in called} <= {name.partition("|")[0] for name in documented()}
