@@ -342,6 +342,7 @@ class Mailboxes:
                     envelope.key,
                     job.model_dump_json(),
                     max(0, round(delay_s * 1000)),
+                    envelope.deliveries,
                 ),
             )
         )

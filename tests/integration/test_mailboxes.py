@@ -388,6 +388,20 @@ async def test_images_of_small_requests_that_a_lost_replica_had_stay_in_their_ma
     assert await b.boxes.silent_replicas() == set()
 
 
+async def test_what_is_put_aside_stays_charged_for_the_replicas_it_was_lost_with(
+    replica: Callable[..., Any],
+) -> None:
+    a, b = await replica("a"), await replica("b")
+    (envelope,) = await a.dealt_to(1)
+    await a.boxes.begin(envelope)
+    assert await b.boxes.reclaim("a") == 1
+    (charged,) = await take(b.inbox(), 1)
+    await b.boxes.later(charged, JOB, 0)
+    await b.boxes.promote(FETCH)
+    (again,) = await take(b.inbox(), 1)
+    assert again.deliveries == 1
+
+
 async def test_racing_clocks_bring_each_message_back_once(replica: Callable[..., Any]) -> None:
     clocks = [await replica(name) for name in "abcde"]
     a = clocks[0]

@@ -13,7 +13,8 @@ local room = ARGV[2] * math.max(1, redis.call('ZCOUNT', KEYS[5], now, '+inf'))
 for _, member in ipairs(due) do
   local entry = cjson.decode(member)
   local hurried = cjson.decode(entry[2]).hurry and redis.call('XLEN', KEYS[4]) < room
-  redis.call('XADD', hurried and KEYS[4] or KEYS[1], '*', 'k', entry[1], 'm', entry[2], 'n', '0')
+  local lost = entry[3] or '0' -- older versions put none there
+  redis.call('XADD', hurried and KEYS[4] or KEYS[1], '*', 'k', entry[1], 'm', entry[2], 'n', lost)
   redis.call('ZREM', KEYS[2], member)
   local request = string.match(entry[1], '^[^/]+')
   if redis.call('HINCRBY', KEYS[3], request, -1) <= 0 then redis.call('HDEL', KEYS[3], request) end
