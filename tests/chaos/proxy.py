@@ -19,6 +19,7 @@ from enum import StrEnum
 from typing import Generic, TypeVar
 
 _CREATE = b"POST /upload/"
+_DELETE = b"DELETE "
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _TAIL_BYTES = 64
 
@@ -145,10 +146,15 @@ class Proxy(ABC, Generic[F]):
 
 
 class BucketProxy(Proxy[BucketFault]):
-    """Speaks HTTP, and harms what creates objects."""
+    """Speaks HTTP, and harms what creates objects.
+
+    Attributes:
+        holds: whether no object may be deleted, as under a hold of the bucket's owner.
+    """
 
     def __init__(self, port: int) -> None:
         super().__init__(port)
+        self.holds = False
         self._healed = asyncio.Event()  # ends every stall
         self.stalled = asyncio.Event()
 
@@ -158,8 +164,9 @@ class BucketProxy(Proxy[BucketFault]):
         return f"http://127.0.0.1:{self.port}"
 
     def heal(self) -> None:
-        """Harm nothing any more, and let go on what stalls."""
+        """Harm nothing any more, hold nothing, and let go on what stalls."""
         super().heal()
+        self.holds = False
         self._healed.set()
         self._healed = asyncio.Event()
 
@@ -167,13 +174,13 @@ class BucketProxy(Proxy[BucketFault]):
         head = await link.from_client.readuntil(b"\r\n\r\n")
         length = _LENGTH.search(head)
         call = head + await link.from_client.readexactly(int(length[1]) if length else 0)
+        if self.holds and head.startswith(_DELETE):
+            _refuse(link, b"403 Forbidden")
+            return True
         fault = self._next_fault(call) if head.startswith(_CREATE) else None
         match fault:
             case BucketFault.BUSY | BucketFault.TOO_MANY:
-                link.to_client.write(
-                    b"HTTP/1.1 %s\r\nContent-Length: 2\r\n"
-                    b"Content-Type: application/json\r\n\r\n{}" % _STATUS[fault]
-                )
+                _refuse(link, _STATUS[fault])
                 return True
             case BucketFault.RESET:
                 link.reset()
@@ -215,6 +222,12 @@ class LedgerProxy(Proxy[LedgerFault]):
                 return False
         link.to_server.write(call)
         return True
+
+
+def _refuse(link: Link, status: bytes) -> None:
+    link.to_client.write(
+        b"HTTP/1.1 %s\r\nContent-Length: 2\r\nContent-Type: application/json\r\n\r\n{}" % status
+    )
 
 
 @contextlib.asynccontextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
 
 import aiohttp
 from aiohttp import web
@@ -15,10 +14,17 @@ from imgsvc.mailboxes.redis_connection import connect
 from imgsvc.runtime.settings import Redis
 from tests.chaos import wishes
 from tests.chaos.album import MISSING, picture
+from tests.chaos.erasures import (
+    a_client_that_erases,
+    a_client_that_erases_what_is_held,
+    a_client_that_erases_what_is_to_be_announced,
+    a_hold_that_an_operator_lifts,
+    a_request_whose_time_is_over,
+)
 from tests.chaos.proxy import BucketFault, LedgerFault
-from tests.chaos.replicas import Replica, operate
+from tests.chaos.replicas import operate
 from tests.chaos.scene import Scene
-from tests.chaos.stack import post
+from tests.chaos.stack import ask, post
 from tests.chaos.world import Gate, Posted
 from tests.support import wait_until
 
@@ -321,7 +327,7 @@ async def a_client_that_retries_much(scene: Scene) -> None:
 async def _retried_by_the_victim(scene: Scene, posted: Posted) -> None:
     await scene.bystander_pauses()
     victim = await scene.victim_starts()
-    await _call(victim, "POST", f"/api/requests/{posted.accepted}/retry", json={})
+    await ask(victim, "POST", f"/api/requests/{posted.accepted}/retry", json={})
     await scene.dies(victim)
     await scene.bystander_goes_on()
     scene.wrong += await wishes.ask_to_retry(lambda: scene.bystander, posted, {}, asked=True)
@@ -335,7 +341,7 @@ async def a_client_that_cancels(scene: Scene) -> None:
     victim = await scene.victim_starts()
     await post(victim, posted)
     await gate.reached.wait()
-    await _call(victim, "POST", f"/api/requests/{posted.accepted}/cancel")
+    await ask(victim, "POST", f"/api/requests/{posted.accepted}/cancel")
     await scene.dies(victim)
     gate.open()
     await scene.bystander_goes_on()
@@ -356,37 +362,6 @@ async def a_client_that_cancels_what_is_being_stored(scene: Scene) -> None:
     gcs.heal()
     await scene.dies(victim)
     await scene.bystander_goes_on()
-
-
-async def a_client_that_erases(scene: Scene) -> None:
-    """What the bystander has done is to be erased by the victim."""
-    posted = scene.upload([picture(24)], [picture(25), MISSING])
-    assert await post(scene.bystander, posted)
-    await scene.finished(posted)
-    await scene.bystander_pauses()
-    victim = await scene.victim_starts()
-    await _call(victim, "DELETE", f"/api/requests/{posted.accepted}")
-    await scene.dies(victim)
-    await scene.bystander_goes_on()
-    scene.wrong += await wishes.erase(lambda: scene.bystander, posted)
-
-
-async def a_request_whose_time_is_over(scene: Scene) -> None:
-    """The victim has done it and finds that it is to be erased."""
-    posted = scene.upload([picture(26)], more={"expiresInDays": 1e-9}, erased=True)
-    await scene.dies_at_work(posted)
-
-    async def gone() -> bool:
-        status, _ = await scene.bystander.call("GET", f"/status/{posted.accepted}")
-        return status == 410
-
-    await wait_until(gone, "its time is over")
-
-
-async def _call(replica: Replica, method: str, path: str, **request: Any) -> None:
-    """Make a call that may not be answered."""
-    with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-        await replica.call(method, path, **request)
 
 
 async def a_key_that_is_made(scene: Scene) -> None:
@@ -557,5 +532,8 @@ SCENARIOS: dict[Scenario, tuple[str, ...]] = {
         "ledger.erase_sources",
         "ledger.swept",
     ),
+    a_client_that_erases_what_is_held: ("ledger.refuse_erasure",),
+    a_client_that_erases_what_is_to_be_announced: ("redis.forget",),
+    a_hold_that_an_operator_lifts: ("ledger.erase_at_once",),
     a_request_whose_time_is_over: ("ledger.expire",),
 }

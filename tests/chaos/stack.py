@@ -184,6 +184,12 @@ async def post(replica: Replica, posted: Posted) -> bool:
     return False
 
 
+async def ask(replica: Replica, method: str, path: str, **request: Any) -> None:
+    """Make a call that may not be answered."""
+    with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+        await replica.call(method, path, **request)
+
+
 @contextlib.asynccontextmanager
 async def service(
     servers: EmbeddedServers,
