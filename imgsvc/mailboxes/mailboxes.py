@@ -139,9 +139,7 @@ class Mailboxes:
         self._begins = GroupCommit[Envelope, None](self._begin_group, _BATCH, _MOVE_EVERY_S)
         self._scripts = {
             name: client.register_script(
-                resources.files("imgsvc.mailboxes.lua")
-                .joinpath(f"{name}.lua")
-                .read_text("utf-8")
+                resources.files("imgsvc.mailboxes.lua").joinpath(f"{name}.lua").read_text("utf-8")
             )
             for name in (
                 "beat",
