@@ -36,8 +36,8 @@ from imgsvc.outbound.client import Outbound
 from imgsvc.outbound.politeness import Politeness
 from imgsvc.runtime import logs, redaction
 from imgsvc.runtime.cancellation import cancel_and_wait
-from imgsvc.runtime.hurry import HURRY
 from imgsvc.runtime.metrics import Metrics
+from imgsvc.runtime.priority import PRIORITY
 from imgsvc.runtime.settings import Settings
 from imgsvc.storage.bucket import Bucket
 from imgsvc.storage.spool import Spool
@@ -288,7 +288,7 @@ class MailboxActor(Actor, Generic[J]):
         job = self._read(envelope)
         if job is None:
             return  # still pending, and in hand so that it is not read again
-        HURRY.set(getattr(job, "hurry", False))
+        PRIORITY.set(getattr(job, "priority", False))
 
         def begin() -> None:
             noting = asyncio.create_task(self._note_begin(envelope))
@@ -321,7 +321,7 @@ class MailboxActor(Actor, Generic[J]):
 
     def _read(self, envelope: Envelope) -> J | None:
         try:
-            job = self.jobs.model_validate_json(envelope.job)
+            job = self.jobs.model_validate_json(envelope.job, by_name=False)
         except ValidationError as error:
             # Written by another version: it is left for a replica that understands it.
             problems = [e["msg"] for e in error.errors()]

@@ -25,7 +25,7 @@ class Compressor(ImageActor):
         return compress_lane(self.parts.mailboxes.replica)
 
     def capacity(self) -> int:
-        """All that the Fetchers may have put there: those in a hurry can go first."""
+        """All that the Fetchers may have put there: those with priority can go first."""
         settings = self.parts.settings
         return (
             settings.fetch.ahead + settings.fetch.concurrency + 2 * settings.redis.priority_window

@@ -32,7 +32,7 @@ _IDLE_S = 1.0
 _FULL_S = 0.25
 _PUT_OFF = 4  # windows of messages of one request that may wait for their origin
 _SOON_S = 0.01
-_FEW = 4  # images; of a request that has no more to be dealt, so many are in a hurry
+_FEW = 4  # images; of a request that has no more to be dealt, so many have priority
 
 
 class Dealer(Actor):
@@ -141,7 +141,7 @@ class Dealer(Actor):
                 if any(hand.is_read_on for hand in self._table if hand.request_id not in held):
                     return _SOON_S  # none on this page; somebody new may come before the next
                 return _FULL_S if any(hand.request_id in held for hand in self._table) else _IDLE_S
-            await self._deal_to(FETCH_PRIORITY, {hand for hand in ready if hand.jobs[0].hurry})
+            await self._deal_to(FETCH_PRIORITY, {hand for hand in ready if hand.jobs[0].priority})
             # What has no room there takes its turn among all others.
             if not await self._deal_to(FETCH, {hand for hand in ready if hand.jobs}):
                 return _FULL_S
@@ -181,7 +181,7 @@ class Dealer(Actor):
                 index=index,
                 turn=turn,
                 copied=index in open_.copied,
-                hurry=few,
+                priority=few,
             )
             for open_ in page
             for index, turn in open_.turns.items()

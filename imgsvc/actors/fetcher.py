@@ -16,7 +16,7 @@ from imgsvc.ledger import Completed, Remembered, Work, source_key
 from imgsvc.mailboxes.mailboxes import FETCH, Facts, compress_lane, upload_lane
 from imgsvc.outbound.politeness import GivenUpError, PutOffError, Trip, asks_for_time
 from imgsvc.runtime.cancellation import cancel_and_wait
-from imgsvc.runtime.hurry import Turnstile
+from imgsvc.runtime.priority import Turnstile
 
 _FIRST_WAIT_S = 1.0
 
@@ -39,7 +39,7 @@ class Fetcher(ImageActor):
         return FETCH
 
     def capacity(self) -> int:
-        """A window's worth: those in a hurry can go first only among those in hand."""
+        """A window's worth: those with priority can go first only among those in hand."""
         settings = self.parts.settings
         most = max(settings.redis.window, settings.fetch.concurrency)
         return 0 if self.parts.spool.is_full else most

@@ -13,7 +13,7 @@ from imgsvc.domain.messages import Compressed, ImageJob, Reused, Source
 from imgsvc.domain.model import FILE_TYPES
 from imgsvc.ledger import Completed
 from imgsvc.mailboxes.mailboxes import Facts, upload_lane
-from imgsvc.runtime.hurry import Turnstile
+from imgsvc.runtime.priority import Turnstile
 from imgsvc.storage.bucket import Stored
 
 

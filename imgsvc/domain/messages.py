@@ -32,8 +32,11 @@ class ImageJob(_Frozen):
         attempt: at fetching it, from 1.
         turn: tells work that was asked for again from what a replica still holds of before.
         copied: other images of the request share its end.
-        hurry: little of its request is left to do, so that its client waits for this one.
+        priority: its client is waiting for it, since little of its request is left to do. It is
+            called ``hurry`` on the wire, where Lua scripts and older versions read it.
     """
+
+    model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
 
     v: Literal[1] = VERSION
     request_id: str
@@ -43,7 +46,7 @@ class ImageJob(_Frozen):
     attempt: Annotated[int, Field(ge=1)] = 1
     turn: Annotated[int, Field(ge=0)] = 0
     copied: Annotated[bool, Field(exclude_if=operator.not_)] = False
-    hurry: Annotated[bool, Field(exclude_if=operator.not_)] = False
+    priority: Annotated[bool, Field(alias="hurry", exclude_if=operator.not_)] = False
 
     @property
     def key(self) -> str:

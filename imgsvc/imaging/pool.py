@@ -30,8 +30,8 @@ from imgsvc.domain.model import Recipe
 from imgsvc.imaging import sandbox
 from imgsvc.imaging.budget import Budget
 from imgsvc.runtime import logs
-from imgsvc.runtime.hurry import Turnstile
 from imgsvc.runtime.metrics import Metrics
+from imgsvc.runtime.priority import Turnstile
 from imgsvc.runtime.settings import Codec
 
 _KEPT_VARIABLES = frozenset({"PATH", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "VIRTUAL_ENV"})

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-from imgsvc.runtime.hurry import HURRY
+from imgsvc.runtime.priority import PRIORITY
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -17,8 +17,8 @@ class GroupCommit(Generic[T, R]):
     """Turns many single writes, or reads, into few grouped ones.
 
     An idle group writes at once; under load the next group gathers while a write is under way,
-    and until its turn has come or nobody else is expected. Those in a hurry make groups of their
-    own, which wait for nobody. Nobody is told of success before the write is acknowledged.
+    and until its turn has come or nobody else is expected. Tasks with priority make groups of
+    their own, which wait for nobody. Nobody is told of success before the write is acknowledged.
 
     Args:
         write: writes a group and returns one answer for each item, in order. If it raises,
@@ -47,7 +47,7 @@ class GroupCommit(Generic[T, R]):
             Exception: whatever ``write`` raised for the group.
         """
         # Shielded: a caller that goes away does not take its neighbours' write with it.
-        return await asyncio.shield(self._lines[HURRY.get()].join(item))
+        return await asyncio.shield(self._lines[PRIORITY.get()].join(item))
 
 
 class _Line(Generic[T, R]):

@@ -358,9 +358,9 @@ async def test_who_is_waited_for_comes_back_first_while_there_is_room(
 ) -> None:
     a = await replica(window=8)  # so there are two such places
     await a.boxes.beat()
-    hurried = [job.model_copy(update={"hurry": True}) for job in jobs(3)]
+    urgent = [job.model_copy(update={"priority": True}) for job in jobs(3)]
     others, priority = a.inbox(), a.inbox(FETCH_PRIORITY)
-    for job in hurried:
+    for job in urgent:
         await a.boxes.deal(FETCH_PRIORITY, [job], bounded=True)
         (envelope,) = await take(priority, 1)
         assert await a.boxes.later(envelope, job, 0)
@@ -370,7 +370,7 @@ async def test_who_is_waited_for_comes_back_first_while_there_is_room(
     assert await a.client.xlen(FETCH_PRIORITY) == 0
     assert await a.boxes.put_off(FETCH) == {JOB.request_id: 4}
     assert await a.boxes.promote(FETCH) is None
-    assert await keys(priority, 2) == [job.key for job in hurried[:2]]
+    assert await keys(priority, 2) == [job.key for job in urgent[:2]]
     assert await keys(others, 2) == [job.key for job in jobs(4)[2:]]
 
 

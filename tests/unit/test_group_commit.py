@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from imgsvc.runtime.group_commit import GroupCommit
-from imgsvc.runtime.hurry import HURRY
+from imgsvc.runtime.priority import PRIORITY
 
 
 class Store:
@@ -135,7 +135,7 @@ async def test_nobody_is_waited_for_who_is_not_expected(store: Store) -> None:
     assert store.groups == [[1], [2, 3]]
 
 
-async def test_who_is_in_a_hurry_waits_neither_for_the_others_write_nor_for_their_turn(
+async def test_who_has_priority_waits_neither_for_the_others_write_nor_for_their_turn(
     store: Store,
 ) -> None:
     commit = GroupCommit(store.write, 10, every_s=60)
@@ -144,7 +144,7 @@ async def test_who_is_in_a_hurry_waits_neither_for_the_others_write_nor_for_thei
     await until_writing(store)
     others += submitted(commit, 3)
     await asyncio.sleep(0)
-    HURRY.set(True)
+    PRIORITY.set(True)
     first, *rest = submitted(commit, 4, 5, 6)
     await asyncio.sleep(0.01)
     assert store.groups == [[1, 2], [4, 5, 6]]

@@ -20,7 +20,7 @@ image_jobs = st.builds(
     index=count,
     attempt=st.integers(1, 1000),
     copied=st.booleans(),
-    hurry=st.booleans(),
+    priority=st.booleans(),
 )
 webhook_jobs = st.builds(WebhookJob, request_id=text, call_id=text)
 times = st.dictionaries(st.sampled_from(["fetch", "compress", "upload"]), count)
@@ -83,13 +83,26 @@ def test_a_message_of_another_version_is_refused(message: ImageJob | WebhookJob)
 )
 def test_a_message_that_is_not_understood_in_full_is_refused(written: str) -> None:
     with pytest.raises(ValidationError):
-        ImageJob.model_validate_json(written)
+        ImageJob.model_validate_json(written, by_name=False)
 
 
 @pytest.mark.parametrize("message", [ImageJob(request_id="r", product=1, index=2)])
 def test_messages_do_not_change(message: ImageJob) -> None:
     with pytest.raises(ValidationError, match="frozen"):
         message.attempt = 2  # type: ignore[misc]
+
+
+def test_priority_keeps_its_old_name_on_the_wire() -> None:
+    """Lua scripts and replicas of older versions read it there."""
+    plain = ImageJob(request_id="r", call_id="c", product=1, index=2)
+    written = (
+        b'{"v":1,"request_id":"r","call_id":"c","product":1,"index":2,"attempt":1,"turn":0'
+        b',"hurry":true}'
+    )
+    job = ImageJob.model_validate_json(written, by_name=False)
+    assert job == plain.model_copy(update={"priority": True})
+    assert job.model_dump_json().encode() == written
+    assert b"hurry" not in plain.model_dump_json().encode(), "as older versions write it"
 
 
 def test_facts_from_before_times_were_kept_can_be_read() -> None:

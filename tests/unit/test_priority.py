@@ -1,4 +1,4 @@
-"""Who is in a hurry goes first, and everyone gets a turn."""
+"""Who has priority goes first, and everyone gets a turn."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgsvc.runtime.hurry import HURRY, Turnstile
+from imgsvc.runtime.priority import PRIORITY, Turnstile
 
 
-@given(hurried=st.lists(st.booleans(), min_size=1, max_size=30), seed=st.integers(0, 2**16))
-def test_never_too_many_are_inside_and_everyone_gets_a_turn(hurried: list[bool], seed: int) -> None:
+@given(priorities=st.lists(st.booleans(), min_size=1, max_size=30), seed=st.integers(0, 2**16))
+def test_never_too_many_are_inside_and_everyone_gets_a_turn(
+    priorities: list[bool], seed: int
+) -> None:
     chance = random.Random(seed)
 
     async def run() -> None:
         turnstile = Turnstile(lambda inside: inside < 3)
         inside = served = 0
 
-        async def go(*, in_a_hurry: bool) -> None:
+        async def go(*, priority: bool) -> None:
             nonlocal inside, served
-            HURRY.set(in_a_hurry)
+            PRIORITY.set(priority)
             async with turnstile.turn():
                 inside += 1
                 try:
@@ -32,7 +34,7 @@ def test_never_too_many_are_inside_and_everyone_gets_a_turn(hurried: list[bool],
                 finally:
                     inside -= 1
 
-        tasks = [asyncio.create_task(go(in_a_hurry=each)) for each in hurried]
+        tasks = [asyncio.create_task(go(priority=each)) for each in priorities]
         cancelled = [task for task in tasks if chance.random() < 0.2]
         await asyncio.sleep(0)
         for task in cancelled:
@@ -45,11 +47,11 @@ def test_never_too_many_are_inside_and_everyone_gets_a_turn(hurried: list[bool],
 
 
 async def order_of(turnstile: Turnstile, *names: str) -> list[str]:
-    """In which order tasks get in; those are in a hurry whose names begin with a capital."""
+    """In which order tasks get in; those have priority whose names begin with a capital."""
     order: list[str] = []
 
     async def go(name: str) -> None:
-        HURRY.set(name[0].isupper())
+        PRIORITY.set(name[0].isupper())
         async with turnstile.turn():
             order.append(name)
             await asyncio.sleep(0)
@@ -58,13 +60,13 @@ async def order_of(turnstile: Turnstile, *names: str) -> list[str]:
     return order
 
 
-async def test_those_in_a_hurry_go_first_and_the_others_as_they_came() -> None:
+async def test_those_with_priority_go_first_and_the_others_as_they_came() -> None:
     turnstile = Turnstile(lambda inside: inside < 1)
-    order = await order_of(turnstile, "first", "second", "third", "Hurried", "Late")
-    assert order == ["first", "Hurried", "Late", "second", "third"]
+    order = await order_of(turnstile, "first", "second", "third", "Urgent", "Late")
+    assert order == ["first", "Urgent", "Late", "second", "third"]
 
 
-async def test_however_many_are_in_a_hurry_the_others_have_turns_too() -> None:
+async def test_however_many_have_priority_the_others_have_turns_too() -> None:
     turnstile = Turnstile(lambda inside: inside < 1)
     order = await order_of(turnstile, "first", "second", "third", *"ABCDEFGH")
     assert order == ["first", *"ABC", "second", *"DEF", "third", *"GH"]

@@ -1,6 +1,7 @@
-"""Work that somebody waits for goes first: past lines of others, and without gathering company.
+"""Priority: work that a client is waiting for goes first.
 
-What is done for a task in a hurry knows so from its context, however deep it is called.
+It overtakes the queues of other work, and does not wait for a group of writes to fill. The mark lies in
+the context of a task, so that what is called deep below need not be passed an argument.
 """
 
 from __future__ import annotations
@@ -11,16 +12,16 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
 
-HURRY: ContextVar[bool] = ContextVar("hurry", default=False)
-"""Whether this task is in a hurry."""
+PRIORITY: ContextVar[bool] = ContextVar("priority", default=False)
+"""Whether this task has priority."""
 
-_IN_A_ROW = 3  # in a hurry; then one of the others has a turn
+_IN_A_ROW = 3  # with priority; then one of the others has a turn
 
 
 class Turnstile:
-    """Lets so many tasks in at a time: those in a hurry first, the others as they came.
+    """Lets so many tasks in at a time: those with priority first, the others as they came.
 
-    However many are in a hurry, every fourth turn is for one of the others.
+    However many have priority, every fourth turn is for one of the others.
 
     Args:
         is_open: whether one more may come in, beyond the given number inside.
@@ -35,7 +36,7 @@ class Turnstile:
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """Be inside, after waiting for it."""
-        line = self._lines[HURRY.get()]
+        line = self._lines[PRIORITY.get()]
         called: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         line.append(called)
         self.look()
@@ -53,11 +54,11 @@ class Turnstile:
     def look(self) -> None:
         """Let in whoever may come in; to be called when there may be more room."""
         while any(self._lines.values()) and self._is_open(self.inside):
-            hurried = bool(self._lines[True]) and (
+            prior = bool(self._lines[True]) and (
                 not self._lines[False] or self._in_a_row < _IN_A_ROW
             )
-            called = self._lines[hurried].popleft()
+            called = self._lines[prior].popleft()
             if not called.cancelled():
-                self._in_a_row = self._in_a_row + 1 if hurried else 0
+                self._in_a_row = self._in_a_row + 1 if prior else 0
                 self.inside += 1
                 called.set_result(None)
