@@ -24,8 +24,8 @@ from redis.exceptions import ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from imgsvc.mailboxes.redis_refusals import code_of
-from imgsvc.runtime.redis_url import RedisUrl
 from imgsvc.runtime.settings import Redis as Settings
+from imgsvc.runtime.settings.redis_url import RedisUrl
 
 _ANSWER_S = 5
 _READ_S = 10  # a blocking read's socket must outlast the time it may block for

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from pymongo import MongoClient
 
-from imgsvc.runtime import mongo_uri, settings
-from imgsvc.runtime.settings import SettingsError, load
+from imgsvc.runtime import settings
+from imgsvc.runtime.settings import SettingsError, load, mongo_uri
 from tests.unit.operator import complaint, with_env
 
 pytestmark = pytest.mark.usefixtures("nothing_set")

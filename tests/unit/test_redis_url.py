@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from imgsvc.runtime.redis_url import Address, RedisUrl, parse
 from imgsvc.runtime.settings import Redis, SettingsError, load, show
+from imgsvc.runtime.settings.redis_url import Address, RedisUrl, parse
 
 SECRET = "hunter2"
 

@@ -32,8 +32,8 @@ Place = tuple[str, str]  # section and key
 
 
 @dataclass(frozen=True)
-class Said:
-    """One value.
+class Variable:
+    """A variable that sets something.
 
     Attributes:
         name: the variable, as the operator wrote it.
@@ -50,7 +50,7 @@ def read(
     environment: Mapping[str, str],
     plain_names: Mapping[str, Place],
     sections: Mapping[str, Collection[str]],
-) -> dict[Place, Said]:
+) -> dict[Place, Variable]:
     """What a set of variables says, by section and key; the plain names win.
 
     Args:
@@ -107,8 +107,8 @@ def overlooked(environment: Mapping[str, str], known: Collection[str]) -> list[s
 
 def _prefixed(
     environment: Mapping[str, str], sections: Mapping[str, Collection[str]]
-) -> dict[Place, Said]:
-    found: dict[Place, Said] = {}
+) -> dict[Place, Variable]:
+    found: dict[Place, Variable] = {}
     unknown = []
     for name, value in environment.items():
         section, two, key = name.lower().removeprefix(PREFIX.lower()).partition("__")
@@ -122,14 +122,14 @@ def _prefixed(
         if key != bare and key not in sections[section] and bare in sections[section]:
             if not value:
                 continue
-            said, key = _in_file(name, value), bare
+            variable, key = _in_file(name, value), bare
         else:
-            said = Said(name, value)
+            variable = Variable(name, value)
         other = found.get((section, key))
-        if other and other.text and said.text and other.from_file != said.from_file:
+        if other and other.text and variable.text and other.from_file != variable.from_file:
             raise ValueError(_both(other.name, name))
-        if not other or said.text:
-            found[section, key] = said
+        if not other or variable.text:
+            found[section, key] = variable
     if unknown:
         raise ValueError(
             f"{', '.join(sorted(unknown))}: no such section; there are "
@@ -138,25 +138,27 @@ def _prefixed(
     return found
 
 
-def _plain(environment: Mapping[str, str], plain_names: Mapping[str, Place]) -> dict[Place, Said]:
-    found: dict[Place, Said] = {}
+def _plain(
+    environment: Mapping[str, str], plain_names: Mapping[str, Place]
+) -> dict[Place, Variable]:
+    found: dict[Place, Variable] = {}
     for name, place in plain_names.items():
-        for said in _said(environment, name):
-            other = found.setdefault(place, said)
-            if other.text.strip() != said.text.strip():
-                raise ValueError(f"{other.name} and {said.name} differ; leave one of them out")
+        for variable in _variables(environment, name):
+            other = found.setdefault(place, variable)
+            if other.text.strip() != variable.text.strip():
+                raise ValueError(f"{other.name} and {variable.name} differ; leave one of them out")
     return found
 
 
-def _said(environment: Mapping[str, str], name: str) -> Iterator[Said]:
-    """What a plain name says; empty means unset, as compose files pass variables through."""
+def _variables(environment: Mapping[str, str], name: str) -> Iterator[Variable]:
+    """What a plain name sets; empty means unset, as compose files pass variables through."""
     value, path = environment.get(name), environment.get(name + _IN_FILE)
     if value and name in _LINKED and _SERVICE_LINK.match(value):
         value = None
     if value and path:
         raise ValueError(_both(name, name + _IN_FILE))
     if value:
-        yield Said(name, value)
+        yield Variable(name, value)
     if path:
         yield _in_file(name + _IN_FILE, path)
 
@@ -165,7 +167,7 @@ def _both(one: str, other: str) -> str:
     return f"{one} and {other} are both set; leave one of them out"
 
 
-def _in_file(name: str, path: str) -> Said:
+def _in_file(name: str, path: str) -> Variable:
     """The value in a file, without the line's end that editors and ``echo`` leave there."""
     # Who puts the secret itself here is not to find it in a log.
     place = f"{name} = {path if '/' in path and '://' not in path else '***'}"
@@ -186,7 +188,7 @@ def _in_file(name: str, path: str) -> Said:
         raise ValueError(f"{place}: the file is empty")
     if "\0" in text:
         raise ValueError(f"{place}: the file holds a NUL character")
-    return Said(name, text, from_file=True)
+    return Variable(name, text, from_file=True)
 
 
 def _without_waiting(path: str, flags: int) -> int:

@@ -70,8 +70,8 @@ def parse(text: str) -> RedisUrl:
     if any(ord(sign) <= ord(" ") for sign in rest) or "#" in rest:
         raise ValueError("holds a blank or a #; write those of a password as %20 and %23")
     rest, _, query = rest.partition("?")
-    said, _, where = rest.rpartition("@")
-    username, password = _credentials(said)
+    user, _, where = rest.rpartition("@")
+    username, password = _credentials(user)
     who = RedisUrl(username=username, password=password, db=_asked_db(query))
     if scheme == "unix":
         if not where.startswith("/"):
@@ -130,9 +130,9 @@ def _with_db(found: RedisUrl, segments: list[str]) -> RedisUrl:
     return replace(found, db=_number(segments[0]))
 
 
-def _credentials(said: str) -> tuple[str | None, str | None]:
-    username, separator, password = said.partition(":")
-    if "/" in said:
+def _credentials(user: str) -> tuple[str | None, str | None]:
+    username, separator, password = user.partition(":")
+    if "/" in user:
         raise ValueError("has a / in its user name or password; write it as %2F")
     return unquote(username) or None, (unquote(password) or None) if separator else None
 
