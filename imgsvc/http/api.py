@@ -15,7 +15,9 @@ from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import OPEN_REQUEST, ImageStatus, RequestStatus
 from imgsvc.http import answers, keys, problem_details, tenancy, uploads
 from imgsvc.http.limits import quotas
-from imgsvc.http.schemas import DownloadQuery, ImagesQuery, RequestsQuery
+from imgsvc.http.schemas.downloads import DownloadQuery
+from imgsvc.http.schemas.images import ImagesQuery
+from imgsvc.http.schemas.requests import RequestsQuery
 from imgsvc.ledger import Document
 from imgsvc.reports import report_csv
 from imgsvc.runtime import logs

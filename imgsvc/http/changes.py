@@ -10,7 +10,7 @@ from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import OPEN_REQUEST, RequestStatus, SerialNumber
 from imgsvc.http import answers, keys, problem_details, tenancy, uploads
 from imgsvc.http.limits import quotas
-from imgsvc.http.schemas import Retry
+from imgsvc.http.schemas.requests import Retry
 from imgsvc.ledger import Choice
 from imgsvc.runtime import logs
 

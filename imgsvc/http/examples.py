@@ -7,7 +7,13 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from imgsvc.http import schemas
+from imgsvc.http.schemas.dry_run import DryRun
+from imgsvc.http.schemas.health import Health, Readiness
+from imgsvc.http.schemas.images import ImagesPage
+from imgsvc.http.schemas.requests import Changed, Erased, RequestsPage, Status
+from imgsvc.http.schemas.savings import SavingsReport
+from imgsvc.http.schemas.uploads import Accepted
+from imgsvc.http.schemas.webhooks import Deliveries, Replayed, TestDelivery
 
 ID = "57704244-c223-4823-a94b-8f2111e7d84a"
 _OUTPUT = f"https://storage.googleapis.com/imgsvc/{ID}/0-0.webp"
@@ -62,8 +68,8 @@ _OF_IMAGE = {"serialNumber": 1, "productName": "Chair", "product": 0}
 
 # Status and shape, or media type -> what is answered.
 ANSWERS: Mapping[tuple[int, type[BaseModel] | str], Any] = {
-    (202, schemas.Accepted): {"requestId": ID, "status": "PENDING"},
-    (200, schemas.DryRun): {
+    (202, Accepted): {"requestId": ID, "status": "PENDING"},
+    (200, DryRun): {
         "valid": False,
         "products": 2,
         "images": 3,
@@ -85,9 +91,9 @@ ANSWERS: Mapping[tuple[int, type[BaseModel] | str], Any] = {
         ],
         "moreDuplicates": 0,
     },
-    (200, schemas.Status): _STATUS,
-    (200, schemas.RequestsPage): {"requests": [_STATUS], "nextCursor": None},
-    (200, schemas.ImagesPage): {
+    (200, Status): _STATUS,
+    (200, RequestsPage): {"requests": [_STATUS], "nextCursor": None},
+    (200, ImagesPage): {
         "images": [
             {
                 **_OF_IMAGE,
@@ -121,7 +127,7 @@ ANSWERS: Mapping[tuple[int, type[BaseModel] | str], Any] = {
         ],
         "nextCursor": None,
     },
-    (200, schemas.SavingsReport): {
+    (200, SavingsReport): {
         "requestId": ID,
         "status": "PARTIAL",
         "partial": False,
@@ -153,7 +159,7 @@ ANSWERS: Mapping[tuple[int, type[BaseModel] | str], Any] = {
             "upload": {"p50": 12, "p95": 12},
         },
     },
-    (200, schemas.Deliveries): {
+    (200, Deliveries): {
         "attempts": [
             {
                 "attempt": 1,
@@ -165,16 +171,16 @@ ANSWERS: Mapping[tuple[int, type[BaseModel] | str], Any] = {
         ],
         "nextAttemptAt": None,
     },
-    (202, schemas.Replayed): {"requestId": ID, "webhook": {"status": "PENDING", "attempts": 0}},
-    (202, schemas.Changed): {"requestId": ID, "status": "PROCESSING"},
-    (202, schemas.Erased): {"requestId": ID, "erased": False},
-    (200, schemas.TestDelivery): {"delivered": True, "status": 204, "latencyMs": 35, "error": None},
-    (200, schemas.Health): {"status": "ok"},
-    (200, schemas.Readiness): {
+    (202, Replayed): {"requestId": ID, "webhook": {"status": "PENDING", "attempts": 0}},
+    (202, Changed): {"requestId": ID, "status": "PROCESSING"},
+    (202, Erased): {"requestId": ID, "erased": False},
+    (200, TestDelivery): {"delivered": True, "status": 204, "latencyMs": 35, "error": None},
+    (200, Health): {"status": "ok"},
+    (200, Readiness): {
         "status": "ready",
         "checks": {"redis": "ok", "mongo": "ok", "bucket": "ok", "process": "ok"},
     },
-    (503, schemas.Readiness): {
+    (503, Readiness): {
         "status": "not ready",
         "checks": {"redis": "ok", "mongo": "no answer within 4 s", "bucket": "ok", "process": "ok"},
     },

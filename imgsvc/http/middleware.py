@@ -13,11 +13,10 @@ from aiohttp import web
 from aiohttp.hdrs import METH_ALL
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
-from imgsvc.domain.model import Scope
+from imgsvc.domain.model import Scope, Shape
 from imgsvc.http import keys, problem_details
 from imgsvc.http.keys import Handler
 from imgsvc.http.limits import ratelimit
-from imgsvc.http.schemas import NoQuery
 from imgsvc.ledger import NOBODY
 from imgsvc.runtime import logs
 from imgsvc.runtime.settings import Network
@@ -36,6 +35,10 @@ _HTTP_ERRORS = {
     413: ErrorCode.BODY_TOO_LARGE,
 }
 _log = logs.get("http")
+
+
+class _NoQuery(Shape):
+    """The query of a call that takes none."""
 
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
@@ -138,7 +141,7 @@ async def limit(request: web.Request, handler: Handler) -> web.StreamResponse:
 async def no_query(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Refuse the query of a call that has none: it would be overlooked in silence."""
     if request.query_string and request.match_info.handler in request.app[keys.WITHOUT_QUERY]:
-        problem_details.query(NoQuery, request)
+        problem_details.query(_NoQuery, request)
     return await handler(request)
 
 

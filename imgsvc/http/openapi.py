@@ -13,7 +13,7 @@ from pydantic.json_schema import models_json_schema
 import imgsvc
 from imgsvc.domain.model import Scope
 from imgsvc.http import examples
-from imgsvc.http.schemas import Problem
+from imgsvc.http.schemas.problems import Problem
 
 if TYPE_CHECKING:
     from imgsvc.http.routes import Route

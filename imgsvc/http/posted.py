@@ -12,7 +12,7 @@ from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import Recipe, Subscription
 from imgsvc.domain.validation import ValidationProblems
 from imgsvc.http import problem_details, strict_json
-from imgsvc.http.schemas import Instructions, Product, Upload
+from imgsvc.http.schemas.uploads import Instructions, Product, Upload
 from imgsvc.http.strict_json import JsonError
 from imgsvc.ledger import NewProduct
 from imgsvc.outbound.guard import Guard

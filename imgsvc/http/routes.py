@@ -20,10 +20,17 @@ from imgsvc.http import (
     openapi,
     ops,
     savings,
-    schemas,
     webhooks,
 )
 from imgsvc.http.keys import Handler
+from imgsvc.http.schemas.downloads import DownloadQuery
+from imgsvc.http.schemas.dry_run import DryRun
+from imgsvc.http.schemas.health import Health, Readiness
+from imgsvc.http.schemas.images import ImagesPage, ImagesQuery
+from imgsvc.http.schemas.requests import Changed, Erased, RequestsPage, RequestsQuery, Retry, Status
+from imgsvc.http.schemas.savings import SavingsReport
+from imgsvc.http.schemas.uploads import Accepted, CsvQuery, Form, Upload, UploadHeaders
+from imgsvc.http.schemas.webhooks import Deliveries, Replayed, TestDelivery
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +85,14 @@ ROUTES: tuple[Route, ...] = (
         "/api/upload",
         api.upload,
         "Post products with image URLs",
-        {200: schemas.DryRun, 202: schemas.Accepted},
+        {200: DryRun, 202: Accepted},
         (400, 408, 413, 415, 422, 429, 503),
-        query=schemas.CsvQuery,
-        headers=schemas.UploadHeaders,
+        query=CsvQuery,
+        headers=UploadHeaders,
         body={
-            "application/json": schemas.Upload,
+            "application/json": Upload,
             "text/csv": None,
-            "multipart/form-data": schemas.Form,
+            "multipart/form-data": Form,
         },
         examples=examples.UPLOAD,
         scope=Scope.UPLOAD,
@@ -95,7 +102,7 @@ ROUTES: tuple[Route, ...] = (
         "/status/{id}",
         api.status,
         "Where a request stands",
-        {200: schemas.Status},
+        {200: Status},
         (404, 410, 429, 503),
         scope=Scope.READ,
     ),
@@ -104,9 +111,9 @@ ROUTES: tuple[Route, ...] = (
         "/api/requests",
         api.requests,
         "List requests, newest first",
-        {200: schemas.RequestsPage},
+        {200: RequestsPage},
         (422, 429, 503),
-        query=schemas.RequestsQuery,
+        query=RequestsQuery,
         scope=Scope.READ,
     ),
     Route(
@@ -114,9 +121,9 @@ ROUTES: tuple[Route, ...] = (
         "/api/requests/{id}/images",
         api.images,
         "The images of a request, in input order",
-        {200: schemas.ImagesPage},
+        {200: ImagesPage},
         (404, 410, 422, 429, 503),
-        query=schemas.ImagesQuery,
+        query=ImagesQuery,
         scope=Scope.READ,
     ),
     Route(
@@ -124,7 +131,7 @@ ROUTES: tuple[Route, ...] = (
         "/api/requests/{id}/report",
         savings.savings,
         "What a request saved, where it came from, how long it took",
-        {200: schemas.SavingsReport},
+        {200: SavingsReport},
         (404, 410, 429, 503),
         scope=Scope.READ,
     ),
@@ -133,7 +140,7 @@ ROUTES: tuple[Route, ...] = (
         "/api/requests/{id}/deliveries",
         webhooks.deliveries,
         "The attempts to deliver a request's webhook",
-        {200: schemas.Deliveries},
+        {200: Deliveries},
         (404, 410, 429, 503),
         scope=Scope.READ,
     ),
@@ -142,7 +149,7 @@ ROUTES: tuple[Route, ...] = (
         "/api/requests/{id}/deliveries/replay",
         webhooks.replay,
         "Send a request's webhook once more, with the same id",
-        {202: schemas.Replayed},
+        {202: Replayed},
         (404, 409, 410, 429, 503),
         scope=Scope.UPLOAD,
     ),
@@ -151,9 +158,9 @@ ROUTES: tuple[Route, ...] = (
         "/api/requests/{id}/retry",
         changes.retry,
         "Work on failed images again",
-        {202: schemas.Changed},
+        {202: Changed},
         (400, 404, 408, 409, 410, 413, 415, 422, 429, 503),
-        body={"application/json": schemas.Retry},
+        body={"application/json": Retry},
         examples=examples.RETRY,
         body_may_be_missing=True,
         scope=Scope.UPLOAD,
@@ -163,7 +170,7 @@ ROUTES: tuple[Route, ...] = (
         "/api/requests/{id}/cancel",
         changes.cancel,
         "Stop a request",
-        {202: schemas.Changed},
+        {202: Changed},
         (404, 409, 410, 429, 503),
         scope=Scope.UPLOAD,
     ),
@@ -172,7 +179,7 @@ ROUTES: tuple[Route, ...] = (
         "/api/requests/{id}",
         changes.erase,
         "Erase a request, its objects too",
-        {202: schemas.Erased},
+        {202: Erased},
         (404, 429, 503),
         scope=Scope.UPLOAD,
     ),
@@ -181,7 +188,7 @@ ROUTES: tuple[Route, ...] = (
         "/api/webhooks/test",
         webhooks.test,
         "Send a signed webhook.test and tell what happened",
-        {200: schemas.TestDelivery},
+        {200: TestDelivery},
         (400, 408, 413, 415, 422, 429, 503),
         body={"application/json": Receiver},
         examples=examples.RECEIVER,
@@ -194,7 +201,7 @@ ROUTES: tuple[Route, ...] = (
         "The report as CSV",
         {200: "text/csv"},
         (404, 409, 410, 422, 429, 503),
-        query=schemas.DownloadQuery,
+        query=DownloadQuery,
         scope=Scope.READ,
     ),
     Route(
@@ -202,7 +209,7 @@ ROUTES: tuple[Route, ...] = (
         "/healthz",
         ops.healthz,
         "The process runs",
-        {200: schemas.Health},
+        {200: Health},
         scope="open",
     ),
     Route(
@@ -210,7 +217,7 @@ ROUTES: tuple[Route, ...] = (
         "/readyz",
         ops.readyz,
         "The service can do its work",
-        {200: schemas.Readiness, 503: schemas.Readiness},
+        {200: Readiness, 503: Readiness},
         scope="open",
     ),
     Route(

@@ -17,7 +17,7 @@ from imgsvc.http import charsets, dry_run, forms, keys, names, problem_details, 
 from imgsvc.http.charsets import Charset
 from imgsvc.http.limits import quotas
 from imgsvc.http.posted import Posted, examine
-from imgsvc.http.schemas import CsvQuery, Form, UploadHeaders, UploadQuery
+from imgsvc.http.schemas.uploads import CsvQuery, Form, UploadHeaders, UploadQuery
 from imgsvc.http.strict_json import JsonError
 from imgsvc.ledger import Document, NewRequest, Repeat
 from imgsvc.runtime.settings import Http

@@ -1,0 +1,78 @@
+"""The kinds of fields that several calls share: texts, serial numbers, times, cursors."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated
+
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, PlainValidator
+
+from imgsvc.domain.model import LONGEST_TEXT, SerialNumber
+
+_INT64 = 2**63
+
+
+_LOST_PLUS = re.compile(r"^(\S+[Tt]\S+) ([0-9]{2}:?[0-9]{2})$")  # in a query + is a blank
+
+
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]")
+
+
+def _in_a_cell(text: str) -> str:
+    """A text that a report can hold, and that can be posted again with it."""
+    if not text.strip():
+        raise ValueError("is blank; say something")
+    if "\0" in text:
+        raise ValueError("contains a NUL character, which no CSV can hold; leave it out")
+    return text
+
+
+Text = Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT), AfterValidator(_in_a_cell)]
+
+
+def _serial(said: object) -> SerialNumber:
+    """Told in one go: pydantic would tell what is wrong with it as a number and as a text."""
+    if isinstance(said, str):
+        if 0 < len(said) <= LONGEST_TEXT:
+            return _in_a_cell(said)
+        raise ValueError(f"has {len(said)} characters; 1 to {LONGEST_TEXT} are allowed")
+    if type(said) is not int:  # True is an int, too
+        raise ValueError('is neither an integer like 7 nor a string like "SKU-7"')
+    if not -_INT64 <= said < _INT64:
+        raise ValueError("is an integer of more than 64 bits; send it as a string")
+    return said
+
+
+AnySerial = Annotated[
+    SerialNumber,
+    PlainValidator(
+        _serial, json_schema_input_type=Annotated[int, Field(ge=-_INT64, lt=_INT64)] | Text
+    ),
+]
+
+
+def _written_out(text: str) -> str:
+    """Pydantic would take a number for seconds, or milliseconds if there are many, since 1970."""
+    if not _DATE.match(text):
+        raise ValueError("a time is written like 2026-01-31T12:00:00Z")
+    return _LOST_PLUS.sub(r"\1+\2", text)
+
+
+def _in_utc(time: datetime) -> datetime:
+    """The same moment; near the first and the last year there is none in UTC."""
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is not within the years 1 to 9999") from None
+
+
+Time = Annotated[
+    AwareDatetime,
+    BeforeValidator(_written_out),
+    AfterValidator(_in_utc),
+    Field(examples=["2026-01-31T12:00:00Z"]),
+]
+
+
+Cursor = Annotated[str | None, Field(description="`nextCursor` of the page before.")]
