@@ -40,6 +40,7 @@ METRICS = web.AppKey("metrics", Metrics)
 HEALTH = web.AppKey("health", Health)
 READINESS = web.AppKey("readiness", Readiness)
 AUTHENTICATOR = web.AppKey("authenticator", Authenticator)  # not there if everyone may come in
+OPENAPI = web.AppKey("openapi", bytes)  # the document, as JSON
 SCOPES: web.AppKey[Mapping[Any, Scope | None]] = web.AppKey("scopes", Mapping)
 POLICIES: web.AppKey[Mapping[Any, str]] = web.AppKey("policies", Mapping)
 WITHOUT_QUERY: web.AppKey[Collection[Handler]] = web.AppKey("without_query", Collection)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
@@ -13,10 +13,8 @@ from pydantic.json_schema import models_json_schema
 import imgsvc
 from imgsvc.domain.model import Scope
 from imgsvc.http import examples
+from imgsvc.http.route import Route
 from imgsvc.http.schemas.problems import Problem
-
-if TYPE_CHECKING:
-    from imgsvc.http.routes import Route
 
 _SCHEME = "bearer"
 _SECURITY = {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import resources
-
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -32,23 +30,3 @@ async def metrics(request: web.Request) -> web.Response:
     return web.Response(
         body=request.app[keys.METRICS].render(), headers={"Content-Type": CONTENT_TYPE_LATEST}
     )
-
-
-async def docs(request: web.Request) -> web.Response:  # noqa: ARG001
-    """A page that shows the OpenAPI document."""
-    return _static("docs.html", "text/html")
-
-
-async def docs_script(request: web.Request) -> web.Response:  # noqa: ARG001
-    """The page's script; apart from it, because the content policy forbids inline ones."""
-    return _static("docs.js", "text/javascript")
-
-
-async def docs_style(request: web.Request) -> web.Response:  # noqa: ARG001
-    """The page's style."""
-    return _static("docs.css", "text/css")
-
-
-def _static(name: str, content_type: str) -> web.Response:
-    text = resources.files("imgsvc.http").joinpath("static", name).read_text("utf-8")
-    return web.Response(text=text, content_type=content_type)

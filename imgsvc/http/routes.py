@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
-
 import orjson
 from aiohttp import web
-from pydantic import BaseModel
 
 from imgsvc.domain.model import Receiver, Scope
 from imgsvc.http import (
     api,
     changes,
+    docs,
     examples,
     keys,
     openapi,
@@ -22,7 +17,7 @@ from imgsvc.http import (
     savings,
     webhooks,
 )
-from imgsvc.http.keys import Handler
+from imgsvc.http.route import Route
 from imgsvc.http.schemas.downloads import DownloadQuery
 from imgsvc.http.schemas.dry_run import DryRun
 from imgsvc.http.schemas.health import Health, Readiness
@@ -32,52 +27,7 @@ from imgsvc.http.schemas.savings import SavingsReport
 from imgsvc.http.schemas.uploads import Accepted, CsvQuery, Form, Upload, UploadHeaders
 from imgsvc.http.schemas.webhooks import Deliveries, Replayed, TestDelivery
 
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One call.
-
-    Attributes:
-        method: in capitals.
-        path: with ``{id}`` where a request's id stands.
-        handler: answers it.
-        summary: one line for the document.
-        answers: status -> shape of the body, or its media type where it is not JSON.
-        refusals: statuses that come with a problem.
-        query: shape of the query; a call of clients without one takes none.
-        headers: shape of the headers that mean something.
-        body: media type -> shape of the body.
-        examples: media type -> a body that is accepted; one for each.
-        body_may_be_missing: then it is as if it were ``{}``.
-        scope: what a caller must be allowed; ``docs``: as ``[auth] protect_docs`` says; ``open``:
-            nothing. It names the rate limit that counts the call, too, if there is one.
-    """
-
-    method: Literal["GET", "POST", "DELETE"]
-    path: str
-    handler: Handler
-    summary: str
-    answers: Mapping[int, type[BaseModel] | str]
-    refusals: tuple[int, ...] = ()
-    query: type[BaseModel] | None = None
-    headers: type[BaseModel] | None = None
-    body: Mapping[str, type[BaseModel] | None] = field(default_factory=dict)
-    examples: Mapping[str, Any] = field(default_factory=dict)
-    body_may_be_missing: bool = False
-    scope: Scope | Literal["docs", "open"] = field(kw_only=True)
-
-
 _COUNTED = (Scope.UPLOAD, Scope.READ)
-
-
-async def _openapi(request: web.Request) -> web.Response:  # noqa: ARG001
-    return web.Response(body=_document(), content_type="application/json")
-
-
-@functools.cache  # making it takes 50 ms, in which the event loop would serve nobody else
-def _document() -> bytes:
-    return orjson.dumps(openapi.document(ROUTES))
-
 
 ROUTES: tuple[Route, ...] = (
     Route(
@@ -229,25 +179,30 @@ ROUTES: tuple[Route, ...] = (
         scope=Scope.ADMIN,
     ),
     Route(
-        "GET", "/openapi.json", _openapi, "This document", {200: "application/json"}, scope="docs"
+        "GET",
+        "/openapi.json",
+        docs.openapi,
+        "This document",
+        {200: "application/json"},
+        scope="docs",
     ),
-    Route("GET", "/docs", ops.docs, "This document, to read", {200: "text/html"}, scope="docs"),
+    Route("GET", "/docs", docs.docs, "This document, to read", {200: "text/html"}, scope="docs"),
     Route(
-        "GET", "/docs.js", ops.docs_script, "Part of /docs", {200: "text/javascript"}, scope="docs"
+        "GET", "/docs.js", docs.docs_script, "Part of /docs", {200: "text/javascript"}, scope="docs"
     ),
-    Route("GET", "/docs.css", ops.docs_style, "Part of /docs", {200: "text/css"}, scope="docs"),
+    Route("GET", "/docs.css", docs.docs_style, "Part of /docs", {200: "text/css"}, scope="docs"),
 )
 
 
 def add(app: web.Application) -> None:
     """Put the whole table on an application."""
-    docs = Scope.ADMIN if app[keys.SETTINGS].auth.protect_docs else None
+    of_docs = Scope.ADMIN if app[keys.SETTINGS].auth.protect_docs else None
     app[keys.SCOPES] = {
-        r.handler: r.scope if isinstance(r.scope, Scope) else docs if r.scope == "docs" else None
+        r.handler: r.scope if isinstance(r.scope, Scope) else of_docs if r.scope == "docs" else None
         for r in ROUTES
     }
     app[keys.POLICIES] = {r.handler: r.scope for r in ROUTES if r.scope in _COUNTED}
     # Not of operators' calls: health checkers add what keeps caches out, scrapers parameters.
     app[keys.WITHOUT_QUERY] = {r.handler for r in ROUTES if r.scope in _COUNTED and not r.query}
-    _document()
+    app[keys.OPENAPI] = orjson.dumps(openapi.document(ROUTES))
     app.add_routes([web.route(r.method, r.path, r.handler) for r in ROUTES])

@@ -17,7 +17,8 @@ from imgsvc.domain.model import Scope
 from imgsvc.embedded.servers import EmbeddedServers
 from imgsvc.http import keys, middleware
 from imgsvc.http.auth import Authenticator
-from imgsvc.http.routes import ROUTES, Route
+from imgsvc.http.route import Route
+from imgsvc.http.routes import ROUTES
 from imgsvc.ledger import Ledger
 from tests.support import Origin, Service, wait_until
 
