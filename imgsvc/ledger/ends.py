@@ -25,10 +25,19 @@ _RECOUNT_EVERY_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """An end that is to be written."""
+    """An end that is to be written.
+
+    Attributes:
+        place: of the image.
+        end: what became of it.
+        image: as it was read in this turn while it was open, if it was read. Until it ends nothing
+            else of it changes, so it is written whole: a server may compare every path that an
+            update sets with all others, and an end has a dozen.
+    """
 
     place: Place
     end: Completed | Failed
+    image: Document | None = None
 
 
 class Ends(Completion):
@@ -240,7 +249,10 @@ def _finishing(items: Sequence[Finish], writer: str) -> UpdateOne:
         at = f"images.{item.place.index}"
         wanted |= {**before(FINISH_IMAGE, f"{at}.status"), f"{at}.turn": _is_turn(item.place.turn)}
         fields = {**_fields(item.end), "writer": writer}
-        change |= {f"{at}.{key}": value for key, value in fields.items()}
+        if item.image is None:
+            change |= {f"{at}.{key}": value for key, value in fields.items()}
+        else:
+            change[at] = item.image | fields
     return UpdateOne(wanted, {"$set": change, "$inc": {"open": -len(items)}})
 
 

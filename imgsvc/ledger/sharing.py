@@ -74,12 +74,12 @@ class Sharing(Ends):
         spots = shared.copies[some]
         keys = (product_id(original.request_id, spot.product) for spot in spots)
         with translated():
-            found = await self._by_key(self._products, keys, "images.status", "images.turn")
+            found = await self._by_key(self._products, keys, "images")
         places = [Place(original.request_id, s.product, s.index, original.turn) for s in spots]
         images = ((place, image_at(found.get(place.key), place)) for place in places)
         ended = await asyncio.gather(
             *(
-                self._copies.submit(Finish(place, shared.end))
+                self._copies.submit(Finish(place, shared.end, image))
                 for place, image in images
                 if image and is_pending(image) and image.get("turn", 0) == place.turn
             )

@@ -112,7 +112,10 @@ async def test_a_page_of_copies_costs_no_more_than_as_many_images(
     start_service: Start,
     origin: Origin,
 ) -> None:
-    """One update for each product, some to a command; and each page reads only its own."""
+    """One update for each product, some to a command; and each page reads only its own.
+
+    It sets each image, not its fields: a server may compare each path with all others.
+    """
     async with serving(LedgerProxy(servers.mongo.port)) as ledger:
         service = await start_service(through(ledger.port, make_settings()))
         written: list[bytes] = []
@@ -127,6 +130,7 @@ async def test_a_page_of_copies_costs_no_more_than_as_many_images(
     )
     assert len(ends) < 500 / 8 + 2 * 10
     assert len(written) < 2 * len(ends)
+    assert sum(call.count(b"images.0.output") for call in ends) == 1, "that of the original"
 
 
 async def test_copies_that_a_lost_replica_left_are_ended_by_another(
