@@ -43,7 +43,7 @@ class Copier(ImageActor):
         copies, due = 0, False
         for start in range(0, len(shared.copies) if shared else 0, _PAGE):
             assert shared is not None  # noqa: S101 - else there is no page
-            async with self._pages.place(shared.quota_tenant):
+            async with self._pages.hold(shared.quota_tenant):
                 if self.stopping.is_set():
                     return HandOff(COPIES, job, event="copies.left", told={"copies": copies})
                 self.begin()

@@ -16,7 +16,7 @@ from imgsvc.ledger import Completed, Remembered, Work, source_key
 from imgsvc.mailboxes.mailboxes import FETCH, Facts, compress_lane, upload_lane
 from imgsvc.outbound.politeness import GivenUpError, PutOffError, Trip, asks_for_time
 from imgsvc.runtime.cancellation import cancel_and_wait
-from imgsvc.runtime.priority import Turnstile
+from imgsvc.runtime.priority_semaphore import PrioritySemaphore
 
 _FIRST_WAIT_S = 1.0
 
@@ -30,7 +30,7 @@ class Fetcher(ImageActor):
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
         parts.spool.on_freed[self.name] = self._freed
-        self._turns = Turnstile(self._is_open)
+        self._fetching = PrioritySemaphore(self.at_once(), self._has_room)
         dedupe = parts.settings.dedupe
         self._ttl_s = dedupe.ttl_s if dedupe.enabled else 0.0
 
@@ -52,30 +52,27 @@ class Fetcher(ImageActor):
         """How many files may wait to be encoded, above which no more are fetched."""
         return self.parts.settings.fetch.ahead
 
-    def _is_open(self, inside: int) -> bool:
-        """Whether one more may be fetched: so many at once, and not too far ahead.
+    def _has_room(self) -> bool:
+        """Whether another image may be fetched without getting too far ahead of the Compressor.
 
-        Who was let in has no file yet. So they come in bursts, up to one burst too far ahead: what
-        they ask of the ledger goes together, which costs less than letting in one after the other.
+        An image that was just admitted has no file yet. So they are admitted in bursts, and may get
+        one burst too far ahead. But then their reads of the ledger go together, which costs less.
         """
-        if self.stopping.is_set():
-            return True  # to go away again
         spool = self.parts.spool
         return (
-            inside < self.at_once()
-            and spool.sources < self.ahead()
+            spool.sources < self.ahead()
             and spool.results < self.parts.settings.gcs.in_hand
             and not spool.is_full
         )
 
     def _freed(self) -> None:
-        self._turns.look()
+        self._fetching.admit()
         self.room_changed()
 
     def stop(self) -> None:
-        """Take nothing new, and leave what waits for its turn to other replicas."""
+        """Take nothing new, and leave the images that still wait to other replicas."""
         super().stop()
-        self._turns.look()
+        self._fetching.lift()
 
     async def run(self) -> None:
         """Fetch, and share origins with the other replicas meanwhile."""
@@ -94,7 +91,7 @@ class Fetcher(ImageActor):
         """
         trip = Trip(self.parts.politeness, self.begin)
         try:
-            async with self._turns.turn():
+            async with self._fetching.hold(priority=job.priority):
                 if self.stopping.is_set():
                     return HandOff(self.mailbox(), job, event="image.left")
                 place = (job.request_id, job.product, job.index)

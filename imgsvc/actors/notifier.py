@@ -98,7 +98,7 @@ class Notifier(MailboxActor[WebhookJob]):
         at_a_host = self.parts.settings.webhook.host_concurrency
         self._enter(places, "host", URL(pending.url).authority, at_a_host)
         self._enter(places, "tenant", pending.quota_tenant, self._share)
-        async with self._attempts.place(pending.quota_tenant):
+        async with self._attempts.hold(pending.quota_tenant):
             address = await self.parts.outbound.address(pending.url, pending.quota_tenant)
             if address:  # else the attempt will tell
                 self._enter(places, "address", address, self._share)

@@ -13,7 +13,7 @@ from imgsvc.domain.messages import Compressed, ImageJob, Reused, Source
 from imgsvc.domain.model import FILE_TYPES
 from imgsvc.ledger import Completed
 from imgsvc.mailboxes.mailboxes import Facts, upload_lane
-from imgsvc.runtime.priority import Turnstile
+from imgsvc.runtime.priority_semaphore import PrioritySemaphore
 from imgsvc.storage.bucket import Stored
 
 
@@ -25,14 +25,14 @@ class Uploader(ImageActor):
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
-        self._turns = Turnstile(lambda inside: inside < parts.settings.gcs.threads)
+        self._threads = PrioritySemaphore(parts.settings.gcs.threads)
 
     def mailbox(self) -> str:
         """This replica's lane."""
         return upload_lane(self.parts.mailboxes.replica)
 
     def capacity(self) -> int:
-        """All that may be on their way; how many are stored at a time is said at the turnstile."""
+        """More than are stored at a time, so that those with priority can go first."""
         return self.parts.settings.gcs.in_hand
 
     async def handle(self, job: ImageJob, facts: Facts) -> Verdict:
@@ -48,7 +48,7 @@ class Uploader(ImageActor):
         name = f"{job.request_id}/{job.product}-{job.index}.{extension}"
         stored = None
         try:
-            async with self._turns.turn():
+            async with self._threads.hold(priority=job.priority):
                 started = time.monotonic()
                 self.begin()
                 # Now and not before: the wait may have been long, and the Eraser counts on it.

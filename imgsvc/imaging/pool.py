@@ -28,10 +28,10 @@ from pathlib import Path
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import Recipe
 from imgsvc.imaging import sandbox
-from imgsvc.imaging.budget import Budget
 from imgsvc.runtime import logs
 from imgsvc.runtime.metrics import Metrics
-from imgsvc.runtime.priority import Turnstile
+from imgsvc.runtime.priority import PRIORITY
+from imgsvc.runtime.priority_semaphore import PrioritySemaphore
 from imgsvc.runtime.settings import Codec
 
 _KEPT_VARIABLES = frozenset({"PATH", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "VIRTUAL_ENV"})
@@ -165,10 +165,11 @@ class CodecPool:
             for _ in range(settings.worker_count)
         ]
         self._idle: list[_Worker] = []
-        self._turns = Turnstile(lambda inside: inside < self.size)
+        self._free_workers = PrioritySemaphore(self.size)
         # An image whose estimate exceeds its worker's share waits until there is so much to
-        # spare; most never do, and cost no extra round.
-        self._budget = Budget(settings.budget_bytes)
+        # spare; most never do, and cost no extra round. Those that have a worker go in the order
+        # of asking.
+        self._memory = PrioritySemaphore(settings.budget_bytes)
 
     @property
     def size(self) -> int:
@@ -203,13 +204,13 @@ class CodecPool:
                 overran ``[codec] task_s``, CODEC_CRASHED if its worker died, UNAVAILABLE if the
                 target cannot be written or no worker starts.
         """
-        share = self._budget.total // self.size
-        async with self._turns.turn():
-            async with self._budget.reserve(share):
+        share = self._settings.budget_bytes // self.size
+        async with self._free_workers.hold(priority=PRIORITY.get()):
+            async with self._memory.hold(share):
                 begin()
                 answer = await self._run(task, share)
             if isinstance(answer, _NeedsMemory):
-                async with self._budget.reserve(answer.needed_bytes):
+                async with self._memory.hold(answer.needed_bytes):
                     answer = await self._run(task, None)
         if isinstance(answer, Result):
             return answer
@@ -218,7 +219,7 @@ class CodecPool:
         raise AssertionError("memory without bound was not enough")
 
     async def _run(self, task: Task, memory_bytes: int | None) -> _Answer:
-        worker = self._idle.pop()  # there is one for each turn
+        worker = self._idle.pop()  # the semaphore admits no more than there are
         try:
             async with asyncio.timeout(self._settings.task_s):
                 return await worker.run(task, memory_bytes)

@@ -87,7 +87,7 @@ class Resolver(AbstractResolver):
         if host.lower().removesuffix(".") == "localhost":
             found = self._loopback(port, family)
         else:
-            async with self._places.place(_TENANT.get()):
+            async with self._places.hold(_TENANT.get()):
                 found = await self._ask(host, port, family)
             for _, address in found:
                 self._guard.check_dialled(address, port)

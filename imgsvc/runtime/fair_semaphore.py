@@ -1,4 +1,4 @@
-"""A semaphore that is fair to tenants: a share for each, and who has fewest places is next."""
+"""A semaphore that is fair to tenants: each has a share, and the one that holds the least is next."""
 
 from __future__ import annotations
 
@@ -9,63 +9,60 @@ from collections.abc import AsyncIterator
 
 
 class FairSemaphore:
-    """Lets so many in at once, of one tenant fewer.
+    """Admits a number of tasks at a time, and fewer of one tenant.
 
-    Of those who wait the tenant with the fewest inside is next; among equals they go in turn.
+    Of the tenants that wait, the one with the fewest tasks inside is next; equals take turns.
 
     Args:
-        places: for all together.
-        share: for one tenant at most.
+        capacity: tasks at a time.
+        share: tasks of one tenant at a time.
     """
 
-    def __init__(self, places: int, share: int) -> None:
-        self._free = places
+    def __init__(self, capacity: int, share: int) -> None:
+        self._free = capacity
         self._share = share
         self._inside: Counter[str] = Counter()
-        # Of each tenant those who wait, as they came; who was served last is the last of them.
+        # The tasks of each tenant in order of arrival. The tenant that was served last is at the end.
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
 
     @contextlib.asynccontextmanager
-    async def place(self, tenant: str) -> AsyncIterator[None]:
-        """Have a place of this tenant's, after waiting for it."""
-        called: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(tenant, deque()).append(called)
-        self._call()
+    async def hold(self, tenant: str) -> AsyncIterator[None]:
+        """Wait for admission, and count as one of this tenant's tasks inside the block."""
+        admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(tenant, deque()).append(admitted)
+        self._admit()
         try:
-            await called
+            await admitted
             yield
         finally:
-            if called.done() and not called.cancelled():
+            if admitted.done() and not admitted.cancelled():
                 self._free += 1
                 self._inside[tenant] -= 1
                 if not self._inside[tenant]:
                     del self._inside[tenant]
             else:
-                self._forget(tenant, called)
-            self._call()
+                self._forget(tenant, admitted)
+            self._admit()
 
-    def _call(self) -> None:
-        """Let in who may come in now."""
-        while self._free and (tenant := self._next()) is not None:
-            line = self._waiting.pop(tenant)
-            called = line.popleft()
-            if line:
-                self._waiting[tenant] = line
-            if not called.cancelled():
+    def _admit(self) -> None:
+        while self._free and (tenant := self._next_tenant()) is not None:
+            queue = self._waiting.pop(tenant)
+            admitted = queue.popleft()
+            if queue:
+                self._waiting[tenant] = queue
+            if not admitted.cancelled():
                 self._free -= 1
                 self._inside[tenant] += 1
-                called.set_result(None)
+                admitted.set_result(None)
 
-    def _next(self) -> str | None:
-        """Whose turn it is, if anybody's."""
+    def _next_tenant(self) -> str | None:
         inside = self._inside
         below = (tenant for tenant in self._waiting if inside[tenant] < self._share)
         return min(below, key=inside.__getitem__, default=None)
 
-    def _forget(self, tenant: str, called: asyncio.Future[None]) -> None:
-        """Have somebody wait no more; skipped already if the line came to them too late."""
-        line = self._waiting.get(tenant, deque())
-        with contextlib.suppress(ValueError):
-            line.remove(called)
-        if not line:
+    def _forget(self, tenant: str, admitted: asyncio.Future[None]) -> None:
+        queue = self._waiting.get(tenant, deque())
+        with contextlib.suppress(ValueError):  # `_admit` may have dropped it already
+            queue.remove(admitted)
+        if not queue:
             self._waiting.pop(tenant, None)

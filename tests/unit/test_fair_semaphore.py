@@ -1,4 +1,4 @@
-"""Places for tenants: a share for each, in turn, and none is lost or given twice."""
+"""A fair semaphore: tenants have shares and take turns, and no capacity is lost or given twice."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from imgsvc.runtime.fair_semaphore import FairSemaphore
 class Visits:
     """Who came in, in which order; each stays until told to go."""
 
-    def __init__(self, places: int, share: int) -> None:
-        self.semaphore = FairSemaphore(places, share)
+    def __init__(self, capacity: int, share: int) -> None:
+        self.semaphore = FairSemaphore(capacity, share)
         self.came: list[str] = []
         self.inside: Counter[str] = Counter()
         self._tasks: list[tuple[str, asyncio.Event, asyncio.Task[None]]] = []
@@ -29,7 +29,7 @@ class Visits:
         await self._settled()
 
     async def _visit(self, tenant: str, go: asyncio.Event) -> None:
-        async with self.semaphore.place(tenant):
+        async with self.semaphore.hold(tenant):
             self.came.append(tenant)
             self.inside[tenant] += 1
             try:
@@ -60,7 +60,7 @@ class Visits:
 
 
 async def test_one_tenant_has_its_share_and_leaves_the_rest() -> None:
-    visits = Visits(places=4, share=3)
+    visits = Visits(capacity=4, share=3)
     await visits.come("a", "a", "a", "a", "b", "b")
     assert visits.inside == {"a": 3, "b": 1}
     await visits.go(0)
@@ -69,7 +69,7 @@ async def test_one_tenant_has_its_share_and_leaves_the_rest() -> None:
 
 
 async def test_tenants_who_wait_have_turns() -> None:
-    visits = Visits(places=1, share=1)
+    visits = Visits(capacity=1, share=1)
     await visits.come("a", "a", "a", "b", "b", "c")
     for index in (0, 1, 3, 5, 2):
         await visits.go(index)
@@ -77,8 +77,8 @@ async def test_tenants_who_wait_have_turns() -> None:
     await visits.end()
 
 
-async def test_who_is_cancelled_takes_no_place_along() -> None:
-    visits = Visits(places=1, share=1)
+async def test_a_task_that_is_cancelled_while_it_waits_holds_nothing() -> None:
+    visits = Visits(capacity=1, share=1)
     await visits.come("a", "a", "b")
     await visits.go(1, cancelled=True)
     await visits.go(0)
@@ -86,8 +86,8 @@ async def test_who_is_cancelled_takes_no_place_along() -> None:
     await visits.end()
 
 
-async def test_a_place_that_comes_with_a_cancellation_is_given_back() -> None:
-    visits = Visits(places=1, share=1)
+async def test_an_admission_that_comes_with_a_cancellation_is_given_back() -> None:
+    visits = Visits(capacity=1, share=1)
     await visits.come("a", "b", "c")
     (_, go, _), (_, _, second) = visits._tasks[0], visits._tasks[1]
     go.set()
@@ -102,18 +102,18 @@ async def test_a_place_that_comes_with_a_cancellation_is_given_back() -> None:
     st.integers(1, 4),
     st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9), st.booleans()), max_size=25),
 )
-def test_places_are_never_exceeded_nor_left_empty(
-    places: int, share: int, steps: list[tuple[str, int, bool]]
+def test_the_capacity_is_never_exceeded_nor_left_unused(
+    capacity: int, share: int, steps: list[tuple[str, int, bool]]
 ) -> None:
     async def play() -> None:
-        visits = Visits(places, share)
+        visits = Visits(capacity, share)
         for tenant, index, cancelled in steps:
             await visits.come(tenant)
             if index < len(visits._tasks):
                 await visits.go(index, cancelled=cancelled)
-            assert visits.inside.total() <= places
+            assert visits.inside.total() <= capacity
             assert all(count <= share for count in visits.inside.values())
-            if visits.inside.total() < places:
+            if visits.inside.total() < capacity:
                 waiting = visits.semaphore._waiting
                 assert all(visits.inside[each] == share for each in waiting)
         await visits.end()
