@@ -1,10 +1,10 @@
-"""Dealer: from the ledger to the mailboxes, fairly and never too much at once.
+"""Dealer: deals work from the ledger to the mailboxes, fairly and never too much at once.
 
-It also carries out what clients wish of a request: to work on it again, or to cancel it.
+It also carries out the commands of clients: to retry a request, or to cancel it.
 
-And it is the reconciler. Putting work that is in flight already does nothing, so the dealer simply
-goes through the open requests again and again: whatever the ledger says is not finished and no
-mailbox knows is dealt once more, be it new or lost.
+And it reconciles the mailboxes with the ledger. Dealing work that is in flight already does nothing. So
+the dealer simply goes through the open requests again and again, and whatever is unfinished in the
+ledger and unknown to the mailboxes is dealt, whether it is new or was lost.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from imgsvc.actors.base import Actor, Parts
-from imgsvc.actors.table import Hand, Table
+from imgsvc.actors.fair_queue import FairQueue, RequestQueue
 from imgsvc.domain.errors import ServiceError
 from imgsvc.domain.messages import ImageJob, WebhookJob
 from imgsvc.ledger import OpenImages
@@ -26,13 +26,13 @@ from imgsvc.mailboxes.mailboxes import DEALING, FETCH, FETCH_PRIORITY, NOTIFY
 _PAGE = 100  # products read at once
 _REQUESTS = 1000
 _WEBHOOKS = 500
-_WISHES = 10  # of one tenant; some of each is carried out in one round
+_COMMANDS = 10  # of each kind in one round, and of one tenant
 _LEAD_S, _LEAD_AGAIN_S = 5.0, 1.0
 _IDLE_S = 1.0
 _FULL_S = 0.25
-_PUT_OFF = 4  # windows of messages of one request that may wait for their origin
+_PUT_OFF = 4  # windows: so many messages of one request may wait for their origin
 _SOON_S = 0.01
-_FEW = 4  # images; of a request that has no more to be dealt, so many have priority
+_FEW = 4  # images: if a request has no more left to deal, they have priority
 
 
 class Dealer(Actor):
@@ -43,10 +43,10 @@ class Dealer(Actor):
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
         self._bell = parts.mailboxes.bell()
-        self._table = Table()
+        self._requests = FairQueue()
         self._leads = False
-        self._lead_again_at = 0.0  # when the lead is to be asked for, or renewed
-        self._look_at = 0.0  # when the ledger is to be asked for what is new, if nobody rings
+        self._lead_again_at = 0.0  # when to ask for the lead, or renew it
+        self._look_at = 0.0  # when to look into the ledger, if the bell does not ring before
 
     async def run(self) -> None:
         """Deal until stopped."""
@@ -54,7 +54,7 @@ class Dealer(Actor):
         try:
             while not self.stopping.is_set():
                 try:
-                    wait_s = await self._deal_once()
+                    wait_s = await self._deal_round()
                     if not self._leads:
                         await self.pause(wait_s)
                     elif await self._bell.wait(wait_s) == "news":
@@ -70,24 +70,24 @@ class Dealer(Actor):
         finally:
             await self._bell.close()
 
-    async def _deal_once(self) -> float:
-        """One round; returns the seconds after which another makes sense if nobody rings."""
+    async def _deal_round(self) -> float:
+        """One round; returns the seconds to wait before the next, unless the bell rings."""
         if time.monotonic() >= self._lead_again_at and not await self._lead():
             return _IDLE_S
-        if time.monotonic() < self._look_at:  # a mailbox runs low and has to be filled
+        if time.monotonic() < self._look_at:  # the bell rang because a mailbox runs low
             return await self._deal_images()
         await self._look_for_requests()
-        wait_s = await self._deal_images()  # before anything else: somebody may wait for these
+        wait_s = await self._deal_images()  # first of all: a client may wait for these
         await self._deal_webhooks()
-        look_again_s = await self._carry_out_wishes()
+        look_again_s = await self._carry_out_commands()
         self._look_at = time.monotonic() + look_again_s
         return min(look_again_s, wait_s)
 
     async def _lead(self) -> bool:
-        """Become or stay the one who deals; whether that is so."""
+        """Become or stay the replica that deals; returns whether this one does."""
         led, self._leads = self._leads, await self.parts.mailboxes.lead(DEALING, _LEAD_S)
         if not self._leads:
-            self._table.clear()
+            self._requests.clear()
             self._look_at = 0.0
             return False
         self._lead_again_at = time.monotonic() + _LEAD_AGAIN_S
@@ -95,20 +95,20 @@ class Dealer(Actor):
             self.log.info("dealer.leads")
         return True
 
-    async def _carry_out_wishes(self) -> float:
-        """Some of what clients wish of requests; seconds until there may be more to see."""
+    async def _carry_out_commands(self) -> float:
+        """Retry and cancel some requests; returns the seconds until there may be more to do."""
         ledger = self.parts.ledger
         reopening, cancelling = await asyncio.gather(
-            ledger.to_reopen(_WISHES), ledger.to_cancel(_WISHES)
+            ledger.to_reopen(_COMMANDS), ledger.to_cancel(_COMMANDS)
         )
         more = [await ledger.reopen(request_id) for request_id in reopening]
-        for hand in self._table:
-            if hand.request_id in reopening:
-                self._table.leave(hand)
+        for queue in self._requests:
+            if queue.request_id in reopening:
+                self._requests.remove(queue)
         more += [await ledger.cancel(request_id) for request_id in cancelling]
-        if any(more) or len(more) >= _WISHES:
+        if any(more) or len(more) >= _COMMANDS:
             return _SOON_S
-        return _FULL_S if more else _IDLE_S  # what was opened again is to be dealt
+        return _FULL_S if more else _IDLE_S  # the images of a retried request are to be dealt
 
     async def _deal_webhooks(self) -> None:
         due = await self.parts.ledger.due_webhooks(_WEBHOOKS)
@@ -117,66 +117,66 @@ class Dealer(Actor):
 
     async def _look_for_requests(self) -> None:
         found = {each.id: each for each in await self.parts.ledger.open_requests(_REQUESTS)}
-        for hand in self._table:
-            if not found.pop(hand.request_id, None):
-                self._table.leave(hand)
-        # Marked first: if that fails now, no request must look as if it was.
+        for queue in self._requests:
+            if not found.pop(queue.request_id, None):
+                self._requests.remove(queue)
+        # Before they are added: if this fails, they are found again as new.
         await self.parts.ledger.start(list(found))
         for new in found.values():
-            self._table.seat(Hand(new.id, new.call_id, new.quota_tenant, new.products))
+            self._requests.add(RequestQueue(new.id, new.call_id, new.quota_tenant, new.products))
 
     async def _deal_images(self) -> float:
-        """Deal in turn until the mailbox is full; seconds until there may be more to deal."""
+        """Deal in turn until the mailbox is full; returns the seconds to wait before more."""
         window = self.parts.settings.redis.window
         while True:
-            # What waits for its origin is in Redis: of one request only so much, however large.
+            # Messages that wait for their origin lie in Redis. So one request has only so many there.
             put_off = await self.parts.mailboxes.put_off(FETCH)
             held = {request for request, count in put_off.items() if count >= window * _PUT_OFF}
-            ready = {
-                hand
-                for hand in self._table
-                if hand.request_id not in held and await self._fill(hand)
-            }
+            free = [queue for queue in self._requests if queue.request_id not in held]
+            ready = {queue for queue in free if await self._fill(queue)}
             if not ready:
-                if any(hand.is_read_on for hand in self._table if hand.request_id not in held):
-                    return _SOON_S  # none on this page; somebody new may come before the next
-                return _FULL_S if any(hand.request_id in held for hand in self._table) else _IDLE_S
-            await self._deal_to(FETCH_PRIORITY, {hand for hand in ready if hand.jobs[0].priority})
-            # What has no room there takes its turn among all others.
-            if not await self._deal_to(FETCH, {hand for hand in ready if hand.jobs}):
+                if any(queue.has_more_pages for queue in free):
+                    return _SOON_S  # this page had none; look for new requests before the next
+                waits = any(queue.request_id in held for queue in self._requests)
+                return _FULL_S if waits else _IDLE_S
+            await self._deal_to(
+                FETCH_PRIORITY, {queue for queue in ready if queue.jobs[0].priority}
+            )
+            # What the priority mailbox has no room for takes its turn among all others.
+            if not await self._deal_to(FETCH, {queue for queue in ready if queue.jobs}):
                 return _FULL_S
 
-    async def _deal_to(self, mailbox: str, hands: Collection[Hand]) -> bool:
-        """Deal a window of jobs from these hands, in turn; whether there was room for all of it."""
-        drawn = self._table.draw(hands, self.parts.settings.redis.window)
-        jobs = [job for _, job in drawn]
+    async def _deal_to(self, mailbox: str, queues: Collection[RequestQueue]) -> bool:
+        """Deal a window of jobs in turn; returns whether there was room for all of them."""
+        taken = self._requests.take(queues, self.parts.settings.redis.window)
+        jobs = [job for _, job in taken]
         seen, _ = await self.parts.mailboxes.deal(mailbox, jobs, bounded=True)
-        self._table.served(drawn, seen)
-        return seen == len(drawn)
+        self._requests.commit(taken, seen)
+        return seen == len(taken)
 
-    async def _fill(self, hand: Hand) -> bool:
-        """Read on in the ledger when a hand is empty; whether it holds jobs."""
-        if hand.jobs:
+    async def _fill(self, queue: RequestQueue) -> bool:
+        """Read the next page of a queue that is empty; returns whether it holds jobs now."""
+        if queue.jobs:
             return True
-        if hand.rest_until:
-            if time.monotonic() < hand.rest_until:
+        if queue.rest_until:
+            if time.monotonic() < queue.rest_until:
                 return False
-            hand.restart()
-        after = hand.product
-        page = await self._open_images(hand, after)
+            queue.restart()
+        after = queue.product
+        page = await self._open_images(queue, after)
         if not page:
-            if hand.product < 0 and await self.parts.ledger.complete(hand.request_id):
-                # Its last image was finished by someone who died before closing the request.
+            if queue.product < 0 and await self.parts.ledger.complete(queue.request_id):
+                # The replica that finished its last image died before it closed the request.
                 await self._deal_webhooks()
-            hand.rest_until = time.monotonic() + self.parts.settings.redis.reconcile_s
+            queue.rest_until = time.monotonic() + self.parts.settings.redis.reconcile_s
             return False
-        hand.product = page[-1].product
-        last = max(after + _PAGE, hand.product) >= hand.products - 1
+        queue.product = page[-1].product
+        last = max(after + _PAGE, queue.product) >= queue.products - 1
         few = last and sum(len(open_.turns) for open_ in page) <= _FEW
-        hand.jobs.extend(
+        queue.jobs.extend(
             ImageJob(
-                request_id=hand.request_id,
-                call_id=hand.call_id,
+                request_id=queue.request_id,
+                call_id=queue.call_id,
                 product=open_.product,
                 index=index,
                 turn=turn,
@@ -186,15 +186,15 @@ class Dealer(Actor):
             for open_ in page
             for index, turn in open_.turns.items()
         )
-        return bool(hand.jobs)
+        return bool(queue.jobs)
 
-    async def _open_images(self, hand: Hand, after: int) -> list[OpenImages]:
-        if after >= hand.products - 1:
+    async def _open_images(self, queue: RequestQueue, after: int) -> list[OpenImages]:
+        if after >= queue.products - 1:
             return []  # that was its last product
-        page = await self.parts.ledger.open_images(hand.request_id, after, _PAGE)
-        # While the message of an image is on its way its copies are the Copier's.
+        page = await self.parts.ledger.open_images(queue.request_id, after, _PAGE)
+        # While an image is in flight, the Copier will see to its copies.
         originals = {
-            f"{hand.request_id}/{open_.originals[i]}"
+            f"{queue.request_id}/{open_.originals[i]}"
             for open_ in page
             for i in open_.turns.keys() & open_.originals.keys()
         }
@@ -205,7 +205,7 @@ class Dealer(Actor):
                 turns={
                     i: turn
                     for i, turn in open_.turns.items()
-                    if f"{hand.request_id}/{open_.originals.get(i)}" not in waited_for
+                    if f"{queue.request_id}/{open_.originals.get(i)}" not in waited_for
                 },
             )
             for open_ in page
