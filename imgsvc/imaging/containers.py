@@ -1,7 +1,7 @@
 """Image files as containers of chunks: measured and stripped without decoding.
 
 Every function here reads bytes and nothing else, so it can run before any decoder is trusted
-with the file. `magic` names the formats; TIFF is in a file of its own.
+with the file. `identify` names the formats; TIFF is in a file of its own.
 
 Sources: JPEG ITU-T T.81 annex B; PNG third edition (W3C 2025) §5 and §11; GIF89a §17-26; WebP
 RFC 9649 §2; ISO/IEC 14496-12 §4.2 (boxes) and AV1-ISOBMFF §2.3.3 (av1C).

@@ -159,7 +159,9 @@ class CodecPool:
         self._log = logs.get("codec_pool")
         # Forked from a server that holds neither threads nor sockets of ours.
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["imgsvc.imaging.codec", "imgsvc.imaging.sandbox"])
+        context.set_forkserver_preload(
+            ["imgsvc.imaging.codec", "imgsvc.imaging.tuning", "imgsvc.imaging.sandbox"]
+        )
         self._workers = [
             _Worker(context, settings, folder, self._count_lost)
             for _ in range(settings.worker_count)
@@ -298,7 +300,7 @@ def _introduce() -> tuple[int, tuple[str, ...]]:
 
 
 def _prepare(settings: Codec, folder: Path | None) -> None:
-    from imgsvc.imaging import codec  # noqa: PLC0415 - the parent process has no business with PIL
+    from imgsvc.imaging import tuning  # noqa: PLC0415 - the parent process has no business with PIL
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -309,7 +311,7 @@ def _prepare(settings: Codec, folder: Path | None) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     # Writing more fails with EFBIG: Python ignores the signal that would kill.
     resource.setrlimit(resource.RLIMIT_FSIZE, (settings.max_output_bytes,) * 2)
-    codec.prepare_process()
+    tuning.prepare_process()
     # Decoders' libraries complain here of what is wrong with a file, in words that it may choose.
     with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - needs its descriptor
         os.dup2(nowhere.fileno(), 1)
@@ -350,7 +352,7 @@ def _let_others_go_first(niceness: int) -> None:
 
 
 def _encode(task: Task, settings: Codec, memory_bytes: int | None) -> _Answer:
-    from imgsvc.imaging import codec  # noqa: PLC0415
+    from imgsvc.imaging import admit, codec, tuning  # noqa: PLC0415
 
     started = time.monotonic()
     # The limit counts from the process' birth; the default action of SIGXCPU kills, where a
@@ -358,7 +360,7 @@ def _encode(task: Task, settings: Codec, memory_bytes: int | None) -> _Answer:
     used = resource.getrusage(resource.RUSAGE_SELF)
     allowed = int(used.ru_utime + used.ru_stime + settings.task_s * 2) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (allowed, resource.RLIM_INFINITY))
-    limits = codec.Limits(
+    limits = admit.Limits(
         max_pixels=settings.max_pixels,
         max_frames=settings.max_frames,
         max_total_pixels=settings.max_total_pixels,
@@ -367,12 +369,12 @@ def _encode(task: Task, settings: Codec, memory_bytes: int | None) -> _Answer:
     )
     try:
         encoded = codec.encode(task.source.read_bytes(), task.recipe, limits)
-    except codec.NeedsMemoryError as error:
+    except admit.NeedsMemoryError as error:
         return _NeedsMemory(error.needed_bytes)
     except ServiceError as error:
         return _Refusal(error.code.name, error.detail)
     finally:
-        codec.release_memory()
+        tuning.release_memory()
     if len(encoded.data) > settings.max_output_bytes:
         return _Refusal(
             ErrorCode.TOO_LARGE.name,

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import AsyncIterator, Iterable
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
-from imgsvc.imaging.magic import sniff
+from imgsvc.imaging.identify import sniff
 
 _INFLATED = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate"}
 # The rest of the register of content codings that change a body.

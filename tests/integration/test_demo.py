@@ -26,6 +26,7 @@ from imgsvc.demo.samples import Product, Sample
 from imgsvc.domain.errors import ErrorCode
 from imgsvc.domain.model import ImageStatus, Recipe
 from imgsvc.imaging import codec
+from imgsvc.imaging.admit import Limits
 from imgsvc.reports import report_csv
 from tests.support import wait_until
 
@@ -196,7 +197,7 @@ def pictured(sample: Sample) -> Picture:
         error = {"code": sample.error.name, "detail": "no"}
         return Picture(sample, {**image, "status": "FAILED", "error": error}, None)
     assert sample.data is not None
-    encoded = codec.encode(sample.data, Recipe(), codec.Limits())
+    encoded = codec.encode(sample.data, Recipe(), Limits())
     image |= {
         "status": "COMPLETED",
         "outputUrl": f"http://bucket/{sample.name}",

@@ -8,8 +8,10 @@ from PIL.PngImagePlugin import PngInfo
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import FILE_TYPES, Recipe
-from imgsvc.imaging.codec import Encoded, Limits, encode
+from imgsvc.imaging.admit import Limits
+from imgsvc.imaging.codec import encode
 from imgsvc.imaging.containers import strip, survey
+from imgsvc.imaging.encode import Encoded
 from tests.photos import photo, photo_names
 
 KEEP = Recipe()

@@ -11,7 +11,9 @@ from PIL import Image, ImageFile
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import Recipe
-from imgsvc.imaging.codec import Limits, encode, prepare_process
+from imgsvc.imaging.admit import Limits
+from imgsvc.imaging.codec import encode
+from imgsvc.imaging.tuning import prepare_process
 from tests import hostile
 from tests.hostile import WHOLE, saved, small
 from tests.photos import photo

@@ -8,7 +8,9 @@ from PIL import Image, ImageChops, ImageStat
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import Recipe
-from imgsvc.imaging.codec import Encoded, Limits, encode
+from imgsvc.imaging.admit import Limits
+from imgsvc.imaging.codec import encode
+from imgsvc.imaging.encode import Encoded
 
 DURATIONS_MS = [120, 300, 50, 700]
 

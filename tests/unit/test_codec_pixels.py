@@ -10,8 +10,10 @@ from PIL import Image, ImageChops, ImageCms, ImageStat, PngImagePlugin
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import Recipe
-from imgsvc.imaging.codec import Encoded, Limits, encode
+from imgsvc.imaging.admit import Limits
+from imgsvc.imaging.codec import encode
 from imgsvc.imaging.containers import strip
+from imgsvc.imaging.encode import Encoded
 from tests.photos import photo
 
 

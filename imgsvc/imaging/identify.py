@@ -1,4 +1,4 @@
-"""Which image format a file is, told by its first bytes and never by its name.
+"""Identify the image format of a file by its first bytes, never by its name.
 
 Formats are named as the service names them: ``jpeg png gif webp tiff bmp avif``.
 
@@ -8,6 +8,8 @@ Sources: the signatures in each format's specification; ISO/IEC 14496-12 §4.3 f
 from __future__ import annotations
 
 import re
+
+from imgsvc.domain.errors import ErrorCode, ServiceError
 
 _AVIF_BRANDS = frozenset({b"avif", b"avis"})
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"})
@@ -37,19 +39,35 @@ _REFUSED: tuple[tuple[str, re.Pattern[bytes]], ...] = (
 )
 
 
+def identify(data: bytes) -> str:
+    """The format of a file that is accepted.
+
+    Raises:
+        ServiceError: UNSUPPORTED_FORMAT for an image of another format; NOT_AN_IMAGE.
+    """
+    if kind := sniff(data):
+        return kind
+    if name := _refused(data):
+        raise ServiceError(
+            ErrorCode.UNSUPPORTED_FORMAT,
+            f"{name} is not accepted; send JPEG, PNG, GIF, WebP, TIFF, BMP or AVIF.",
+        )
+    raise ServiceError(ErrorCode.NOT_AN_IMAGE)
+
+
 def sniff(data: bytes) -> str | None:
     """The accepted format that the first bytes announce, or None."""
     for name, magic in _ACCEPTED:
         if magic.match(data):
             return name
-    # "BM" alone begins many a text: the size of the next header must be one that exists.
+    # Plain text may begin with "BM" too: the size of the next header must be one that exists.
     if data[:2] == b"BM" and int.from_bytes(data[14:18], "little") in _BMP_HEADER_SIZES:
         return "bmp"
     return "avif" if _brands(data) & _AVIF_BRANDS else None
 
 
-def refused(data: bytes) -> str | None:
-    """The name of an image format that is known but not accepted, or None."""
+def _refused(data: bytes) -> str | None:
+    """The name of a format that is known but not accepted, or None."""
     for name, magic in _REFUSED:
         if magic.match(data):
             return name
