@@ -24,9 +24,9 @@ from imgsvc.http.readiness import Readiness
 from imgsvc.imaging import sandbox
 from imgsvc.imaging.pool import CodecPool
 from imgsvc.ledger import Ledger
-from imgsvc.mailboxes import mailboxes
+from imgsvc.mailboxes.connection import connect
+from imgsvc.mailboxes.mailboxes import Mailboxes
 from imgsvc.mailboxes.origins import Origins
-from imgsvc.mailboxes.redis_connection import connect
 from imgsvc.mailboxes.traffic import Traffic
 from imgsvc.outbound.client import Outbound
 from imgsvc.outbound.politeness import Politeness
@@ -84,25 +84,25 @@ async def parts(settings: Settings, leaving: Leaving | None = None) -> AsyncIter
         codec = CodecPool(settings.codec, metrics, spool.folder)
         stack.callback(codec.close)
         await codec.start()
-        boxes = mailboxes.Mailboxes(client, settings.redis, replica, failpoints)
-        traffic = Traffic(settings.ratelimit, boxes, metrics)
+        mailboxes = Mailboxes(client, settings.redis, replica, failpoints)
+        traffic = Traffic(settings.ratelimit, mailboxes.limits, metrics)
         stack.push_async_callback(close, traffic.close)
         yield Parts(
             settings=settings,
             metrics=metrics,
-            mailboxes=boxes,
+            mailboxes=mailboxes,
             ledger=ledger,
             spool=spool,
             outbound=outbound,
             codec=codec,
             bucket=bucket,
-            politeness=Politeness(Origins(boxes, settings.fetch), metrics),
+            politeness=Politeness(Origins(mailboxes.scripts, replica, settings.fetch), metrics),
             traffic=traffic,
         )
 
 
 @contextlib.asynccontextmanager
-async def operator_parts(settings: Settings) -> AsyncIterator[tuple[mailboxes.Mailboxes, Ledger]]:
+async def operator_parts(settings: Settings) -> AsyncIterator[tuple[Mailboxes, Ledger]]:
     """The mailboxes and the ledger alone, for commands beside the running service.
 
     Raises:
@@ -114,7 +114,7 @@ async def operator_parts(settings: Settings) -> AsyncIterator[tuple[mailboxes.Ma
     ledger = Ledger(settings.mongo, failpoints)
     try:
         await ledger.check()
-        yield mailboxes.Mailboxes(client, settings.redis, new_replica_id(), failpoints), ledger
+        yield Mailboxes(client, settings.redis, new_replica_id(), failpoints), ledger
     finally:
         await client.aclose()
         ledger.close()
@@ -143,7 +143,7 @@ def application(parts: Parts, health: keys.Health) -> web.Application:
 
         app.on_cleanup.append(let_go)
     app.on_response_prepare.append(middleware.add_headers)
-    readiness = Readiness(parts.mailboxes.check, parts.ledger.check, parts.bucket.check)
+    readiness = Readiness(parts.mailboxes.server.check, parts.ledger.check, parts.bucket.check)
     app[keys.READINESS] = readiness
 
     async def stop_checks(_: web.Application) -> None:
@@ -235,7 +235,7 @@ async def _work(made: Parts, stop: asyncio.Event, health: keys.Health, leaving: 
 
     async def hand_back() -> None:
         try:
-            handed = await made.mailboxes.reclaim(made.mailboxes.replica, leaving=True)
+            handed = await made.mailboxes.replicas.reclaim(made.mailboxes.replica, leaving=True)
         except Exception as error:  # noqa: BLE001 - the others will miss the heartbeat
             _log.warning("shutdown.not_handed_back", cause=redaction.of_error(error))
         else:
@@ -300,7 +300,7 @@ async def _prepare(made: Parts, stop: asyncio.Event) -> bool:
             if made.settings.gcs.emulator_host:
                 await made.bucket.ensure()  # nobody else makes it in an emulator
             # Known to be alive before the first message is taken.
-            await made.mailboxes.beat()
+            await made.mailboxes.replicas.beat()
         except ServiceError as error:
             if error.remedy:
                 raise SettingsError(error.remedy) from None

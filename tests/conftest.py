@@ -24,7 +24,7 @@ import redis
 from imgsvc import app
 from imgsvc.cli.main import for_development
 from imgsvc.embedded.servers import EmbeddedServers, free_ports
-from imgsvc.mailboxes.mailboxes import WAKE
+from imgsvc.mailboxes.keys import WAKE
 from imgsvc.runtime.settings import Settings
 from tests.support import Listener, Origin, Receiver, Service, wait_until
 

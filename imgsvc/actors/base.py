@@ -21,16 +21,10 @@ from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.messages import Compressed, Fetched, ImageJob, Reused, Times, WebhookJob
 from imgsvc.imaging.pool import CodecPool
 from imgsvc.ledger import Failed, Ledger
-from imgsvc.mailboxes.mailboxes import (
-    BLOCK_MS,
-    COPIES,
-    FETCH,
-    NOTIFY,
-    Envelope,
-    Facts,
-    Job,
-    Mailboxes,
-)
+from imgsvc.mailboxes.envelope import Envelope, Facts, Job
+from imgsvc.mailboxes.inbox import BLOCK_MS
+from imgsvc.mailboxes.keys import COPIES, FETCH, NOTIFY
+from imgsvc.mailboxes.mailboxes import Mailboxes
 from imgsvc.mailboxes.traffic import Traffic
 from imgsvc.outbound.client import Outbound
 from imgsvc.outbound.politeness import Politeness
@@ -218,7 +212,7 @@ class MailboxActor(Actor, Generic[J]):
 
     async def _note_begin(self, envelope: Envelope) -> None:
         with contextlib.suppress(ServiceError):
-            await self.parts.mailboxes.begin(envelope)
+            await self.parts.mailboxes.streams.begin(envelope)
 
     def room_changed(self) -> None:
         """Have ``capacity`` asked again."""
@@ -383,13 +377,13 @@ class MailboxActor(Actor, Generic[J]):
         mailboxes = self.parts.mailboxes
         match verdict:
             case HandOff(to, job, facts):
-                return await mailboxes.hand_off(envelope, to, job, facts)
+                return await mailboxes.streams.hand_off(envelope, to, job, facts)
             case Done():
-                return await mailboxes.settle(envelope)
+                return await mailboxes.streams.settle(envelope)
             case Later(job, delay_s):
-                return await mailboxes.later(envelope, job, delay_s)
+                return await mailboxes.delayed.put_aside(envelope, job, delay_s)
             case Bury(reason):
-                return await mailboxes.bury(envelope, reason)
+                return await mailboxes.dead_letters.bury(envelope, reason)
 
 
 class ImageActor(MailboxActor[ImageJob]):

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from imgsvc.actors.base import Actor
 from imgsvc.domain.errors import ServiceError
-from imgsvc.mailboxes.mailboxes import FETCH, NOTIFY
+from imgsvc.mailboxes.keys import FETCH, NOTIFY
 
 _TICK_S = 0.25
 
@@ -23,7 +23,7 @@ class Clock(Actor):
             wait_s = _TICK_S
             try:
                 for mailbox in (FETCH, NOTIFY):
-                    next_s = await self.parts.mailboxes.promote(mailbox)
+                    next_s = await self.parts.mailboxes.delayed.promote(mailbox)
                     wait_s = wait_s if next_s is None else min(wait_s, next_s)
             except ServiceError as error:
                 away += 1

@@ -8,7 +8,8 @@ from imgsvc.actors.base import HandOff, ImageActor, Verdict
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.messages import Compressed, Fetched, ImageJob
 from imgsvc.imaging.pool import Result, Task
-from imgsvc.mailboxes.mailboxes import Facts, compress_lane, upload_lane
+from imgsvc.mailboxes.envelope import Facts
+from imgsvc.mailboxes.keys import compress_lane, upload_lane
 
 # An image that kills its worker gets one more chance; the first may have been bad luck.
 _RUNS = 2

@@ -7,7 +7,8 @@ from typing import ClassVar
 from imgsvc.actors.base import HandOff, ImageActor, Parts, Verdict
 from imgsvc.domain.messages import ImageJob
 from imgsvc.ledger import Completed, CopiesEnded, Shared
-from imgsvc.mailboxes.mailboxes import COPIES, Facts
+from imgsvc.mailboxes.envelope import Facts
+from imgsvc.mailboxes.keys import COPIES
 from imgsvc.runtime.fair_semaphore import FairSemaphore
 
 _PAGE = 100  # copies that end together; then it is the turn of another image's

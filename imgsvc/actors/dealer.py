@@ -21,7 +21,7 @@ from imgsvc.actors.fair_queue import FairQueue, RequestQueue
 from imgsvc.domain.errors import ServiceError
 from imgsvc.domain.messages import ImageJob, WebhookJob
 from imgsvc.ledger import OpenImages
-from imgsvc.mailboxes.mailboxes import DEALING, FETCH, FETCH_PRIORITY, NOTIFY
+from imgsvc.mailboxes.keys import DEALING, FETCH, FETCH_PRIORITY, NOTIFY
 
 _PAGE = 100  # products read at once
 _REQUESTS = 1000
@@ -42,7 +42,7 @@ class Dealer(Actor):
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts)
-        self._bell = parts.mailboxes.bell()
+        self._bell = parts.mailboxes.bell.listener()
         self._requests = FairQueue()
         self._leads = False
         self._lead_again_at = 0.0  # when to ask for the lead, or renew it
@@ -66,7 +66,7 @@ class Dealer(Actor):
                     away = 0
             if self._leads:
                 with contextlib.suppress(Exception):  # then the lead expires by itself
-                    await self.parts.mailboxes.stop_leading(DEALING)
+                    await self.parts.mailboxes.lead.release(DEALING)
         finally:
             await self._bell.close()
 
@@ -85,7 +85,7 @@ class Dealer(Actor):
 
     async def _lead(self) -> bool:
         """Become or stay the replica that deals; returns whether this one does."""
-        led, self._leads = self._leads, await self.parts.mailboxes.lead(DEALING, _LEAD_S)
+        led, self._leads = self._leads, await self.parts.mailboxes.lead.hold(DEALING, _LEAD_S)
         if not self._leads:
             self._requests.clear()
             self._look_at = 0.0
@@ -113,7 +113,7 @@ class Dealer(Actor):
     async def _deal_webhooks(self) -> None:
         due = await self.parts.ledger.due_webhooks(_WEBHOOKS)
         jobs = [WebhookJob(request_id=i, call_id=call) for i, call in due.items()]
-        await self.parts.mailboxes.deal(NOTIFY, jobs, bounded=False)
+        await self.parts.mailboxes.streams.deal(NOTIFY, jobs, bounded=False)
 
     async def _look_for_requests(self) -> None:
         found = {each.id: each for each in await self.parts.ledger.open_requests(_REQUESTS)}
@@ -130,7 +130,7 @@ class Dealer(Actor):
         window = self.parts.settings.redis.window
         while True:
             # Messages that wait for their origin lie in Redis. So one request has only so many there.
-            put_off = await self.parts.mailboxes.put_off(FETCH)
+            put_off = await self.parts.mailboxes.delayed.counts(FETCH)
             held = {request for request, count in put_off.items() if count >= window * _PUT_OFF}
             free = [queue for queue in self._requests if queue.request_id not in held]
             ready = {queue for queue in free if await self._fill(queue)}
@@ -150,7 +150,7 @@ class Dealer(Actor):
         """Deal a window of jobs in turn; returns whether there was room for all of them."""
         taken = self._requests.take(queues, self.parts.settings.redis.window)
         jobs = [job for _, job in taken]
-        seen, _ = await self.parts.mailboxes.deal(mailbox, jobs, bounded=True)
+        seen, _ = await self.parts.mailboxes.streams.deal(mailbox, jobs, bounded=True)
         self._requests.commit(taken, seen)
         return seen == len(taken)
 
@@ -198,7 +198,7 @@ class Dealer(Actor):
             for open_ in page
             for i in open_.turns.keys() & open_.originals.keys()
         }
-        waited_for = await self.parts.mailboxes.in_flight(originals)
+        waited_for = await self.parts.mailboxes.streams.in_flight(originals)
         return [
             replace(
                 open_,

@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from imgsvc.actors.base import Actor, Parts
 from imgsvc.domain.errors import ErrorCode, ServiceError
-from imgsvc.mailboxes.mailboxes import ERASING
+from imgsvc.mailboxes.keys import ERASING
 from imgsvc.storage.bucket import BucketError
 
 _AT_ONCE = 10  # requests in turn, and more if they are of more tenants
@@ -51,11 +51,11 @@ class Eraser(Actor):
             else:
                 away = 0
         with contextlib.suppress(Exception):  # then the lead expires by itself
-            await self.parts.mailboxes.stop_leading(ERASING)
+            await self.parts.mailboxes.lead.release(ERASING)
 
     async def _erase_once(self) -> bool:
         """One round; whether there was something to do."""
-        if not await self.parts.mailboxes.lead(ERASING, _LEAD_S):
+        if not await self.parts.mailboxes.lead.hold(ERASING, _LEAD_S):
             self._seen.clear()
             return False
         ledger = self.parts.ledger

@@ -14,7 +14,8 @@ from imgsvc.domain import backoff
 from imgsvc.domain.messages import WebhookJob
 from imgsvc.domain.model import RequestStatus, WebhookStatus, event_type
 from imgsvc.ledger import UNFINISHED, Delivery, PendingDelivery
-from imgsvc.mailboxes.mailboxes import NOTIFY, Facts
+from imgsvc.mailboxes.envelope import Facts
+from imgsvc.mailboxes.keys import NOTIFY
 from imgsvc.outbound.host_limits import HostLines
 from imgsvc.runtime.fair_semaphore import FairSemaphore
 from imgsvc.webhooks.delivery import Outcome, deliver

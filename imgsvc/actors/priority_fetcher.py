@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from imgsvc.actors.base import MailboxActor
 from imgsvc.actors.fetcher import Fetcher
-from imgsvc.mailboxes.mailboxes import FETCH_PRIORITY
+from imgsvc.mailboxes.keys import FETCH_PRIORITY
 
 
 class PriorityFetcher(Fetcher):

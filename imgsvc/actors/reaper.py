@@ -32,7 +32,7 @@ class Reaper(Actor):
         away = 0
         while not self.stopping.is_set():
             try:
-                await self.parts.mailboxes.beat()
+                await self.parts.mailboxes.replicas.beat()
             except ServiceError as error:
                 away += 1
                 await self.wait_out(error, away)
@@ -46,7 +46,7 @@ class Reaper(Actor):
         while not self.stopping.is_set():
             try:
                 await self._take_over()
-                await self.parts.mailboxes.forget_doubtful()
+                await self.parts.mailboxes.streams.forget_doubtful()
                 await self._sweep_spool()
                 await self._sweep_journal()
                 await self._measure()
@@ -58,8 +58,8 @@ class Reaper(Actor):
             await self.pause(min(settings.heartbeat_s, settings.reconcile_s) / 2)
 
     async def _take_over(self) -> None:
-        for replica in await self.parts.mailboxes.silent_replicas():
-            moved = await self.parts.mailboxes.reclaim(replica)
+        for replica in await self.parts.mailboxes.replicas.silent():
+            moved = await self.parts.mailboxes.replicas.reclaim(replica)
             self.parts.metrics.reclaimed.inc(moved)
             self.log.warning("replica.reclaimed", replica=replica, messages=moved)
 
@@ -67,7 +67,7 @@ class Reaper(Actor):
         """Remove files whose message is gone, as after a loss of Redis: they count against the Fetcher."""
         candidates = self.parts.spool.unheld()
         if candidates:
-            for file in candidates - await self.parts.mailboxes.files_in_lanes():
+            for file in candidates - await self.parts.mailboxes.streams.files_in_lanes():
                 await self.parts.spool.remove(file)
                 self.log.warning("spool.orphan", file=file)
 
@@ -82,7 +82,7 @@ class Reaper(Actor):
 
     async def _measure(self) -> None:
         metrics = self.parts.metrics
-        for mailbox, length in (await self.parts.mailboxes.lengths()).items():
+        for mailbox, length in (await self.parts.mailboxes.streams.lengths()).items():
             metrics.mailbox_length.labels(mailbox).set(length)
         metrics.spool_bytes.set(self.parts.spool.used_bytes)
         metrics.erasures_refused.set(await self.parts.ledger.count_refused_erasures())

@@ -62,7 +62,7 @@ class Supervisor:
             self._stopping.add(kind)
             self._actors[kind].stop()
             with contextlib.suppress(Exception):  # then they end by themselves, a little later
-                await self._parts.mailboxes.end_reads()
+                await self._parts.mailboxes.readers.end_reads()
             await asyncio.wait({self._tasks[kind]})
 
     async def _keep_running(self, kind: type[Actor]) -> None:

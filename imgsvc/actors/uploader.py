@@ -12,7 +12,8 @@ from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.messages import Compressed, ImageJob, Reused, Source
 from imgsvc.domain.model import FILE_TYPES
 from imgsvc.ledger import Completed
-from imgsvc.mailboxes.mailboxes import Facts, upload_lane
+from imgsvc.mailboxes.envelope import Facts
+from imgsvc.mailboxes.keys import upload_lane
 from imgsvc.runtime.priority_semaphore import PrioritySemaphore
 from imgsvc.storage.bucket import Stored
 

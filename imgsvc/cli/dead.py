@@ -20,7 +20,8 @@ from imgsvc import app
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.messages import ImageJob, WebhookJob
 from imgsvc.ledger import Document, Ledger, RefusedErasure, iso
-from imgsvc.mailboxes.mailboxes import DeadLetter, Mailboxes
+from imgsvc.mailboxes.dead_letters import DeadLetter
+from imgsvc.mailboxes.mailboxes import Mailboxes
 from imgsvc.runtime import settings
 
 dead = typer.Typer(no_args_is_help=True, help="What could not be done, with its reason.")
@@ -35,7 +36,7 @@ def list_all(config: Config = None) -> None:
 
     async def run() -> tuple[list[DeadLetter], list[RefusedErasure]]:
         async with app.operator_parts(settings.load(config)) as (mailboxes, ledger):
-            return await mailboxes.dead_letters(_MOST), await ledger.refused_erasures(_MOST)
+            return await mailboxes.dead_letters.oldest(_MOST), await ledger.refused_erasures(_MOST)
 
     table = Table(Column("ID", no_wrap=True), "What", "Reason")
     letters, erasures = uvloop.run(run())
@@ -85,8 +86,8 @@ def replay(entry: Entry, config: Config = None) -> None:
                     ErrorCode.NOT_FINISHED,
                     "Its request is gone, or in a state in which this cannot be done again.",
                 )
-            await mailboxes.drop_dead_letter(letter.entry_id)
-            await mailboxes.wake_dealer()
+            await mailboxes.dead_letters.drop(letter.entry_id)
+            await mailboxes.bell.ring()
 
     uvloop.run(run())
 
@@ -103,7 +104,7 @@ def drop(entry: Entry, config: Config = None) -> None:
                     "Somebody wants this erased: lift what holds its objects, then replay it.",
                 )
             await _find(mailboxes, entry)
-            await mailboxes.drop_dead_letter(entry)
+            await mailboxes.dead_letters.drop(entry)
 
     uvloop.run(run())
 
@@ -119,10 +120,10 @@ def _told(erasure: RefusedErasure) -> str:
 
 
 async def _find(mailboxes: Mailboxes, entry: str) -> DeadLetter:
-    found = await mailboxes.dead_letters(1, entry)
+    found = await mailboxes.dead_letters.find(entry)
     if not found:
         raise ServiceError(ErrorCode.NOT_FOUND, f"There is no dead letter {entry}.")
-    return found[0]
+    return found
 
 
 async def _again(ledger: Ledger, letter: DeadLetter) -> bool:

@@ -78,7 +78,7 @@ def replay(since: Since, config: Config = None) -> None:
             replayed = 0
             async for one in _given_up(ledger, since):
                 replayed += await ledger.replay_webhook(one.request_id)
-            await mailboxes.wake_dealer()
+            await mailboxes.bell.ring()
             return replayed
 
     Console().print(f"{uvloop.run(run())} will be sent again.")

@@ -47,7 +47,7 @@ async def upload(request: web.Request) -> web.Response:
         if full and (before := await ledger.accepted_before(new)):
             return _accepted(before)
         raise
-    await request.app[keys.MAILBOXES].wake_dealer()
+    await request.app[keys.MAILBOXES].bell.ring()
     _log.info(
         "request.accepted",
         request_id=request_id,

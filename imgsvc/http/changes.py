@@ -80,7 +80,7 @@ async def erase(request: web.Request) -> web.Response:
         await ledger.ask_to_erase(request_id)
         await ledger.cancel(request_id)
         _log.info("request.erasing", request_id=request_id)
-        await request.app[keys.MAILBOXES].wake_dealer()
+        await request.app[keys.MAILBOXES].bell.ring()
     erasure = await ledger.erasure(request_id, tenant)
     return answers.json(
         {"requestId": request_id, "erased": bool(erasure and erasure.erased_at)}, status=202
@@ -90,7 +90,7 @@ async def erase(request: web.Request) -> web.Response:
 async def _accepted(request: web.Request, event: str, status: str) -> web.Response:
     request_id = request.match_info["id"]
     _log.info(event, request_id=request_id)
-    await request.app[keys.MAILBOXES].wake_dealer()
+    await request.app[keys.MAILBOXES].bell.ring()
     return answers.json(
         {"requestId": request_id, "status": status},
         status=202,

@@ -33,7 +33,7 @@ async def replay(request: web.Request) -> web.Response:
         raise ServiceError(ErrorCode.NO_WEBHOOK)
     if not await request.app[keys.LEDGER].replay_webhook(request_id):
         raise ServiceError(ErrorCode.WEBHOOK_PENDING, retry_after_s=5)
-    await request.app[keys.MAILBOXES].wake_dealer()
+    await request.app[keys.MAILBOXES].bell.ring()
     return answers.json(
         {"requestId": request_id, "webhook": {"status": WebhookStatus.PENDING, "attempts": 0}},
         status=202,

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from imgsvc.domain.errors import ErrorCode
-from imgsvc.mailboxes.mailboxes import TAG, Mailboxes
+from imgsvc.mailboxes import keys
+from imgsvc.mailboxes.scripts import Scripts
 from imgsvc.runtime.settings import Fetch
 
 SHARE_S = 5.0
@@ -70,12 +71,14 @@ class Origins:
     """The origins as all replicas see them.
 
     Args:
-        mailboxes: the way to Redis.
+        scripts: the way to Redis.
+        replica: the id of this process.
         settings: how many places an origin has, and when it is left alone.
     """
 
-    def __init__(self, mailboxes: Mailboxes, settings: Fetch) -> None:
-        self._mailboxes = mailboxes
+    def __init__(self, scripts: Scripts, replica: str, settings: Fetch) -> None:
+        self._scripts = scripts
+        self._replica = replica
         self._settings = settings
 
     async def share(self, reports: Mapping[str, Report]) -> dict[str, Standing]:
@@ -91,10 +94,10 @@ class Origins:
                 int(report.worked),
                 int(report.wants),
             )
-        answers = await self._mailboxes.run(
+        answers = await self._scripts.run(
             "share",
-            [_key(name) for name in reports],
-            (self._mailboxes.replica, self._settings.per_host, round(SHARE_S * 1000), *told),
+            [keys.origin(name) for name in reports],
+            (self._replica, self._settings.per_host, round(SHARE_S * 1000), *told),
         )
         return {
             name: self._standing(*answer) for name, answer in zip(reports, answers, strict=True)
@@ -107,9 +110,9 @@ class Origins:
             ServiceError: Redis is away.
         """
         fetch = self._settings
-        rest_ms, rests, begins = await self._mailboxes.run(
+        rest_ms, rests, begins = await self._scripts.run(
             "blame",
-            (_key(name),),
+            (keys.origin(name),),
             (
                 failure.code.name,
                 int(failure.worked),
@@ -126,7 +129,3 @@ class Origins:
     def _standing(self, places: int, rest_ms: int, rests: int, code: str) -> Standing:
         given_up = rest_ms > 0 and rests > self._settings.rests
         return Standing(places, rest_ms / 1000, ErrorCode[code] if given_up else None)
-
-
-def _key(name: str) -> str:
-    return f"{TAG}:origin:{name}"

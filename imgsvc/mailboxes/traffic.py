@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from imgsvc.domain.errors import ServiceError
-from imgsvc.mailboxes.mailboxes import Mailboxes
+from imgsvc.mailboxes.limits import Limits
 from imgsvc.runtime import logs
 from imgsvc.runtime.metrics import Metrics
 from imgsvc.runtime.settings import RateLimit
@@ -31,13 +31,13 @@ class Traffic:
 
     Args:
         settings: the limit; nothing is counted without one.
-        mailboxes: the way to Redis.
+        limits: where the count is kept.
         metrics: where it is told that Redis could not be asked.
     """
 
-    def __init__(self, settings: RateLimit, mailboxes: Mailboxes, metrics: Metrics) -> None:
+    def __init__(self, settings: RateLimit, limits: Limits, metrics: Metrics) -> None:
         self._limit = settings.bytes_per_day if settings.enabled else 0
-        self._mailboxes = mailboxes
+        self._limits = limits
         self._metrics = metrics
         self._gathered: Counter[str] = Counter()
         self._writer: asyncio.Task[None] | None = None
@@ -63,7 +63,7 @@ class Traffic:
             gathered, self._gathered = self._gathered, Counter()
             for quota_tenant, size in gathered.items():
                 try:
-                    await self._mailboxes.take_token(
+                    await self._limits.take(
                         f"{LIMIT}:{quota_tenant}", self._limit, DAY_S, size, owed=True
                     )
                 except ServiceError as error:

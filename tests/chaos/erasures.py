@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from imgsvc.mailboxes import mailboxes
+from imgsvc.mailboxes.keys import NOTIFY, delayed
 from tests.chaos import wishes
 from tests.chaos.album import MISSING, picture
 from tests.chaos.replicas import Replica, operate
@@ -38,7 +38,7 @@ async def a_client_that_erases_what_is_to_be_announced(scene: Scene) -> None:
     assert await post(victim, posted)
 
     async def waits() -> bool:
-        return await scene.stack.redis.zcard(mailboxes.delayed(mailboxes.NOTIFY)) == 1
+        return await scene.stack.redis.zcard(delayed(NOTIFY)) == 1
 
     await wait_until(waits, "the webhook waits for its second attempt")
     await _erased_by(victim, scene, posted)

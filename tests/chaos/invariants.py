@@ -23,7 +23,7 @@ import psutil
 from redis.exceptions import ResponseError
 
 from imgsvc.demo.look import Look
-from imgsvc.mailboxes import mailboxes
+from imgsvc.mailboxes.keys import DEAD, REPLICAS, SHARED
 from tests.chaos.replicas import Replica
 from tests.chaos.stack import Stack
 from tests.chaos.world import Posted, Told
@@ -33,7 +33,7 @@ ATTEMPTS = 5
 RSS_BYTES = 400 << 20
 FILES = 200
 HEALTH_S = 1.0
-SHARED = {*mailboxes.SHARED, mailboxes.DEAD}
+KEPT = {*SHARED, DEAD}
 
 JSON = dict[str, Any]
 
@@ -305,9 +305,9 @@ async def _left(stack: Stack) -> AsyncIterator[str]:
         if kind == "stream":
             async for line in _left_in_stream(stack, key, live):
                 yield line
-        elif kind == "zset" and key != mailboxes.REPLICAS:
+        elif kind == "zset" and key != REPLICAS:
             yield f"I5 in {key}: {await stack.redis.zrange(key, 0, 5)}"
-    if (registered := set(await stack.redis.zrange(mailboxes.REPLICAS, 0, -1))) != live:
+    if (registered := set(await stack.redis.zrange(REPLICAS, 0, -1))) != live:
         yield f"I5 registered are {registered}, alive {live}"
     async for line in _left_in_ledger(stack):
         yield line
@@ -335,7 +335,7 @@ async def _left_in_stream(stack: Stack, key: str, live: set[str]) -> AsyncIterat
         consumers = await stack.redis.xinfo_consumers(key, group["name"])
         if strangers := {one["name"] for one in consumers} - live:
             yield f"I5 consumers of {key} that are gone: {strangers}"
-    if key not in SHARED and key.rpartition(":")[2] not in live:
+    if key not in KEPT and key.rpartition(":")[2] not in live:
         yield f"I5 {key}: a lane of a replica that is gone"
 
 

@@ -9,8 +9,10 @@ import aiohttp
 from aiohttp import web
 
 from imgsvc.domain.messages import ImageJob, WebhookJob
-from imgsvc.mailboxes import mailboxes
-from imgsvc.mailboxes.redis_connection import connect
+from imgsvc.mailboxes.connection import connect
+from imgsvc.mailboxes.envelope import Envelope
+from imgsvc.mailboxes.keys import DEAD, NOTIFY, REPLICAS, delayed
+from imgsvc.mailboxes.mailboxes import Mailboxes
 from imgsvc.runtime.settings import Redis
 from tests.chaos import wishes
 from tests.chaos.album import MISSING, picture
@@ -87,7 +89,7 @@ async def a_webhook_that_waits(scene: Scene) -> None:
     assert await post(scene.bystander, posted)
 
     async def waits() -> bool:
-        return await scene.stack.redis.zcard(mailboxes.delayed(mailboxes.NOTIFY)) == 1
+        return await scene.stack.redis.zcard(delayed(NOTIFY)) == 1
 
     await wait_until(waits, "the webhook waits for its second attempt")
     await scene.dies_at_work()
@@ -221,7 +223,7 @@ async def an_image_nobody_survives(scene: Scene) -> None:
     await gate.reached.wait()
     await scene.dies_at_work(IMGSVC_REDIS__MAX_DELIVERIES="1")
     gate.open()
-    await scene.stack.redis.delete(mailboxes.DEAD)
+    await scene.stack.redis.delete(DEAD)
 
 
 async def a_webhook_nobody_survives(scene: Scene) -> None:
@@ -236,7 +238,7 @@ async def a_webhook_nobody_survives(scene: Scene) -> None:
     await scene.dies(victim)
     gate.open()
     await scene.bystander_goes_on()
-    await scene.stack.redis.delete(mailboxes.DEAD)
+    await scene.stack.redis.delete(DEAD)
 
 
 async def a_last_attempt_that_is_cut_off(scene: Scene) -> None:
@@ -418,15 +420,15 @@ async def _buried(scene: Scene, job: ImageJob | WebhookJob) -> str:
     """A dead letter about this job, made as the service makes one; its id."""
     async with _mailboxes(scene) as ours:
         inbox = ours.inbox("{imgsvc}:grave")
-        await ours.deal(inbox.name, [job], bounded=False)
-        envelopes: list[mailboxes.Envelope] = []
+        await ours.streams.deal(inbox.name, [job], bounded=False)
+        envelopes: list[Envelope] = []
         while not envelopes:
             envelopes = await inbox.take(1, 10)
-        assert await ours.bury(envelopes[0], "for the test")
+        assert await ours.dead_letters.bury(envelopes[0], "for the test")
         await inbox.close()
         await scene.stack.redis.delete(inbox.name)
-        await scene.stack.redis.zrem(mailboxes.REPLICAS, ours.replica)
-        return (await ours.dead_letters(10))[-1].entry_id
+        await scene.stack.redis.zrem(REPLICAS, ours.replica)
+        return (await ours.dead_letters.oldest(10))[-1].entry_id
 
 
 async def _taken_over(scene: Scene) -> None:
@@ -434,14 +436,14 @@ async def _taken_over(scene: Scene) -> None:
     async with _mailboxes(scene) as ours:
 
         async def silent() -> bool:
-            return scene.bystander.id in await ours.silent_replicas()
+            return scene.bystander.id in await ours.replicas.silent()
 
         await wait_until(silent, "the bystander is silent")
-        await ours.reclaim(scene.bystander.id)
+        await ours.replicas.reclaim(scene.bystander.id)
 
 
 @contextlib.asynccontextmanager
-async def _mailboxes(scene: Scene) -> AsyncIterator[mailboxes.Mailboxes]:
+async def _mailboxes(scene: Scene) -> AsyncIterator[Mailboxes]:
     """The service's mailboxes, in the hands of the test."""
     settings = Redis(
         port=scene.stack.servers.endpoints.redis_port,
@@ -449,7 +451,7 @@ async def _mailboxes(scene: Scene) -> AsyncIterator[mailboxes.Mailboxes]:
     )
     client = connect(settings)
     try:
-        yield mailboxes.Mailboxes(client, settings, "the-test")
+        yield Mailboxes(client, settings, "the-test")
     finally:
         await client.aclose()
 

@@ -7,7 +7,7 @@ import signal
 from types import TracebackType
 from typing import Any, Self
 
-from imgsvc.mailboxes.mailboxes import DEALING, ERASING
+from imgsvc.mailboxes.keys import DEALING, ERASING
 from tests.chaos.album import Picture
 from tests.chaos.invariants import check
 from tests.chaos.replicas import Replica, operate

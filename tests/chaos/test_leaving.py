@@ -17,7 +17,7 @@ from PIL import Image
 from yarl import URL
 
 from imgsvc.embedded.servers import EmbeddedServers
-from imgsvc.mailboxes.mailboxes import NOTIFY
+from imgsvc.mailboxes.keys import NOTIFY
 from tests.chaos.album import Picture, picture
 from tests.chaos.invariants import check
 from tests.chaos.proxy import BucketFault

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from imgsvc.embedded.servers import EmbeddedServers
 from imgsvc.ledger import Ledger
-from imgsvc.mailboxes.mailboxes import COPIES
+from imgsvc.mailboxes.keys import COPIES
 from imgsvc.runtime.settings import Mongo, Settings
 from tests.chaos.proxy import LedgerProxy, serving
 from tests.integration.ledgers import FAILED, completed, known

@@ -11,8 +11,9 @@ from typing import Any
 from imgsvc.domain.messages import ImageJob
 from imgsvc.domain.model import Recipe
 from imgsvc.ledger import Ledger, NewProduct, NewRequest
-from imgsvc.mailboxes import mailboxes
-from imgsvc.mailboxes.redis_connection import connect
+from imgsvc.mailboxes.connection import connect
+from imgsvc.mailboxes.keys import FETCH
+from imgsvc.mailboxes.mailboxes import Mailboxes
 from imgsvc.runtime.settings import Settings
 from tests.support import Origin, Service, wait_until
 
@@ -21,16 +22,16 @@ async def lost_with_every_replica(settings: Settings, job: ImageJob) -> None:
     """Have a message taken by one replica after the other, each of which dies with it."""
     client = connect(settings.redis)
     for number in range(settings.redis.max_deliveries):
-        replica = mailboxes.Mailboxes(client, settings.redis, f"victim-{number}")
+        replica = Mailboxes(client, settings.redis, f"victim-{number}")
         await replica.prepare()
-        await replica.deal(mailboxes.FETCH, [job], bounded=False)
-        inbox = replica.inbox(mailboxes.FETCH)
+        await replica.streams.deal(FETCH, [job], bounded=False)
+        inbox = replica.inbox(FETCH)
         taken = await inbox.take(1, 100) or await inbox.take(1, 100)
         assert len(taken) == 1
-        await replica.begin(taken[0])
+        await replica.streams.begin(taken[0])
         await inbox.close()
-        other = mailboxes.Mailboxes(client, settings.redis, "survivor")
-        assert await other.reclaim(replica.replica) == 1
+        other = Mailboxes(client, settings.redis, "survivor")
+        assert await other.replicas.reclaim(replica.replica) == 1
     await client.aclose()
 
 

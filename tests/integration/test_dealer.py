@@ -9,7 +9,7 @@ import pytest
 import redis.asyncio
 from aiohttp import web
 
-from imgsvc.mailboxes.mailboxes import FETCH, IN_FLIGHT, delayed
+from imgsvc.mailboxes.keys import FETCH, IN_FLIGHT, delayed
 from tests.support import Origin, Service, wait_until
 
 WINDOW = 4

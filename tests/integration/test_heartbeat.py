@@ -11,8 +11,8 @@ from pydantic import SecretStr
 from imgsvc import app
 from imgsvc.actors import Reaper, Supervisor
 from imgsvc.embedded.servers import EmbeddedServers
-from imgsvc.mailboxes.mailboxes import REPLICAS
-from imgsvc.mailboxes.redis_connection import connect
+from imgsvc.mailboxes.connection import connect
+from imgsvc.mailboxes.keys import REPLICAS
 from imgsvc.runtime.cancellation import cancel_and_wait
 from imgsvc.runtime.settings import Settings
 from tests.integration.proxy import between

@@ -12,8 +12,8 @@ from imgsvc.actors import Parts, Reaper
 from imgsvc.domain.messages import Fetched, ImageJob
 from imgsvc.domain.model import Recipe
 from imgsvc.embedded.servers import EmbeddedServers
-from imgsvc.mailboxes.mailboxes import FETCH, compress_lane
-from imgsvc.mailboxes.redis_connection import connect
+from imgsvc.mailboxes.connection import connect
+from imgsvc.mailboxes.keys import FETCH, compress_lane
 from imgsvc.runtime.settings import Settings
 from tests.integration.proxy import between
 from tests.support import Origin, Service, wait_until
@@ -41,11 +41,11 @@ async def written(parts: Parts) -> str:
 async def test_a_file_whose_message_was_lost_is_swept_and_no_other(parts: Parts) -> None:
     mailboxes, job = parts.mailboxes, ImageJob(request_id="r", product=0, index=0)
     kept, orphan = await written(parts), await written(parts)
-    await mailboxes.deal(FETCH, [job], bounded=False)
+    await mailboxes.streams.deal(FETCH, [job], bounded=False)
     inbox = mailboxes.inbox(FETCH)
     (taken,) = await inbox.take(1, 100) or await inbox.take(1, 100)
     facts = Fetched(file=kept, bytes_in=9, recipe=Recipe(), ms={})
-    assert await mailboxes.hand_off(taken, compress_lane(mailboxes.replica), job, facts)
+    assert await mailboxes.streams.hand_off(taken, compress_lane(mailboxes.replica), job, facts)
     await inbox.close()
 
     reaper = Reaper(parts)

@@ -16,16 +16,9 @@ from imgsvc.actors import Fetcher, Uploader
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.messages import VERSION, ImageJob
 from imgsvc.embedded.servers import EmbeddedServers
-from imgsvc.mailboxes.mailboxes import (
-    DEAD,
-    FETCH,
-    FETCH_PRIORITY,
-    GROUP,
-    IN_FLIGHT,
-    WAKE,
-    Mailboxes,
-)
-from imgsvc.mailboxes.redis_connection import connect
+from imgsvc.mailboxes.connection import connect
+from imgsvc.mailboxes.keys import DEAD, FETCH, FETCH_PRIORITY, GROUP, IN_FLIGHT, WAKE
+from imgsvc.mailboxes.streams import Streams
 from imgsvc.runtime.settings import Settings
 from tests.photos import photo
 from tests.support import Origin, Receiver, Service, wait_until
@@ -173,7 +166,7 @@ async def test_an_image_whose_message_was_lost_is_dealt_again_when_its_mark_is_d
 
 
 @pytest.mark.parametrize(
-    "place", [(Mailboxes, "hand_off"), (Uploader, "handle"), (Uploader, "_apply")]
+    "place", [(Streams, "hand_off"), (Uploader, "handle"), (Uploader, "_apply")]
 )
 @pytest.mark.parametrize("error", [RuntimeError("a mistake"), ServiceError(ErrorCode.NOT_FOUND)])
 async def test_no_exception_loses_a_message(  # noqa: PLR0917 - what it tries

@@ -19,9 +19,10 @@ from aiohttp import web
 from yarl import URL
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
-from imgsvc.mailboxes.mailboxes import FETCH, Mailboxes, delayed
+from imgsvc.mailboxes.connection import connect
+from imgsvc.mailboxes.keys import FETCH, delayed
 from imgsvc.mailboxes.origins import Failure, Origins, Report, Standing
-from imgsvc.mailboxes.redis_connection import connect
+from imgsvc.mailboxes.scripts import Scripts
 from imgsvc.outbound.client import Outbound
 from imgsvc.outbound.politeness import Politeness, PutOffError
 from imgsvc.runtime.metrics import Metrics
@@ -257,7 +258,7 @@ async def replica(make_settings: Callable[..., Settings]) -> AsyncIterator[Calla
     client = connect(made.redis)
 
     def make(name: str) -> Origins:
-        return Origins(Mailboxes(client, made.redis, name), made.fetch)
+        return Origins(Scripts(client), name, made.fetch)
 
     yield make
     await client.flushdb()
@@ -371,7 +372,7 @@ async def test_without_redis_nobody_can_say(make_settings: Callable[..., Setting
     away = made.redis.model_copy(update={"port": free_port()})
     client: redis.asyncio.Redis = connect(away)
     with pytest.raises(ServiceError) as caught:
-        await places(Origins(Mailboxes(client, away, "a"), made.fetch))
+        await places(Origins(Scripts(client), "a", made.fetch))
     assert caught.value.code is ErrorCode.UNAVAILABLE
     await client.aclose()
 
@@ -433,7 +434,7 @@ async def test_an_answer_on_its_way_does_not_end_the_rest_that_begins(
 ) -> None:
     made = make_settings(fetch={"failures": 1, "rest_s": 60})
     client = connect(made.redis)
-    shared = FarAway(Mailboxes(client, made.redis, "a"), made.fetch)
+    shared = FarAway(Scripts(client), "a", made.fetch)
     politeness = Politeness(shared, Metrics())
     sharing = asyncio.create_task(politeness.keep_sharing())
 

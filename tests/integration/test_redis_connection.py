@@ -19,8 +19,9 @@ from redis.asyncio import Redis
 
 from imgsvc.domain.errors import ServiceError
 from imgsvc.embedded.servers import LOOPBACK, EmbeddedServers, Server, free_ports
-from imgsvc.mailboxes.mailboxes import FETCH, Mailboxes
-from imgsvc.mailboxes.redis_connection import connect
+from imgsvc.mailboxes.connection import connect
+from imgsvc.mailboxes.keys import FETCH
+from imgsvc.mailboxes.mailboxes import Mailboxes
 from imgsvc.runtime.settings import Redis as RedisSettings
 from imgsvc.runtime.settings import Settings
 from tests.chaos.replicas import inherited
@@ -46,11 +47,11 @@ async def works(url: str, **more: Any) -> str:
     """Use Redis as a replica does when it starts; what /readyz would say."""
     async with mailboxes(url, **more) as boxes:
         await boxes.prepare()
-        await boxes.beat()
+        await boxes.replicas.beat()
         inbox = boxes.inbox(FETCH)
         await inbox.take(1, 1)
         await inbox.close()
-        return await boxes.check()
+        return await boxes.server.check()
 
 
 @contextlib.contextmanager
@@ -205,14 +206,14 @@ async def test_a_connection_to_what_became_a_replica_is_given_up(tmp_path: Path)
         mailboxes(f"redis://{LOOPBACK}:{wire.port}") as boxes,
         Redis(port=old.port) as admin,
     ):
-        await boxes.beat()
+        await boxes.replicas.beat()
         wire.server_port = new.port
-        await boxes.beat()
+        await boxes.replicas.beat()
         assert await admin.zcard("{imgsvc}:replicas") == 1, "connections stay where they are"
         await admin.execute_command("REPLICAOF", LOOPBACK, "1")
         with pytest.raises(ServiceError, match="READONLY"):
-            await boxes.beat()  # in a script, as Redis 6.2 tells it
-        await boxes.beat()
+            await boxes.replicas.beat()  # in a script, as Redis 6.2 tells it
+        await boxes.replicas.beat()
         async with Redis(port=new.port) as other:
             assert await other.zcard("{imgsvc}:replicas") == 1
 

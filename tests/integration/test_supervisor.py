@@ -16,8 +16,9 @@ from imgsvc.actors import Actor, Clock, Fetcher, Parts, Reaper, Supervisor, supe
 from imgsvc.actors.base import Verdict
 from imgsvc.actors.supervisor import GaveUpError
 from imgsvc.domain.messages import ImageJob
-from imgsvc.mailboxes.mailboxes import FETCH, Facts
-from imgsvc.mailboxes.redis_connection import connect
+from imgsvc.mailboxes.connection import connect
+from imgsvc.mailboxes.envelope import Facts
+from imgsvc.mailboxes.keys import FETCH
 from imgsvc.runtime.cancellation import cancel_and_wait
 from imgsvc.runtime.settings import Settings
 from tests.support import wait_until
@@ -136,7 +137,7 @@ async def test_actors_are_stopped_in_the_order_of_the_pipeline(parts: Parts) -> 
 
     await wait_until(upstream_stops, "the first takes nothing new")
     # It may still pass something on: the second is not even told.
-    await parts.mailboxes.end_reads()
+    await parts.mailboxes.readers.end_reads()
     assert not supervised._actors[downstream].stopping.is_set()
     finished.set()
     await stopping
@@ -191,7 +192,9 @@ async def test_what_is_in_hand_ends_even_if_a_cancellation_is_lost(parts: Parts)
             return await super().handle(job, facts)
 
     await parts.mailboxes.prepare()
-    await parts.mailboxes.deal(FETCH, [ImageJob(request_id="r", product=0, index=0)], bounded=False)
+    await parts.mailboxes.streams.deal(
+        FETCH, [ImageJob(request_id="r", product=0, index=0)], bounded=False
+    )
     running = asyncio.create_task(Supervisor(parts, [Deaf]).run())
     await begun.wait()
     running.cancel()

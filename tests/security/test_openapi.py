@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import redis.asyncio
 
-from imgsvc.mailboxes.mailboxes import IN_FLIGHT
+from imgsvc.mailboxes.keys import IN_FLIGHT
 from tests import hostile
 from tests.support import Origin, Receiver, Service, wait_until
 

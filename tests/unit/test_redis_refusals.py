@@ -10,8 +10,8 @@ import redis.exceptions
 from redis._parsers.base import BaseParser
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
-from imgsvc.mailboxes import redis_rights
-from imgsvc.mailboxes.redis_refusals import translated
+from imgsvc.mailboxes import rights
+from imgsvc.mailboxes.refusals import translated
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = "ERR Error running script (call to f_0e0ee1a5ccec1fd4ea1ef1c47ef2ad59ee5aeba9): "
@@ -152,6 +152,6 @@ def test_what_scripts_do_is_in_the_documented_rights() -> None:
 
 
 def test_what_is_looked_at_when_a_replica_starts_is_what_is_documented() -> None:
-    asked = [words[0].lower().replace(" ", "|") for words in redis_rights.commands("k")]
+    asked = [words[0].lower().replace(" ", "|") for words in rights.commands("k")]
     assert len(asked) == len(set(asked))
     assert set(asked) == documented() - NOT_LOOKED_AT

@@ -68,7 +68,7 @@ async def take(request: web.Request, policy: Policy, cost: int = 1) -> None:
     if not policy.limit or not request.app[keys.SETTINGS].ratelimit.enabled:
         return
     try:
-        taken = await request.app[keys.MAILBOXES].take_token(
+        taken = await request.app[keys.MAILBOXES].limits.take(
             f"{policy.name}:{request[keys.QUOTA_TENANT]}", policy.limit, policy.period_s, cost
         )
     except Exception as error:  # noqa: BLE001 - whatever it is, callers are not to suffer from it

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from redis.asyncio import ConnectionPool, Redis, Sentinel
@@ -23,12 +22,11 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
 
-from imgsvc.mailboxes.redis_refusals import code_of
+from imgsvc.mailboxes.refusals import code_of
 from imgsvc.runtime.settings import Redis as Settings
 from imgsvc.runtime.settings.redis_url import RedisUrl
 
 _ANSWER_S = 5
-_READ_S = 10  # a blocking read's socket must outlast the time it may block for
 _SENTINEL_S = 1  # another one is asked then
 _COMMON: Mapping[str, Any] = {
     "decode_responses": True,
@@ -39,48 +37,26 @@ _COMMON: Mapping[str, Any] = {
     "maint_notifications_config": MaintNotificationsConfig(enabled=False),
 }
 
+OnConnect = Callable[[AbstractConnection], Awaitable[None]]
 
-def connect(settings: Settings) -> Redis:
+
+def connect(
+    settings: Settings, *, answer_s: float = _ANSWER_S, on_connect: OnConnect | None = None
+) -> Redis:
     """A client for Redis.
 
     The client's own retries are off: by default a lost reply makes redis-py send an XADD up to
     eleven times. What may be repeated is repeated by the caller, who knows.
-    """
-    return _client(settings, socket_timeout=_ANSWER_S)
-
-
-class Reader:
-    """A client for blocking reads: one connection, known by its number, so that it can be woken.
-
-    ``CLIENT LIST`` would tell the number as well, but managed services and careful operators do
-    not allow it.
 
     Args:
         settings: where Redis is.
+        answer_s: how long an answer may take.
+        on_connect: called with each new connection, in place of its own ``on_connect``.
     """
-
-    def __init__(self, settings: Settings) -> None:
-        self.client = _client(settings, socket_timeout=_READ_S, redis_connect_func=self._connected)
-        self.connection_id: int | None = None  # if Redis tells
-        self.closed = False
-
-    async def _connected(self, connection: AbstractConnection) -> None:
-        self.connection_id = None
-        await connection.on_connect()
-        with contextlib.suppress(ResponseError):  # not allowed: then reads end by themselves
-            await connection.send_command("CLIENT", "ID")
-            self.connection_id = int(await connection.read_response())
-
-    async def close(self) -> None:
-        """Close the connection."""
-        self.connection_id, self.closed = None, True
-        await self.client.aclose()
-
-
-def _client(settings: Settings, **timing: Any) -> Redis:
     where = settings.where
     options = {
-        **timing,
+        "socket_timeout": answer_s,
+        "redis_connect_func": on_connect,
         "socket_connect_timeout": _ANSWER_S,
         "username": where.username,
         "password": where.password,
@@ -98,6 +74,12 @@ def _client(settings: Settings, **timing: Any) -> Redis:
         kind = _TlsConnection if where.tls else _PlainConnection
         options |= {"host": address.host, "port": address.port}
     return Redis.from_pool(ConnectionPool(connection_class=kind, **options))
+
+
+async def now_ms(client: Redis) -> int:
+    """The time on Redis' own clock, which all replicas go by."""
+    seconds, micros = await client.time()
+    return int(seconds) * 1000 + int(micros) // 1000
 
 
 def _sentinels(settings: Settings, where: RedisUrl, options: dict[str, Any]) -> ConnectionPool:
