@@ -7,7 +7,7 @@ from typing import ClassVar
 from imgsvc.actors.base import HandOff, ImageActor, Verdict
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.messages import Compressed, Fetched, ImageJob
-from imgsvc.imaging.pool import Result, Task
+from imgsvc.imaging.tasks import Result, Task
 from imgsvc.mailboxes.envelope import Facts
 from imgsvc.mailboxes.keys import compress_lane, upload_lane
 

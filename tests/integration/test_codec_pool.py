@@ -23,7 +23,8 @@ from PIL import Image
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import Recipe
-from imgsvc.imaging.pool import CodecPool, Result, Task
+from imgsvc.imaging.pool import CodecPool
+from imgsvc.imaging.tasks import Result, Task
 from imgsvc.runtime.metrics import Metrics
 from imgsvc.runtime.settings import Codec
 from tests.photos import photo

@@ -21,7 +21,8 @@ from PIL import Image
 
 from imgsvc.domain.errors import ServiceError
 from imgsvc.domain.model import Recipe
-from imgsvc.imaging.pool import CodecPool, Task
+from imgsvc.imaging.pool import CodecPool
+from imgsvc.imaging.tasks import Task
 from imgsvc.runtime.metrics import Metrics
 from imgsvc.runtime.settings import Codec
 from tests import hostile

@@ -16,7 +16,8 @@ from PIL import Image
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import Recipe
-from imgsvc.imaging.pool import CodecPool, Task
+from imgsvc.imaging.pool import CodecPool
+from imgsvc.imaging.tasks import Task
 from imgsvc.runtime.metrics import Metrics
 from imgsvc.runtime.settings import Codec
 from tests import hostile
@@ -31,7 +32,8 @@ import sys
 from pathlib import Path
 
 import imgsvc.app
-from imgsvc.imaging.pool import CodecPool, Task
+from imgsvc.imaging.pool import CodecPool
+from imgsvc.imaging.tasks import Task
 from imgsvc.domain.errors import ServiceError
 from imgsvc.runtime.metrics import Metrics
 from imgsvc.domain.model import Recipe
