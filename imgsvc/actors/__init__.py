@@ -14,7 +14,7 @@
 Every actor runs in every replica. ``PIPELINE`` is the whole composition.
 """
 
-from imgsvc.actors.base import Actor, Parts
+from imgsvc.actors.actor import Actor
 from imgsvc.actors.clock import Clock
 from imgsvc.actors.compressor import Compressor
 from imgsvc.actors.copier import Copier
@@ -22,6 +22,7 @@ from imgsvc.actors.dealer import Dealer
 from imgsvc.actors.eraser import Eraser
 from imgsvc.actors.fetcher import Fetcher
 from imgsvc.actors.notifier import Notifier
+from imgsvc.actors.parts import Parts
 from imgsvc.actors.priority_fetcher import PriorityFetcher
 from imgsvc.actors.reaper import Reaper
 from imgsvc.actors.supervisor import Supervisor

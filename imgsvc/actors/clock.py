@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from imgsvc.actors.base import Actor
+from imgsvc.actors.actor import Actor
 from imgsvc.domain.errors import ServiceError
 from imgsvc.mailboxes.keys import FETCH, NOTIFY
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from imgsvc.actors.base import HandOff, ImageActor, Verdict
+from imgsvc.actors.image_actor import ImageActor
+from imgsvc.actors.verdicts import HandOff, Verdict
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.messages import Compressed, Fetched, ImageJob
 from imgsvc.imaging.tasks import Result, Task
@@ -74,8 +75,8 @@ class Compressor(ImageActor):
             ms={**facts.ms, "compress": result.ms},
         )
         lane = upload_lane(self.parts.mailboxes.replica)
-        told = compressed.model_dump(exclude={"file", "ms", "source"})
-        return HandOff(lane, job, compressed, event="image.compressed", told=told)
+        fields = compressed.model_dump(exclude={"file", "ms", "source"})
+        return HandOff(lane, job, compressed, event="image.compressed", fields=fields)
 
     async def _encode(self, task: Task) -> Result:
         for _ in range(_RUNS - 1):

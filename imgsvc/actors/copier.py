@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from imgsvc.actors.base import HandOff, ImageActor, Parts, Verdict
+from imgsvc.actors.image_actor import ImageActor
+from imgsvc.actors.parts import Parts
+from imgsvc.actors.verdicts import HandOff, Verdict
 from imgsvc.domain.messages import ImageJob
 from imgsvc.ledger import Completed, CopiesEnded, Shared
 from imgsvc.mailboxes.envelope import Facts
@@ -46,7 +48,7 @@ class Copier(ImageActor):
             assert shared is not None  # noqa: S101 - else there is no page
             async with self._pages.hold(shared.quota_tenant):
                 if self.stopping.is_set():
-                    return HandOff(COPIES, job, event="copies.left", told={"copies": copies})
+                    return HandOff(COPIES, job, event="copies.left", fields={"copies": copies})
                 self.begin()
                 page = await self.parts.ledger.end_copies(shared, slice(start, start + _PAGE))
             self._count(shared, page)
@@ -54,7 +56,7 @@ class Copier(ImageActor):
         if not copies:  # whoever ended them may have died before looking whether it was all
             due = await self.parts.ledger.complete(job.request_id)
         done = job.model_copy(update={"copied": False})
-        return self.ended(done, due=due, event="copies.ended", told={"copies": copies})
+        return self.ended(done, due=due, event="copies.ended", fields={"copies": copies})
 
     def _count(self, shared: Shared, page: CopiesEnded) -> None:
         metrics = self.parts.metrics

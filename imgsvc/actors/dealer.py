@@ -16,8 +16,9 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import ClassVar
 
-from imgsvc.actors.base import Actor, Parts
+from imgsvc.actors.actor import Actor
 from imgsvc.actors.fair_queue import FairQueue, RequestQueue
+from imgsvc.actors.parts import Parts
 from imgsvc.domain.errors import ServiceError
 from imgsvc.domain.messages import ImageJob, WebhookJob
 from imgsvc.ledger import OpenImages

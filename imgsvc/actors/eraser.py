@@ -14,7 +14,8 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import ClassVar
 
-from imgsvc.actors.base import Actor, Parts
+from imgsvc.actors.actor import Actor
+from imgsvc.actors.parts import Parts
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.mailboxes.keys import ERASING
 from imgsvc.storage.bucket import BucketError

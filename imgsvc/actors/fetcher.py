@@ -8,7 +8,9 @@ from typing import ClassVar
 
 from blake3 import blake3
 
-from imgsvc.actors.base import HandOff, ImageActor, Later, Parts, Verdict
+from imgsvc.actors.image_actor import ImageActor
+from imgsvc.actors.parts import Parts
+from imgsvc.actors.verdicts import HandOff, Later, Verdict
 from imgsvc.domain import backoff
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.messages import Fetched, ImageJob, Reused, Source, Times
@@ -100,8 +102,8 @@ class Fetcher(ImageActor):
                 if work and not work.shared:
                     return await self._fetch(job, work, trip)
         except PutOffError as later:
-            told = {"origin": later.origin, "reason": later.reason, "wait_s": later.wait_s}
-            return Later(job, later.wait_s, event="image.put_off", told=told)
+            fields = {"origin": later.origin, "reason": later.reason, "wait_s": later.wait_s}
+            return Later(job, later.wait_s, event="image.put_off", fields=fields)
         except ServiceError as error:
             if error.code is ErrorCode.UNAVAILABLE:
                 raise
@@ -152,7 +154,7 @@ class Fetcher(ImageActor):
         fetched = Fetched(
             file=file, bytes_in=size, recipe=work.recipe, source=source, ms=_times(trip)
         )
-        return HandOff(lane, job, fetched, event="image.fetched", told={"bytes_in": size})
+        return HandOff(lane, job, fetched, event="image.fetched", fields={"bytes_in": size})
 
     async def _share(self, job: ImageJob, cancel_and_wait: Completed) -> Verdict:
         """Give an image the end of another one with the same address."""
@@ -161,7 +163,7 @@ class Fetcher(ImageActor):
         if ended.written:
             self.parts.metrics.images.labels("COMPLETED", "").inc()
             self.parts.metrics.images_saved.labels("shared").inc()
-        return self.ended(job, due=ended.due, event="image.shared", told={})
+        return self.ended(job, due=ended.due, event="image.shared", fields={})
 
     def _reuse(self, job: ImageJob, known: Remembered, source: Source, ms: Times) -> Verdict:
         """Have the result copied that the same source had before."""
@@ -197,7 +199,7 @@ class Fetcher(ImageActor):
             job.model_copy(update={"attempt": job.attempt + 1}),
             wait_s,
             event="image.put_off",
-            told={"code": error.code.name, "reason": "failure", "wait_s": wait_s}
+            fields={"code": error.code.name, "reason": "failure", "wait_s": wait_s}
             | ({"cause": error.cause} if error.cause else {}),
         )
 

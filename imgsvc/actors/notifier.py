@@ -9,7 +9,9 @@ from typing import ClassVar
 
 from yarl import URL
 
-from imgsvc.actors.base import Done, Later, MailboxActor, Parts, Verdict
+from imgsvc.actors.mailbox_actor import MailboxActor
+from imgsvc.actors.parts import Parts
+from imgsvc.actors.verdicts import Done, Later, Verdict
 from imgsvc.domain import backoff
 from imgsvc.domain.messages import WebhookJob
 from imgsvc.domain.model import RequestStatus, WebhookStatus, event_type
@@ -79,14 +81,14 @@ class Notifier(MailboxActor[WebhookJob]):
         if made > len(self._waits):
             await ledger.exhaust_delivery(job.request_id, made)
             self.parts.metrics.webhooks.labels(WebhookStatus.FAILED).inc()
-            return Done(event="webhook.failed", told={"post": made, "error": UNFINISHED})
+            return Done(event="webhook.failed", fields={"post": made, "error": UNFINISHED})
         try:
             with contextlib.ExitStack() as places:
                 return await self._in_turn(job, pending, places)
         except _FullError as full:
             await ledger.put_off_delivery(job.request_id, pending.attempt, full.wait_s)
-            told = {"host": URL(pending.url).authority, "full": full.where}
-            return Later(job, full.wait_s, event="webhook.put_off", told=told)
+            fields = {"host": URL(pending.url).authority, "full": full.where}
+            return Later(job, full.wait_s, event="webhook.put_off", fields=fields)
 
     async def _in_turn(
         self, job: WebhookJob, pending: PendingDelivery, places: contextlib.ExitStack
@@ -168,7 +170,7 @@ class Notifier(MailboxActor[WebhookJob]):
     def _verdict(
         self, job: WebhookJob, delivery: Delivery, outcome: Outcome, wait_s: float | None
     ) -> Verdict:
-        told = {
+        fields = {
             "post": delivery.attempt,
             "host": URL(delivery.url).authority,
             "status": outcome.status,
@@ -178,14 +180,14 @@ class Notifier(MailboxActor[WebhookJob]):
         metrics = self.parts.metrics
         if wait_s is not None:
             metrics.webhook_attempts.labels("retried").inc()
-            return Later(job, wait_s, event="webhook.retried", told={**told, "wait_s": wait_s})
+            return Later(job, wait_s, event="webhook.retried", fields={**fields, "wait_s": wait_s})
         if outcome.error:
             metrics.webhook_attempts.labels("failed").inc()
             metrics.webhooks.labels(WebhookStatus.FAILED).inc()
-            return Done(event="webhook.failed", told=told)
+            return Done(event="webhook.failed", fields=fields)
         metrics.webhook_attempts.labels("delivered").inc()
         metrics.webhooks.labels(WebhookStatus.DELIVERED).inc()
-        return Done(event="webhook.delivered", told=told)
+        return Done(event="webhook.delivered", fields=fields)
 
     async def give_up(self, job: WebhookJob, reason: str) -> None:
         """Record that the announcement failed; left pending, it would come back for ever."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from imgsvc.actors.base import MailboxActor
 from imgsvc.actors.fetcher import Fetcher
+from imgsvc.actors.mailbox_actor import MailboxActor
 from imgsvc.mailboxes.keys import FETCH_PRIORITY
 
 

@@ -6,7 +6,8 @@ import asyncio
 import time
 from typing import ClassVar
 
-from imgsvc.actors.base import Actor, Parts
+from imgsvc.actors.actor import Actor
+from imgsvc.actors.parts import Parts
 from imgsvc.domain.errors import ServiceError
 from imgsvc.runtime.cancellation import wait_or_cancel
 

@@ -8,7 +8,8 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from imgsvc.actors.base import Actor, Parts
+from imgsvc.actors.actor import Actor
+from imgsvc.actors.parts import Parts
 from imgsvc.domain import backoff
 from imgsvc.runtime import logs, redaction
 from imgsvc.runtime.cancellation import wait_or_cancel

@@ -7,7 +7,9 @@ import contextlib
 import time
 from typing import ClassVar
 
-from imgsvc.actors.base import ImageActor, Parts, Verdict
+from imgsvc.actors.image_actor import ImageActor
+from imgsvc.actors.parts import Parts
+from imgsvc.actors.verdicts import Verdict
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.messages import Compressed, ImageJob, Reused, Source
 from imgsvc.domain.model import FILE_TYPES
@@ -87,7 +89,7 @@ class Uploader(ImageActor):
             with contextlib.suppress(ServiceError):  # else the Eraser finds it
                 await self.parts.bucket.delete([name])
             # A memory of it is found out when it is to be copied.
-            return self.ended(job, due=ended.due, event="image.unwanted", told={})
+            return self.ended(job, due=ended.due, event="image.unwanted", fields={})
         if ended.written:
             metrics = self.parts.metrics
             metrics.images.labels("COMPLETED", "").inc()
@@ -95,8 +97,8 @@ class Uploader(ImageActor):
                 metrics.images_saved.labels(end.saved).inc()
             metrics.image_bytes.labels("in").inc(facts.bytes_in)
             metrics.image_bytes.labels("out").inc(stored.size_bytes)
-        told = {"bytes_in": facts.bytes_in, "bytes_out": stored.size_bytes, "note": facts.note}
-        return self.ended(job, due=ended.due, event="image.uploaded", told=told)
+        fields = {"bytes_in": facts.bytes_in, "bytes_out": stored.size_bytes, "note": facts.note}
+        return self.ended(job, due=ended.due, event="image.uploaded", fields=fields)
 
     async def _store(self, name: str, facts: Compressed | Reused) -> Stored:
         """Make the object.

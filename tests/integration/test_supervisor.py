@@ -13,8 +13,8 @@ import pytest
 
 from imgsvc import app
 from imgsvc.actors import Actor, Clock, Fetcher, Parts, Reaper, Supervisor, supervisor
-from imgsvc.actors.base import Verdict
 from imgsvc.actors.supervisor import GaveUpError
+from imgsvc.actors.verdicts import Verdict
 from imgsvc.domain.messages import ImageJob
 from imgsvc.mailboxes.connection import connect
 from imgsvc.mailboxes.envelope import Facts
