@@ -22,6 +22,7 @@ from imgsvc.http.limits.intake import Intake
 from imgsvc.http.limits.reserved import Reserved
 from imgsvc.http.readiness import Readiness
 from imgsvc.imaging import sandbox
+from imgsvc.imaging.identify import sniff
 from imgsvc.imaging.pool import CodecPool
 from imgsvc.ledger import Ledger
 from imgsvc.mailboxes.connection import connect
@@ -74,7 +75,7 @@ async def parts(settings: Settings, leaving: Leaving | None = None) -> AsyncIter
         stack.push_async_callback(close, bucket.close)
         ledger = Ledger(settings.mongo, failpoints)
         stack.callback(ledger.close)
-        outbound = Outbound(settings.net, settings.fetch, failpoints)
+        outbound = Outbound(settings.net, settings.fetch, sniff, failpoints)
         stack.push_async_callback(close, outbound.close)
         spool = Spool(settings.spool, replica)
         ledger.on_ended = lambda status: metrics.requests.labels(status).inc()

@@ -17,7 +17,8 @@ from imgsvc.domain.messages import Fetched, ImageJob, Reused, Source, Times
 from imgsvc.ledger import Completed, Remembered, Work, source_key
 from imgsvc.mailboxes.envelope import Facts
 from imgsvc.mailboxes.keys import FETCH, compress_lane, upload_lane
-from imgsvc.outbound.politeness import GivenUpError, PutOffError, Trip, asks_for_time
+from imgsvc.outbound.politeness import GivenUpError, PutOffError, asks_for_time
+from imgsvc.outbound.trip import Trip
 from imgsvc.runtime.cancellation import cancel_and_wait
 from imgsvc.runtime.priority_semaphore import PrioritySemaphore
 

@@ -18,7 +18,7 @@ from imgsvc.domain.model import RequestStatus, WebhookStatus, event_type
 from imgsvc.ledger import UNFINISHED, Delivery, PendingDelivery
 from imgsvc.mailboxes.envelope import Facts
 from imgsvc.mailboxes.keys import NOTIFY
-from imgsvc.outbound.host_limits import HostLines
+from imgsvc.outbound.host_limits import HostLimits
 from imgsvc.runtime.fair_semaphore import FairSemaphore
 from imgsvc.webhooks.delivery import Outcome, deliver
 from imgsvc.webhooks.payload import links, message_id, payload
@@ -52,7 +52,7 @@ class Notifier(MailboxActor[WebhookJob]):
             webhook.attempts, webhook.delay_ms / 1000
         )
         self._secrets = [secret.get_secret_value() for secret in webhook.secrets]
-        self._lines = HostLines()
+        self._limits = HostLimits()
         # Neither one tenant nor one address may have all: a quarter is for the others, one at least.
         self._share = max(1, webhook.concurrency - max(1, webhook.concurrency // 4))
         self._attempts = FairSemaphore(webhook.concurrency, self._share)
@@ -109,9 +109,9 @@ class Notifier(MailboxActor[WebhookJob]):
 
     def _enter(self, entered: contextlib.ExitStack, where: str, whose: str, places: int) -> None:
         key = f"{where} {whose}"
-        if not self._lines.enter(key, places):
-            raise _FullError(where, self._lines.ask_again_s(key, time.monotonic()))
-        entered.callback(self._lines.leave, key)
+        if not self._limits.enter(key, places):
+            raise _FullError(where, self._limits.ask_again_s(key, time.monotonic()))
+        entered.callback(self._limits.leave, key)
 
     async def _attempt(self, job: WebhookJob, pending: PendingDelivery) -> Verdict:
         timeout_s = self.parts.settings.webhook.timeout_s

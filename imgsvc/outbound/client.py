@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
@@ -17,11 +16,13 @@ from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.messages import Validators
 from imgsvc.outbound import urls
 from imgsvc.outbound.addresses import literal
+from imgsvc.outbound.conditions import conditions_for, validators_of
+from imgsvc.outbound.content_codings import Sniff
 from imgsvc.outbound.downloads import Reader
-from imgsvc.outbound.guard import BlockedError, Guard
+from imgsvc.outbound.fetch_errors import fetch_errors
+from imgsvc.outbound.guard import Guard
 from imgsvc.outbound.resolver import OURSELVES, Resolver, on_behalf_of
 from imgsvc.outbound.response_heads import LONGEST_HEAD, MOST_FIELDS, Connector
-from imgsvc.runtime import tls
 from imgsvc.runtime.failpoints import NO_FAILPOINTS, Failpoints
 from imgsvc.runtime.settings import Fetch, Net
 
@@ -30,8 +31,6 @@ KEEP_ALIVE_S = 2.0
 
 _CHUNK = 256 * 1024
 _FETCH_HEADERS = {"Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"}
-_VALIDATORS = ("ETag", "Last-Modified")
-_VALIDATOR = re.compile(r"[ -~]{1,200}")
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
@@ -66,15 +65,18 @@ class Outbound:
     Args:
         net: what may be reached.
         fetch: limits of a download.
+        sniff: tells an image by its first bytes.
         failpoints: for tests of faults.
     """
 
-    def __init__(self, net: Net, fetch: Fetch, failpoints: Failpoints = NO_FAILPOINTS) -> None:
+    def __init__(
+        self, net: Net, fetch: Fetch, sniff: Sniff, failpoints: Failpoints = NO_FAILPOINTS
+    ) -> None:
         self._failpoints = failpoints
         self.guard = Guard(net)
         self._net = net
         self._fetch = fetch
-        self._reader = Reader(fetch, net.user_agent)
+        self._reader = Reader(fetch, net.user_agent, sniff)
         self._resolver = Resolver(self.guard, net)
         self._session = aiohttp.ClientSession(
             connector=Connector(
@@ -123,14 +125,14 @@ class Outbound:
         Raises:
             ServiceError: with the code of an image that cannot be fetched.
         """
-        conditions = _conditions(known)
+        conditions = conditions_for(known)
         deadline = asyncio.get_running_loop().time() + self._fetch.total_s
         step: URL | Downloaded | None = self.guard.parse(text)
         hops = 0
         while isinstance(step, URL):
             origin = step.origin()
             async with visit(origin) as closing:
-                with _fetch_errors(self._fetch), on_behalf_of(tenant):
+                with fetch_errors(self._fetch), on_behalf_of(tenant):
                     async with asyncio.timeout_at(deadline):
                         while isinstance(step, URL) and step.origin() == origin:
                             if hops > self._fetch.max_redirects:
@@ -155,7 +157,7 @@ class Outbound:
         async def keep(piece: bytes) -> None:
             body.extend(piece)
 
-        with _fetch_errors(self._fetch):
+        with fetch_errors(self._fetch):
             async with (
                 asyncio.timeout(timeout_s),
                 self._session.get(
@@ -191,8 +193,7 @@ class Outbound:
                 return None
             if response.status not in _REDIRECTS or not location:
                 size = await self._reader.read(response, write, self._fetch.max_bytes)
-                etag, modified = (_validator(response, name) for name in _VALIDATORS)
-                return Downloaded(size, Validators(etag=etag, modified=modified))
+                return Downloaded(size, validators_of(response.headers))
         return self.guard.parse(urls.resolve(str(url), location))
 
     async def address(self, text: str, tenant: str) -> str | None:
@@ -235,7 +236,7 @@ class Outbound:
         """
         deadline = asyncio.get_running_loop().time() + timeout_s
         with (
-            _fetch_errors(self._fetch),
+            fetch_errors(self._fetch),
             on_behalf_of(tenant),
             self._failpoints.around("webhook.post"),
         ):
@@ -255,50 +256,3 @@ class Outbound:
                     async with asyncio.timeout_at(deadline):
                         await response.content.read(64 * 1024)
             return Answer(response.status, response.headers.get("Retry-After"))
-
-
-@contextlib.contextmanager
-def _fetch_errors(fetch: Fetch) -> Iterator[None]:
-    """Our codes for whatever the client library raises."""
-    try:
-        yield
-    except (aiohttp.ClientError, OSError, ValueError) as error:
-        if _blocked(error):
-            raise ServiceError(ErrorCode.URL_BLOCKED) from None
-        code = next(code for kind, code in _CODES if isinstance(error, kind))
-        detail = code.message
-        if code is ErrorCode.FETCH_TIMEOUT:
-            detail = (
-                f"Silence of {fetch.silence_s:g} s, less than {fetch.min_bytes_per_s} bytes a "
-                f"second for {fetch.slow_s:g} s, or over {fetch.total_s:g} s in all."
-            )
-        raise ServiceError(code, detail, cause=tls.failure(error)) from None
-
-
-# The first that matches. What is not HTTP looks like a port that is closed, and one that says
-# nothing like one that is filtered: nobody may learn from us what else runs on a host.
-_CODES: tuple[tuple[type[Exception], ErrorCode], ...] = (
-    (aiohttp.ClientConnectorDNSError, ErrorCode.DNS_FAILED),
-    (TimeoutError, ErrorCode.FETCH_TIMEOUT),
-    (aiohttp.InvalidURL, ErrorCode.URL_INVALID),
-    (Exception, ErrorCode.CONNECT_FAILED),
-)
-
-
-def _conditions(known: Validators | None) -> dict[str, str]:
-    """The headers that ask for the file only if it has changed (RFC 9110, section 13.1)."""
-    told = {"If-None-Match": known.etag, "If-Modified-Since": known.modified} if known else {}
-    return {name: value for name, value in told.items() if value}
-
-
-def _validator(response: aiohttp.ClientResponse, name: str) -> str | None:
-    value = response.headers.get(name, "")
-    return value if _VALIDATOR.fullmatch(value) else None
-
-
-def _blocked(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, BlockedError):
-            return True
-        error = getattr(error, "os_error", None) or error.__cause__ or error.__context__
-    return False

@@ -7,10 +7,12 @@ label on a file that says nothing: a character set, how it was uploaded, or no w
 from __future__ import annotations
 
 import zlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
-from imgsvc.imaging.identify import sniff
+
+Sniff = Callable[[bytes], str | None]
+"""Tells the image format that a file's first bytes announce, if they do."""
 
 _INFLATED = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate"}
 # The rest of the register of content codings that change a body.
@@ -35,7 +37,7 @@ def coding(labels: Iterable[str]) -> str | None:
     return ", ".join(word for word in words if word in _INFLATED or word in _REFUSED)[:100] or None
 
 
-async def decoded(pieces: AsyncIterator[bytes], name: str) -> AsyncIterator[bytes]:
+async def decoded(pieces: AsyncIterator[bytes], name: str, sniff: Sniff) -> AsyncIterator[bytes]:
     """A body without its coding, in pieces of at most 256 kB.
 
     What begins as an image, or is called gzip and does not begin so, is passed on as it is: only
@@ -44,6 +46,7 @@ async def decoded(pieces: AsyncIterator[bytes], name: str) -> AsyncIterator[byte
     Args:
         pieces: of the body.
         name: of the coding; gzip, or deflate with or without zlib's frame, are undone.
+        sniff: tells an image by its first bytes.
 
     Raises:
         ServiceError: FETCH_TRUNCATED if it ends too early, FETCH_STATUS if it is damaged or in

@@ -12,7 +12,7 @@ import aiohttp
 from imgsvc.domain.backoff import parse_retry_after
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.outbound import bot_walls
-from imgsvc.outbound.content_codings import coding, decoded
+from imgsvc.outbound.content_codings import Sniff, coding, decoded
 from imgsvc.runtime.settings import Fetch
 
 _CHUNK = 256 * 1024
@@ -59,10 +59,12 @@ class Reader:
     Args:
         limits: of a download.
         user_agent: how the service calls itself.
+        sniff: tells an image by its first bytes.
     """
 
-    def __init__(self, limits: Fetch, user_agent: str) -> None:
+    def __init__(self, limits: Fetch, user_agent: str, sniff: Sniff) -> None:
         self._limits = limits
+        self._sniff = sniff
         self._user_agent = user_agent
 
     async def read(
@@ -114,7 +116,7 @@ class Reader:
     def _decoded(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         name = coding(response.headers.getall("Content-Encoding", []))
         pieces = self._pieces(response.content)
-        return decoded(pieces, name) if name else pieces
+        return decoded(pieces, name, self._sniff) if name else pieces
 
     async def _pieces(self, content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
         """What arrives; ends with an error once it arrives too slowly or not at all.

@@ -23,6 +23,7 @@ from imgsvc.auth import credentials
 from imgsvc.auth.oauth import Tokens
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import Scope
+from imgsvc.imaging.identify import sniff
 from imgsvc.ledger import Ledger
 from imgsvc.outbound.client import Outbound
 from imgsvc.runtime.settings import Auth, Fetch, Net
@@ -322,7 +323,7 @@ async def test_tokens_are_in_no_log(
 
 def checker(issuer: Issuer, **more: Any) -> tuple[Tokens, Outbound]:
     """What checks tokens of the issuer, without a service around it."""
-    outbound = Outbound(Net.model_validate({"allow": ["127.0.0.0/8"]}), Fetch())
+    outbound = Outbound(Net.model_validate({"allow": ["127.0.0.0/8"]}), Fetch(), sniff)
     return Tokens(Auth(**{**issuer.settings, **more}), outbound), outbound
 
 

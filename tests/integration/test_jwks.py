@@ -12,6 +12,7 @@ from aiohttp import web
 
 from imgsvc.auth.jwks import FRESH_S, PAUSE_S, KeySet
 from imgsvc.domain.errors import ErrorCode, ServiceError
+from imgsvc.imaging.identify import sniff
 from imgsvc.outbound.client import Outbound
 from imgsvc.runtime.settings import Fetch, Net
 from tests.issuer import Issuer, ec_key, public_jwk, rsa_key
@@ -29,7 +30,7 @@ async def issuer() -> AsyncIterator[Issuer]:
 @pytest.fixture
 async def key_set(issuer: Issuer) -> AsyncIterator[Callable[..., KeySet]]:
     """Makes key sets of the issuer."""
-    outbound = Outbound(LOOPBACK, Fetch())
+    outbound = Outbound(LOOPBACK, Fetch(), sniff)
     made: list[KeySet] = []
 
     def make(url: str | None = None, key_type: str = "RSA", **times: float) -> KeySet:
@@ -191,7 +192,7 @@ async def test_without_an_id_it_is_the_only_key(
 
 
 async def test_the_guard_holds_for_the_issuer_too(issuer: Issuer) -> None:
-    outbound = Outbound(Net(), Fetch())
+    outbound = Outbound(Net(), Fetch(), sniff)
     keys = KeySet(outbound, issuer.jwks_url, "RSA")
     await refused(keys)
     assert issuer.asked == 0

@@ -16,6 +16,7 @@ import pytest
 from aiohttp import web
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
+from imgsvc.imaging.identify import sniff
 from imgsvc.outbound.client import Outbound
 from imgsvc.outbound.guard import Guard
 from imgsvc.runtime.settings import Fetch, Net
@@ -33,7 +34,7 @@ async def outbound() -> AsyncIterator[Open]:
 
         def make(*, allow: tuple[str, ...] = LOOPBACK, net: Any = None, **fetch: Any) -> Outbound:
             settings = Net.model_validate({"allow": allow, **(net or {})})
-            made = Outbound(settings, Fetch(**fetch))
+            made = Outbound(settings, Fetch(**fetch), sniff)
             stack.push_async_callback(made.close)
             return made
 

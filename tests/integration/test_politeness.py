@@ -19,9 +19,11 @@ from aiohttp import web
 from yarl import URL
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
+from imgsvc.domain.origins import OriginFailure, OriginStanding, OriginUse
+from imgsvc.imaging.identify import sniff
 from imgsvc.mailboxes.connection import connect
 from imgsvc.mailboxes.keys import FETCH, delayed
-from imgsvc.mailboxes.origins import Failure, Origins, Report, Standing
+from imgsvc.mailboxes.origins import Origins
 from imgsvc.mailboxes.scripts import Scripts
 from imgsvc.outbound.client import Outbound
 from imgsvc.outbound.politeness import Politeness, PutOffError
@@ -35,8 +37,8 @@ Start = Callable[..., Awaitable[Service]]
 PLACES = 3
 SOON_S = 0.2
 ORIGIN = "http://origin.example"
-BUSY = Failure(ErrorCode.FETCH_STATUS, asks=True, asked_s=0, worked=False)
-DOWN = Failure(ErrorCode.CONNECT_FAILED, asks=False, asked_s=0, worked=False)
+BUSY = OriginFailure(ErrorCode.FETCH_STATUS, asks=True, asked_s=0, worked=False)
+DOWN = OriginFailure(ErrorCode.CONNECT_FAILED, asks=False, asked_s=0, worked=False)
 
 
 class Crowd:
@@ -268,8 +270,8 @@ async def replica(make_settings: Callable[..., Settings]) -> AsyncIterator[Calla
 async def places(
     origins: Origins, open_: int | None = 0, *, worked: bool = False, wants: bool = True
 ) -> int:
-    found = await origins.share({ORIGIN: Report(open_, worked, wants)})
-    return found[ORIGIN].places
+    found = await origins.share({ORIGIN: OriginUse(open_, worked, wants)})
+    return found[ORIGIN].connections
 
 
 async def test_who_comes_later_gets_a_fair_share_once_it_is_free(
@@ -390,12 +392,12 @@ async def test_connections_that_few_have_need_of_are_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Idle ones are used in turn: a trickle of visits would keep all open, and count for one."""
-    monkeypatch.setattr("imgsvc.outbound.politeness._IDLE_S", 1.0)
+    monkeypatch.setattr("imgsvc.outbound.origin._IDLE_S", 1.0)
     made = make_settings()
     crowd = Crowd()
     url = origin.add("picture.jpg", crowd.answer)
     politeness = Politeness(replica("a"), Metrics())
-    outbound = Outbound(made.net, made.fetch)
+    outbound = Outbound(made.net, made.fetch, sniff)
 
     async def trickle() -> None:
         while True:
@@ -422,8 +424,8 @@ class FarAway(Origins):
 
     slow = False
 
-    async def share(self, reports: Mapping[str, Report]) -> dict[str, Standing]:
-        found = await super().share(reports)
+    async def share(self, uses: Mapping[str, OriginUse]) -> dict[str, OriginStanding]:
+        found = await super().share(uses)
         if self.slow:
             await asyncio.sleep(0.5)
         return found

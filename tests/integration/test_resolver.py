@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
+from imgsvc.imaging.identify import sniff
 from imgsvc.outbound.client import Outbound
 from imgsvc.outbound.guard import BlockedError, Guard
 from imgsvc.outbound.resolver import Resolver, on_behalf_of
@@ -60,7 +61,7 @@ async def test_names_that_hang_hold_up_no_other_name(
     """Through the client, as images are fetched."""
     name_server.answers = lambda name: ["127.0.0.1"] if name == "pictures.example" else None
     net = Net.model_validate({"nameservers": [name_server.address], "allow": LOOPBACK})
-    outbound = Outbound(net.model_copy(update={"resolve_s": 60.0}), Fetch())
+    outbound = Outbound(net.model_copy(update={"resolve_s": 60.0}), Fetch(), sniff)
     hanging = [
         asyncio.create_task(
             outbound.download(f"http://n{n}.example/", ignore, tenant="hung"), name=f"n{n}"
@@ -89,7 +90,7 @@ async def test_nobody_waits_for_a_name_behind_a_tenant_with_too_many(
     """Both want the same name: one has no place to ask for it, the other has."""
     name_server.answers = lambda name: ["127.0.0.1"] if name == "pictures.example" else None
     net = Net.model_validate({"nameservers": [name_server.address], "allow": LOOPBACK})
-    outbound = Outbound(net.model_copy(update={"resolve_s": 60.0}), Fetch())
+    outbound = Outbound(net.model_copy(update={"resolve_s": 60.0}), Fetch(), sniff)
     url = origin.url("rocket.jpg").replace("127.0.0.1", "pictures.example")
     urls = [*(f"http://n{n}.example/" for n in range(128)), url]
     hanging = [asyncio.create_task(outbound.download(u, ignore, tenant="hung")) for u in urls]
@@ -157,7 +158,7 @@ async def test_whatever_goes_wrong_it_is_a_failed_resolution(
 ) -> None:
     name_server.answers = lambda _: answer
     net = Net(nameservers=(name_server.address,), resolve_s=0.5)
-    outbound = Outbound(net, Fetch())
+    outbound = Outbound(net, Fetch(), sniff)
     with pytest.raises(ServiceError) as caught:
         await outbound.download("http://pictures.example/", ignore)
     assert caught.value.code is ErrorCode.DNS_FAILED

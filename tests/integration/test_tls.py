@@ -19,6 +19,7 @@ from cryptography.x509.oid import NameOID
 from structlog.testing import capture_logs
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
+from imgsvc.imaging.identify import sniff
 from imgsvc.outbound.client import Outbound
 from imgsvc.runtime.settings import Fetch, Net
 from tests.name_server import NameServer
@@ -123,7 +124,7 @@ async def test_the_check_that_failed_is_told_to_operators_alone(
     async with NameServer() as names, serving(make(authority)) as port:
         names.answers = lambda _: ["127.0.0.1"]
         net = Net.model_validate({"allow": ["127.0.0.0/8"], "nameservers": [names.address]})
-        outbound = Outbound(net, Fetch())
+        outbound = Outbound(net, Fetch(), sniff)
         if believed:
             outbound._session.connector._ssl = authority.believed()  # type: ignore[union-attr]
         url = f"https://{NAME}:{port}/a.jpg?token=LEAKED"

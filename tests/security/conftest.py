@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from imgsvc.imaging.identify import sniff
 from imgsvc.outbound.client import Outbound
 from imgsvc.runtime.settings import Fetch, Net
 from tests.name_server import NameServer
@@ -29,7 +30,7 @@ async def outbound(name_server: NameServer) -> AsyncIterator[Open]:
 
         def make(net: dict[str, Any] | None = None, **fetch: Any) -> Outbound:
             told = {"nameservers": [name_server.address], **(net or {})}
-            made = Outbound(Net.model_validate(told), Fetch(**fetch))
+            made = Outbound(Net.model_validate(told), Fetch(**fetch), sniff)
             stack.push_async_callback(made.close)
             return made
 
