@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import os
-import secrets
-import socket
 from collections.abc import AsyncIterator
 
 from aiohttp import web
@@ -36,6 +33,7 @@ from imgsvc.runtime.cancellation import cancel_and_wait
 from imgsvc.runtime.failpoints import Failpoints
 from imgsvc.runtime.leaving import Leaving
 from imgsvc.runtime.metrics import Metrics
+from imgsvc.runtime.replica import new_replica_id
 from imgsvc.runtime.settings import Settings, SettingsError
 from imgsvc.storage.bucket import Bucket
 from imgsvc.storage.spool import Spool
@@ -45,11 +43,6 @@ _LONGEST_LINE = 128 * 1024  # a query may hold a webhook's URL, of which each ch
 _SCHEMA_EVERY_S = 5.0
 _CUT_S = 0.2  # for calls that are cut off to end, twice
 _log = logs.get("app")
-
-
-def new_replica_id() -> str:
-    """An id that no other process ever had: host, process and chance."""
-    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 @contextlib.asynccontextmanager
@@ -100,25 +93,6 @@ async def parts(settings: Settings, leaving: Leaving | None = None) -> AsyncIter
             politeness=Politeness(Origins(mailboxes.scripts, replica, settings.fetch), metrics),
             traffic=traffic,
         )
-
-
-@contextlib.asynccontextmanager
-async def operator_parts(settings: Settings) -> AsyncIterator[tuple[Mailboxes, Ledger]]:
-    """The mailboxes and the ledger alone, for commands beside the running service.
-
-    Raises:
-        SettingsError: the ledger is newer than this code.
-        ServiceError: UNAVAILABLE; MongoDB cannot be asked.
-    """
-    failpoints = Failpoints(settings.dev.failpoint)
-    client = connect(settings.redis)
-    ledger = Ledger(settings.mongo, failpoints)
-    try:
-        await ledger.check()
-        yield Mailboxes(client, settings.redis, new_replica_id(), failpoints), ledger
-    finally:
-        await client.aclose()
-        ledger.close()
 
 
 def application(parts: Parts, health: keys.Health) -> web.Application:

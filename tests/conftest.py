@@ -22,7 +22,7 @@ import pytest
 import redis
 
 from imgsvc import app
-from imgsvc.cli.main import for_development
+from imgsvc.cli.dev import for_development
 from imgsvc.embedded.servers import EmbeddedServers, free_ports
 from imgsvc.mailboxes.keys import WAKE
 from imgsvc.runtime.settings import Settings

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from imgsvc import app
 from imgsvc.auth import credentials
+from imgsvc.cli import operator
+from imgsvc.cli.options import Config
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import Scope
-from imgsvc.ledger import ApiKey
 from imgsvc.runtime import settings
+
+if TYPE_CHECKING:
+    from imgsvc.ledger import ApiKey
 
 api_keys = typer.Typer(no_args_is_help=True, help="API keys: who may come in.")
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:|@-]{0,99}")
@@ -30,7 +31,6 @@ def _tenant(text: str) -> str:
     return text
 
 
-Config = Annotated[Path | None, typer.Option("--config", help="Settings file.")]
 Scopes = Annotated[
     list[Scope], typer.Option("--scope", help="What it allows; give it several times.")
 ]
@@ -56,12 +56,10 @@ def create(
     loaded = settings.load(config)
     made = credentials.new()
     expires_at = datetime.now(UTC) + timedelta(days=days) if days else None
-
-    async def run() -> None:
-        async with app.operator_parts(loaded) as (_, ledger):
-            await ledger.insert_key(made.id, made.digest, tenant, set(scope), expires_at)
-
-    uvloop.run(run())
+    operator.run(
+        loaded,
+        lambda parts: parts.ledger.insert_key(made.id, made.digest, tenant, set(scope), expires_at),
+    )
     print(made)  # noqa: T201
     _err.print(
         f"For {tenant}, allows {', '.join(sorted(set(scope)))}, expires {_day(expires_at)}. "
@@ -81,13 +79,8 @@ def list_all(
     config: Config = None,
 ) -> None:
     """List keys, oldest first, without their secrets."""
-
-    async def run() -> list[ApiKey]:
-        async with app.operator_parts(settings.load(config)) as (_, ledger):
-            return await ledger.api_keys(tenant)
-
+    found = operator.run(settings.load(config), lambda parts: parts.ledger.api_keys(tenant))
     table = Table("ID", "Tenant", "Scopes", "Created", "Expires", "Last used", "State")
-    found = uvloop.run(run())
     for key in found:
         table.add_row(
             key.id,
@@ -107,12 +100,7 @@ def revoke(
     config: Config = None,
 ) -> None:
     """Let nobody in with a key any more; it takes a few seconds to be known everywhere."""
-
-    async def run() -> bool:
-        async with app.operator_parts(settings.load(config)) as (_, ledger):
-            return await ledger.revoke_key(key_id)
-
-    if not uvloop.run(run()):
+    if not operator.run(settings.load(config), lambda parts: parts.ledger.revoke_key(key_id)):
         raise ServiceError(ErrorCode.NOT_FOUND, f"There is no key {key_id}.")
 
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-import uvloop
 from rich.console import Console
 from rich.table import Table
 from yarl import URL
 
-from imgsvc import app
-from imgsvc.ledger import FailedWebhook, Ledger
+from imgsvc.cli import operator
+from imgsvc.cli.operator import Parts
+from imgsvc.cli.options import Config
 from imgsvc.runtime import settings
+
+if TYPE_CHECKING:
+    from imgsvc.ledger import FailedWebhook, Ledger
 
 webhooks = typer.Typer(no_args_is_help=True, help="Webhooks that were given up.")
 _MOST = 1000
@@ -38,7 +40,6 @@ def _moment(text: str) -> datetime:
     return moment
 
 
-Config = Annotated[Path | None, typer.Option("--config", help="Settings file.")]
 Since = Annotated[
     datetime,
     typer.Option(
@@ -54,13 +55,11 @@ _EVER = "1970-01-01T00:00Z"
 @webhooks.command()
 def failed(since: Since = _EVER, config: Config = None) -> None:  # type: ignore[assignment]
     """List webhooks that were given up, oldest first."""
-
-    async def run() -> list[FailedWebhook]:
-        async with app.operator_parts(settings.load(config)) as (_, ledger):
-            return await ledger.failed_webhooks(since, datetime.now(UTC), _MOST)
-
+    found = operator.run(
+        settings.load(config),
+        lambda parts: parts.ledger.failed_webhooks(since, datetime.now(UTC), _MOST),
+    )
     table = Table("Request", "Given up", "Attempts", "Receiver", "Last error")
-    found = uvloop.run(run())
     for one in found:
         # A query may hold a token.
         receiver = str(URL(one.url).with_query(None))
@@ -72,16 +71,16 @@ def failed(since: Since = _EVER, config: Config = None) -> None:  # type: ignore
 @webhooks.command()
 def replay(since: Since, config: Config = None) -> None:
     """Send all webhooks again that were given up, with the ids they had."""
+    replayed = operator.run(settings.load(config), lambda parts: _replay(parts, since))
+    Console().print(f"{replayed} will be sent again.")
 
-    async def run() -> int:
-        async with app.operator_parts(settings.load(config)) as (mailboxes, ledger):
-            replayed = 0
-            async for one in _given_up(ledger, since):
-                replayed += await ledger.replay_webhook(one.request_id)
-            await mailboxes.bell.ring()
-            return replayed
 
-    Console().print(f"{uvloop.run(run())} will be sent again.")
+async def _replay(parts: Parts, since: datetime) -> int:
+    replayed = 0
+    async for one in _given_up(parts.ledger, since):
+        replayed += await parts.ledger.replay_webhook(one.request_id)
+    await parts.mailboxes.bell.ring()
+    return replayed
 
 
 async def _given_up(ledger: Ledger, since: datetime) -> AsyncIterator[FailedWebhook]:
