@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -17,68 +15,15 @@ import orjson
 from yarl import URL
 
 from imgsvc.client.files import replacing
+from imgsvc.client.server import PASSING, CallError, Json, Server
 from imgsvc.client.sources import Upload
-
-Json = dict[str, Any]
 
 PATIENCE_S = 60.0
 _WAITS_S = (0.2, 0.5, 1.0, 2.0, 5.0)  # between tries; the last is repeated
-_PASSING = frozenset({429, 502, 503, 504})  # of them the middle two come from proxies
 _PAGE = 500
 _CHUNK = 64 * 1024
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=120)
 _LOST = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError)
-_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
-
-
-class CallError(Exception):
-    """A call that did not work out; its text is for the user.
-
-    Args:
-        text: what happened.
-        status: that was answered, 0 if nothing was.
-        code: of the refusal, empty if it has none.
-        errors: its places.
-    """
-
-    def __init__(
-        self, text: str, *, status: int = 0, code: str = "", errors: Sequence[Json] = ()
-    ) -> None:
-        super().__init__(text)
-        self.status = status
-        self.code = code
-        self.errors = errors
-
-    @property
-    def passing(self) -> bool:
-        """Whether the same call may work out later."""
-        return not self.status or self.status in _PASSING
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """Which service, and who calls.
-
-    Attributes:
-        url: where its ``/api`` and ``/status`` are.
-        key: API key, if it wants one.
-        implied: whether it is the one that commands take if they are told of none.
-    """
-
-    url: URL
-    key: str | None = field(default=None, repr=False)
-    implied: bool = False
-
-    def at(self, *path: str) -> URL:
-        """The address of a call.
-
-        Raises:
-            CallError: a part cannot be part of an address, as only a wrong id could.
-        """
-        for part in path:
-            if not _ID.fullmatch(part):
-                raise CallError(f"{part!r} is not the id of a request.")
-        return self.url.joinpath(*path)
 
 
 class Calls:
@@ -227,7 +172,7 @@ class Calls:
                         await take(response)
                         return
                     problem = _refusal(response, await response.read())
-                    if response.status not in _PASSING:
+                    if response.status not in PASSING:
                         raise problem
                     asked_s = _seconds(response.headers.get("Retry-After", ""))
             except aiohttp.ClientSSLError as error:

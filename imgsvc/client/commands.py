@@ -8,7 +8,7 @@ import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import orjson
 import typer
@@ -16,9 +16,12 @@ from rich.console import Console
 from yarl import URL
 
 from imgsvc.client import sources, views
-from imgsvc.client.calls import CallError, Calls, Json, Server
+from imgsvc.client.server import CallError, Json, Server
 from imgsvc.client.sources import SourceError
 from imgsvc.client.waiting import FAILED, Waiting
+
+if TYPE_CHECKING:
+    from imgsvc.client.calls import Calls
 
 T = TypeVar("T")
 
@@ -271,6 +274,7 @@ def _asked(
         ask: makes the calls.
         way_back: the command that goes on, for when the service is away.
     """
+    from imgsvc.client.calls import Calls  # noqa: PLC0415 - aiohttp takes a while to load
 
     async def run() -> T:
         async with Calls(server, _say) as calls:

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from imgsvc.client.calls import Json
 from imgsvc.client.files import replacing
+from imgsvc.client.server import Json
 
 _AT_ONCE = 8
 _WAITS_S = (0.5, 1.0, 2.0)  # between tries

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import (
@@ -19,7 +19,10 @@ from rich.progress import (
 )
 
 from imgsvc.client import text
-from imgsvc.client.calls import Calls, Json
+from imgsvc.client.server import Json
+
+if TYPE_CHECKING:
+    from imgsvc.client.calls import Calls
 
 OPEN = frozenset({"PENDING", "PROCESSING"})
 

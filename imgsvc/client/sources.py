@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import aiohttp
 import orjson
 from yarl import URL
 
@@ -38,6 +37,8 @@ class JsonUpload:
 
     def body(self) -> dict[str, Any]:
         """It as arguments for aiohttp."""
+        import aiohttp  # noqa: PLC0415 - loaded when something is sent
+
         text = io.BytesIO(self.text)
         return {"data": aiohttp.BytesIOPayload(text, content_type="application/json")}
 
@@ -52,6 +53,8 @@ class CsvUpload:
 
     def body(self) -> dict[str, Any]:
         """It as arguments for aiohttp, which uses a form up."""
+        import aiohttp  # noqa: PLC0415 - loaded when something is sent
+
         form = aiohttp.FormData()
         for name, value in self._fields.items():
             form.add_field(name, value.decode())

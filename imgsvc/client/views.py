@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from imgsvc.client import text
-from imgsvc.client.calls import CallError, Json
+from imgsvc.client.server import CallError, Json
 
 _SIZES = "{:>9} {:>9} {:>6}"  # of an image before and after, and what was saved
 _MOST = 20  # problems of an upload that are shown

@@ -5,11 +5,15 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from imgsvc.client import downloads, progress, text, views
-from imgsvc.client.calls import Calls, Json, Server
+from imgsvc.client import progress, text, views
+from imgsvc.client.server import Json, Server
+
+if TYPE_CHECKING:
+    from imgsvc.client.calls import Calls
 
 FAILED, PARTIAL = 1, 3  # exit codes; 0 only if all worked out
 _EXIT = {"COMPLETED": 0, "PARTIAL": PARTIAL}
@@ -87,6 +91,8 @@ class Waiting:
 
     async def _save(self, folder: Path, calls: Calls, err: Console, status: Json) -> int:
         """Save the results; returns how many could not be."""
+        from imgsvc.client import downloads  # noqa: PLC0415 - it loads aiohttp
+
         total = status["processedImages"] - status["failedImages"]
         with progress.saving(err, total) as show:
             tally = await downloads.download(

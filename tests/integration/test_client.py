@@ -417,7 +417,8 @@ async def test_who_waits_is_told_the_way_back_when_the_service_goes_away(
 async def test_a_call_is_given_up_in_the_end(front: tuple[Front, str]) -> None:
     from yarl import URL
 
-    from imgsvc.client.calls import CallError, Calls, Server
+    from imgsvc.client.calls import Calls
+    from imgsvc.client.server import CallError, Server
 
     proxy, url = front
     told: list[str] = []
