@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
 from typing import ClassVar, TypeGuard
 
 from imgsvc.actors.parts import Parts
@@ -43,6 +44,24 @@ class Actor(ABC):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.stopping.wait()
+
+    async def repeat(self, step: Callable[[], Awaitable[float]]) -> None:
+        """Repeat a step until ``stop``. While something that it needs is away, try it again.
+
+        Args:
+            step: returns the seconds to pause before the next one.
+        """
+        tries = 0
+        while not self.stopping.is_set():
+            try:
+                pause_s = await step()
+            except ServiceError as error:
+                tries += 1
+                await self.wait_out(error, tries)
+            else:
+                tries = 0
+                if pause_s:
+                    await self.pause(pause_s)
 
     async def wait_out(self, error: ServiceError, tries: int) -> None:
         """Wait before another try, because something that the work needs is away.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 from imgsvc.actors.actor import Actor
-from imgsvc.domain.errors import ServiceError
 from imgsvc.mailboxes.keys import FETCH, NOTIFY
 
 _TICK_S = 0.25
@@ -18,16 +17,12 @@ class Clock(Actor):
 
     async def run(self) -> None:
         """Tick until stopped."""
-        away = 0
-        while not self.stopping.is_set():
-            wait_s = _TICK_S
-            try:
-                for mailbox in (FETCH, NOTIFY):
-                    next_s = await self.parts.mailboxes.delayed.promote(mailbox)
-                    wait_s = wait_s if next_s is None else min(wait_s, next_s)
-            except ServiceError as error:
-                away += 1
-                await self.wait_out(error, away)
-                continue
-            away = 0
-            await self.pause(wait_s)
+        await self.repeat(self._tick)
+
+    async def _tick(self) -> float:
+        """Move what is due; returns the seconds until the next may be."""
+        wait_s = _TICK_S
+        for mailbox in (FETCH, NOTIFY):
+            next_s = await self.parts.mailboxes.delayed.promote(mailbox)
+            wait_s = wait_s if next_s is None else min(wait_s, next_s)
+        return wait_s

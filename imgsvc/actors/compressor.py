@@ -1,4 +1,4 @@
-"""Compressor: from a spool file to a smaller spool file, in the worker processes."""
+"""Compressor: encodes a spool file into a smaller spool file, in the worker processes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from imgsvc.imaging.tasks import Result, Task
 from imgsvc.mailboxes.envelope import Facts
 from imgsvc.mailboxes.keys import compress_lane, upload_lane
 
-# An image that kills its worker gets one more chance; the first may have been bad luck.
-_RUNS = 2
+_RUNS = 2  # of an image that kills its worker: the first time may have been bad luck
 
 
 class Compressor(ImageActor):
-    """Takes images whose bytes lie in this replica's spool."""
+    """Takes images whose source lies in this replica's spool."""
 
     name: ClassVar[str] = "compressor"
     own_lane = True
@@ -27,7 +26,7 @@ class Compressor(ImageActor):
         return compress_lane(self.parts.mailboxes.replica)
 
     def capacity(self) -> int:
-        """All that the Fetchers may have put there: those with priority can go first."""
+        """As many as the Fetchers may have sent, so that those with priority can go first."""
         settings = self.parts.settings
         return (
             settings.fetch.ahead + settings.fetch.concurrency + 2 * settings.redis.priority_window
@@ -40,29 +39,17 @@ class Compressor(ImageActor):
         run writes a file of its own.
         """
         if not isinstance(facts, Fetched):
-            return self.again(job)
-        spool = self.parts.spool
+            return self.fetch_again(job)
         if not await self.parts.ledger.is_wanted(job.request_id):
-            await spool.remove(facts.file)
+            await self.discard(facts)
             return await self.closed(job)
-        target = spool.new_name()
-        task = Task(spool.path(facts.file), spool.path(target), facts.recipe)
+        target = self.parts.spool.new_name()
         try:
-            result = await self._encode(task)
-        except FileNotFoundError:
-            await spool.remove(target)
-            return self.again(job)
-        except ServiceError as error:
-            await spool.remove(target)
-            if error.code is ErrorCode.UNAVAILABLE:
-                raise
-            await spool.remove(facts.file)
-            return await self.fail(job, error.code, error.detail, facts.ms)
-        except BaseException:
-            await spool.remove(target)
-            raise
-        spool.count(target, result.bytes_out)
-        await spool.remove(facts.file)
+            result = await self._encode(facts, target)
+        except (FileNotFoundError, ServiceError) as error:
+            return await self.failed(job, error, facts)
+        self.parts.spool.count(target, result.bytes_out)
+        await self.discard(facts)
         compressed = Compressed(
             file=target,
             bytes_in=facts.bytes_in,
@@ -78,11 +65,23 @@ class Compressor(ImageActor):
         fields = compressed.model_dump(exclude={"file", "ms", "source"})
         return HandOff(lane, job, compressed, event="image.compressed", fields=fields)
 
-    async def _encode(self, task: Task) -> Result:
-        for _ in range(_RUNS - 1):
-            try:
-                return await self.parts.codec.encode(task, self.begin)
-            except ServiceError as error:
-                if error.code is not ErrorCode.CODEC_CRASHED:
-                    raise
-        return await self.parts.codec.encode(task, self.begin)
+    async def _encode(self, source: Fetched, target: str) -> Result:
+        """Encode a file into another; if that fails, the other one is removed.
+
+        Raises:
+            FileNotFoundError: the source is gone.
+            ServiceError: UNAVAILABLE, or with the code of an image that cannot be encoded.
+        """
+        spool, codec = self.parts.spool, self.parts.codec
+        task = Task(spool.path(source.file), spool.path(target), source.recipe)
+        try:
+            for _ in range(_RUNS - 1):
+                try:
+                    return await codec.encode(task, self.begin)
+                except ServiceError as error:
+                    if error.code is not ErrorCode.CODEC_CRASHED:
+                        raise
+            return await codec.encode(task, self.begin)
+        except BaseException:
+            await spool.remove(target)
+            raise

@@ -19,7 +19,6 @@ from typing import ClassVar
 from imgsvc.actors.actor import Actor
 from imgsvc.actors.fair_queue import FairQueue, RequestQueue
 from imgsvc.actors.parts import Parts
-from imgsvc.domain.errors import ServiceError
 from imgsvc.domain.messages import ImageJob, WebhookJob
 from imgsvc.ledger import OpenImages
 from imgsvc.mailboxes.keys import DEALING, FETCH, FETCH_PRIORITY, NOTIFY
@@ -51,25 +50,21 @@ class Dealer(Actor):
 
     async def run(self) -> None:
         """Deal until stopped."""
-        away = 0
         try:
-            while not self.stopping.is_set():
-                try:
-                    wait_s = await self._deal_round()
-                    if not self._leads:
-                        await self.pause(wait_s)
-                    elif await self._bell.wait(wait_s) == "news":
-                        self._look_at = 0.0
-                except ServiceError as error:
-                    away += 1
-                    await self.wait_out(error, away)
-                else:
-                    away = 0
+            await self.repeat(self._deal_and_wait)
             if self._leads:
                 with contextlib.suppress(Exception):  # then the lead expires by itself
                     await self.parts.mailboxes.lead.release(DEALING)
         finally:
             await self._bell.close()
+
+    async def _deal_and_wait(self) -> float:
+        wait_s = await self._deal_round()
+        if not self._leads:
+            return wait_s
+        if await self._bell.wait(wait_s) == "news":
+            self._look_at = 0.0
+        return 0.0
 
     async def _deal_round(self) -> float:
         """One round; returns the seconds to wait before the next, unless the bell rings."""

@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from imgsvc.actors.actor import Actor
 from imgsvc.actors.parts import Parts
-from imgsvc.domain.errors import ErrorCode, ServiceError
+from imgsvc.domain.errors import ErrorCode
 from imgsvc.mailboxes.keys import ERASING
 from imgsvc.storage.bucket import BucketError
 
@@ -41,24 +41,15 @@ class Eraser(Actor):
 
     async def run(self) -> None:
         """Erase until stopped."""
-        away = 0
-        while not self.stopping.is_set():
-            try:
-                if not await self._erase_once():
-                    await self.pause(_IDLE_S)
-            except ServiceError as error:
-                away += 1
-                await self.wait_out(error, away)
-            else:
-                away = 0
+        await self.repeat(self._erase_round)
         with contextlib.suppress(Exception):  # then the lead expires by itself
             await self.parts.mailboxes.lead.release(ERASING)
 
-    async def _erase_once(self) -> bool:
-        """One round; whether there was something to do."""
+    async def _erase_round(self) -> float:
+        """Do some of the work; returns the seconds until there may be more."""
         if not await self.parts.mailboxes.lead.hold(ERASING, _LEAD_S):
             self._seen.clear()
-            return False
+            return _IDLE_S
         ledger = self.parts.ledger
         for request_id in await ledger.expire(self._keep_days, _AT_ONCE):
             self.log.info("request.expired", request_id=request_id)
@@ -68,7 +59,7 @@ class Eraser(Actor):
         done = [await self._take(each, self._erase_some) for each in erasing]
         for each, erased in sweeping.items():
             done.append(await self._take(each, self._sweep_erased if erased else self._sweep_some))
-        return any(done)
+        return 0.0 if any(done) else _IDLE_S
 
     async def _take(self, request_id: str, step: Callable[[str], Awaitable[None]]) -> bool:
         """Take a step unless told to stop, or have it wait because the bucket failed."""

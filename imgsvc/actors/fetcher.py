@@ -8,11 +8,12 @@ from typing import ClassVar
 
 from blake3 import blake3
 
+from imgsvc.actors.actor import is_away
 from imgsvc.actors.image_actor import ImageActor
 from imgsvc.actors.parts import Parts
 from imgsvc.actors.verdicts import HandOff, Later, Verdict
 from imgsvc.domain import backoff
-from imgsvc.domain.errors import ErrorCode, ServiceError
+from imgsvc.domain.errors import ServiceError
 from imgsvc.domain.messages import Fetched, ImageJob, Reused, Source, Times
 from imgsvc.ledger import Completed, Remembered, Work, source_key
 from imgsvc.mailboxes.envelope import Facts
@@ -98,17 +99,15 @@ class Fetcher(ImageActor):
             async with self._fetching.hold(priority=job.priority):
                 if self.stopping.is_set():
                     return HandOff(self.mailbox(), job, event="image.left")
-                place = (job.request_id, job.product, job.index)
-                work = await self.parts.ledger.work(*place, job.turn)
+                image = (job.request_id, job.product, job.index)
+                work = await self.parts.ledger.work(*image, job.turn)
                 if work and not work.shared:
                     return await self._fetch(job, work, trip)
         except PutOffError as later:
             fields = {"origin": later.origin, "reason": later.reason, "wait_s": later.wait_s}
             return Later(job, later.wait_s, event="image.put_off", fields=fields)
         except ServiceError as error:
-            if error.code is ErrorCode.UNAVAILABLE:
-                raise
-            return await self._failed(job, error, _times(trip))
+            return self._retry(job, error) or await self.failed(job, error, ms=_times(trip))
         if work and work.shared:
             return await self._share(job, work.shared)
         return await self.closed(job)
@@ -157,36 +156,35 @@ class Fetcher(ImageActor):
         )
         return HandOff(lane, job, fetched, event="image.fetched", fields={"bytes_in": size})
 
-    async def _share(self, job: ImageJob, cancel_and_wait: Completed) -> Verdict:
-        """Give an image the end of another one with the same address."""
-        place = (job.request_id, job.product, job.index)
-        ended = await self.parts.ledger.finish(*place, cancel_and_wait, job.turn)
-        if ended.written:
-            self.parts.metrics.images.labels("COMPLETED", "").inc()
-            self.parts.metrics.images_saved.labels("shared").inc()
-        return self.ended(job, due=ended.due, event="image.shared", fields={})
+    async def _share(self, job: ImageJob, end: Completed) -> Verdict:
+        """Give an image the end of another one with the same URL."""
+        ended = await self.finish(job, end)
+        return self.ended(job, "image.shared", due=ended.due)
 
     def _reuse(self, job: ImageJob, known: Remembered, source: Source, ms: Times) -> Verdict:
         """Have the result copied that the same source had before."""
-        cancel_and_wait = known.end
+        end = known.end
         reused = Reused(
             source=source,
-            output=cancel_and_wait.output,
-            bytes_in=cancel_and_wait.bytes_in,
-            bytes_out=cancel_and_wait.bytes_out,
-            format=cancel_and_wait.format,
-            width=cancel_and_wait.width,
-            height=cancel_and_wait.height,
-            note=cancel_and_wait.note,
+            output=end.output,
+            bytes_in=end.bytes_in,
+            bytes_out=end.bytes_out,
+            format=end.format,
+            width=end.width,
+            height=end.height,
+            note=end.note,
             ms=ms,
         )
         lane = upload_lane(self.parts.mailboxes.replica)
         return HandOff(lane, job, reused, event="image.unchanged")
 
-    async def _failed(self, job: ImageJob, error: ServiceError, ms: Times) -> Verdict:
+    def _retry(self, job: ImageJob, error: ServiceError) -> Verdict | None:
+        """The verdict on an image that is worth another attempt later; None if it is not."""
+        passing = error.code.retryable or error.retry_after_s is not None
+        if is_away(error) or not passing or isinstance(error, GivenUpError):
+            return None
         fetch = self.parts.settings.fetch
         attempts = fetch.patience if asks_for_time(error) else fetch.attempts
-        passing = error.code.retryable or error.retry_after_s is not None
         wait_s = backoff.next_wait_s(
             backoff.exponential(attempts, _FIRST_WAIT_S),
             job.attempt,
@@ -194,8 +192,8 @@ class Fetcher(ImageActor):
             rand=random.random(),  # noqa: S311 - spreads retries, no secret
             retry_after_s=error.retry_after_s,
         )
-        if not passing or wait_s is None or isinstance(error, GivenUpError):
-            return await self.fail(job, error.code, error.detail, ms, error.cause)
+        if wait_s is None:
+            return None
         return Later(
             job.model_copy(update={"attempt": job.attempt + 1}),
             wait_s,

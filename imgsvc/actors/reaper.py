@@ -8,7 +8,6 @@ from typing import ClassVar
 
 from imgsvc.actors.actor import Actor
 from imgsvc.actors.parts import Parts
-from imgsvc.domain.errors import ServiceError
 from imgsvc.runtime.cancellation import wait_or_cancel
 
 _BEATS_PER_EXPIRY = 4
@@ -24,39 +23,25 @@ class Reaper(Actor):
         self._sweep_journal_at = 0.0
 
     async def run(self) -> None:
-        """Beat and reap side by side: reaping that takes long must not look like death."""
+        """Beat and reap side by side, so that a slow reaping does not look like death."""
         async with asyncio.TaskGroup() as group:
-            await wait_or_cancel(group.create_task(self._beat()), group.create_task(self._reap()))
+            await wait_or_cancel(
+                group.create_task(self.repeat(self._beat)),
+                group.create_task(self.repeat(self._reap)),
+            )
 
-    async def _beat(self) -> None:
-        settings = self.parts.settings.redis
-        away = 0
-        while not self.stopping.is_set():
-            try:
-                await self.parts.mailboxes.replicas.beat()
-            except ServiceError as error:
-                away += 1
-                await self.wait_out(error, away)
-                continue
-            away = 0
-            await self.pause(settings.heartbeat_s / _BEATS_PER_EXPIRY)
+    async def _beat(self) -> float:
+        await self.parts.mailboxes.replicas.beat()
+        return self.parts.settings.redis.heartbeat_s / _BEATS_PER_EXPIRY
 
-    async def _reap(self) -> None:
+    async def _reap(self) -> float:
+        await self._take_over()
+        await self.parts.mailboxes.streams.forget_doubtful()
+        await self._sweep_spool()
+        await self._sweep_journal()
+        await self._measure()
         settings = self.parts.settings.redis
-        away = 0
-        while not self.stopping.is_set():
-            try:
-                await self._take_over()
-                await self.parts.mailboxes.streams.forget_doubtful()
-                await self._sweep_spool()
-                await self._sweep_journal()
-                await self._measure()
-            except ServiceError as error:
-                away += 1
-                await self.wait_out(error, away)
-                continue
-            away = 0
-            await self.pause(min(settings.heartbeat_s, settings.reconcile_s) / 2)
+        return min(settings.heartbeat_s, settings.reconcile_s) / 2
 
     async def _take_over(self) -> None:
         for replica in await self.parts.mailboxes.replicas.silent():

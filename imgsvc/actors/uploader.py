@@ -1,4 +1,4 @@
-"""Uploader: from a spool file to the bucket, and the image's end to the ledger."""
+"""Uploader: stores a spool file in the bucket, and records in the ledger how its image ended."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import ClassVar
 from imgsvc.actors.image_actor import ImageActor
 from imgsvc.actors.parts import Parts
 from imgsvc.actors.verdicts import Verdict
-from imgsvc.domain.errors import ErrorCode, ServiceError
+from imgsvc.domain.errors import ServiceError
 from imgsvc.domain.messages import Compressed, ImageJob, Reused, Source
 from imgsvc.domain.model import FILE_TYPES
 from imgsvc.ledger import Completed
@@ -41,12 +41,12 @@ class Uploader(ImageActor):
     async def handle(self, job: ImageJob, facts: Facts) -> Verdict:
         """Store one result and record it; the last image of a request makes its webhook due.
 
-        Twice is safe because an object is created only if it is not there, and adopted if it
-        is, and because the ledger keeps the first end of an image that is written. If that is
-        another one, as of an image that was cancelled meanwhile, the object goes again.
+        Twice is safe because an object is created only if it is not there, and adopted if it is,
+        and because the ledger keeps the first end that is recorded for an image. If that is
+        another one, as when the image was cancelled meanwhile, the object is deleted again.
         """
         if not isinstance(facts, Compressed | Reused):
-            return self.again(job)
+            return self.fetch_again(job)
         _, extension = FILE_TYPES[facts.format]
         name = f"{job.request_id}/{job.product}-{job.index}.{extension}"
         stored = None
@@ -54,18 +54,13 @@ class Uploader(ImageActor):
             async with self._threads.hold(priority=job.priority):
                 started = time.monotonic()
                 self.begin()
-                # Now and not before: the wait may have been long, and the Eraser counts on it.
+                # Asked only now: the wait may have been long, and the Eraser relies on this.
                 if await self.parts.ledger.is_wanted(job.request_id):
                     stored = await self._store(name, facts)
-        except FileNotFoundError:
-            return self.again(job)
-        except ServiceError as error:
-            if error.code is ErrorCode.UNAVAILABLE:
-                raise
-            await self._drop(facts)
-            return await self.fail(job, error.code, error.detail, facts.ms)
+        except (FileNotFoundError, ServiceError) as error:
+            return await self.failed(job, error, facts)
         if stored is None:
-            await self._drop(facts)
+            await self.discard(facts)
             return await self.closed(job)
         end = Completed(
             output=name,
@@ -79,32 +74,25 @@ class Uploader(ImageActor):
             ms={**facts.ms, "upload": round((time.monotonic() - started) * 1000)},
             saved="reused" if isinstance(facts, Reused) else None,
         )
-        place = (job.request_id, job.product, job.index)
-        ended, _ = await asyncio.gather(
-            self.parts.ledger.finish(*place, end, job.turn),
-            self._remember(facts.source, end),
-        )
-        await self._drop(facts)
+        ended, _ = await asyncio.gather(self.finish(job, end), self._remember(facts.source, end))
+        await self.discard(facts)
         if ended.unwanted:
             with contextlib.suppress(ServiceError):  # else the Eraser finds it
                 await self.parts.bucket.delete([name])
-            # A memory of it is found out when it is to be copied.
-            return self.ended(job, due=ended.due, event="image.unwanted", fields={})
+            # That it is remembered does no harm: whoever wants to copy it finds it gone.
+            return self.ended(job, "image.unwanted", due=ended.due)
         if ended.written:
             metrics = self.parts.metrics
-            metrics.images.labels("COMPLETED", "").inc()
-            if end.saved:
-                metrics.images_saved.labels(end.saved).inc()
             metrics.image_bytes.labels("in").inc(facts.bytes_in)
             metrics.image_bytes.labels("out").inc(stored.size_bytes)
         fields = {"bytes_in": facts.bytes_in, "bytes_out": stored.size_bytes, "note": facts.note}
-        return self.ended(job, due=ended.due, event="image.uploaded", fields=fields)
+        return self.ended(job, "image.uploaded", due=ended.due, **fields)
 
     async def _store(self, name: str, facts: Compressed | Reused) -> Stored:
-        """Make the object.
+        """Create the object.
 
         Raises:
-            FileNotFoundError: what it is to be made of is gone.
+            FileNotFoundError: what it should be made of is gone.
             ServiceError: UNAVAILABLE or STORAGE_REJECTED.
         """
         if isinstance(facts, Compressed):
@@ -123,7 +111,3 @@ class Uploader(ImageActor):
         if source:
             with contextlib.suppress(ServiceError):  # only a memory
                 await self.parts.ledger.remember(source, end)
-
-    async def _drop(self, facts: Compressed | Reused) -> None:
-        if isinstance(facts, Compressed):
-            await self.parts.spool.remove(facts.file)
