@@ -64,7 +64,7 @@ def used(actor: type[Actor]) -> set[str]:
     }
     found = {"mailboxes"}  # which all of them live by; the rest of their base is not of each
     for kind in actor.__mro__:
-        if issubclass(kind, Actor) and kind.__module__ != Actor.__module__:
+        if kind in PIPELINE:
             source = inspect.getsource(kind)
             found |= {room for name, room in rooms.items() if f"parts.{name}" in source}
             found |= set(_imports(Path(inspect.getfile(kind))))
