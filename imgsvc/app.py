@@ -66,13 +66,16 @@ async def parts(settings: Settings, leaving: Leaving | None = None) -> AsyncIter
         stack.push_async_callback(close, client.aclose)
         bucket = Bucket(settings.gcs, failpoints)
         stack.push_async_callback(close, bucket.close)
-        ledger = Ledger(settings.mongo, failpoints)
+        spool = Spool(settings.spool, replica)
+        ledger = Ledger(
+            settings.mongo,
+            failpoints,
+            expecting=lambda: spool.sources > 0,
+            on_ended=lambda status: metrics.requests.labels(status).inc(),
+        )
         stack.callback(ledger.close)
         outbound = Outbound(settings.net, settings.fetch, sniff, failpoints)
         stack.push_async_callback(close, outbound.close)
-        spool = Spool(settings.spool, replica)
-        ledger.on_ended = lambda status: metrics.requests.labels(status).inc()
-        ledger.expecting = lambda: spool.sources > 0
         spool.open()
         stack.callback(spool.close)
         codec = CodecPool(settings.codec, metrics, spool.folder)

@@ -40,7 +40,7 @@ class Compressor(ImageActor):
         """
         if not isinstance(facts, Fetched):
             return self.fetch_again(job)
-        if not await self.parts.ledger.is_wanted(job.request_id):
+        if not await self.parts.ledger.backlog.is_wanted(job.request_id):
             await self.discard(facts)
             return await self.closed(job)
         target = self.parts.spool.new_name()

@@ -41,7 +41,7 @@ class Copier(ImageActor):
         Twice is safe because only copies that are open are ended, each by a conditional update.
         """
         image = (job.request_id, job.product, job.index)
-        shared = await self.parts.ledger.shared(*image, job.turn)
+        shared = await self.parts.ledger.copies.shared_end(*image, job.turn)
         copies, due = 0, False
         for start in range(0, len(shared.copies) if shared else 0, _PAGE):
             assert shared is not None  # noqa: S101 - else there is no page
@@ -49,10 +49,10 @@ class Copier(ImageActor):
                 if self.stopping.is_set():
                     return HandOff(COPIES, job, event="copies.left", fields={"copies": copies})
                 self.begin()
-                page = await self.parts.ledger.end_copies(shared, slice(start, start + _PAGE))
+                page = await self.parts.ledger.copies.end(shared, slice(start, start + _PAGE))
             self.count(shared.end, page.images)
             copies, due = copies + page.images, due or page.due
         if not copies:  # who ended them may have died before looking whether those were the last
-            due = await self.parts.ledger.complete(job.request_id)
+            due = await self.parts.ledger.completion.complete(job.request_id)
         done = job.model_copy(update={"copied": False})
         return self.ended(done, "copies.ended", due=due, copies=copies)

@@ -95,29 +95,32 @@ class Dealer(Actor):
         """Retry and cancel some requests; returns the seconds until there may be more to do."""
         ledger = self.parts.ledger
         reopening, cancelling = await asyncio.gather(
-            ledger.to_reopen(_COMMANDS), ledger.to_cancel(_COMMANDS)
+            ledger.commands.pending_retries(_COMMANDS),
+            ledger.commands.pending_cancellations(_COMMANDS),
         )
-        more = [await ledger.reopen(request_id) for request_id in reopening]
+        more = [await ledger.commands.carry_out_retry(request_id) for request_id in reopening]
         for queue in self._requests:
             if queue.request_id in reopening:
                 self._requests.remove(queue)
-        more += [await ledger.cancel(request_id) for request_id in cancelling]
+        more += [
+            await ledger.commands.carry_out_cancellation(request_id) for request_id in cancelling
+        ]
         if any(more) or len(more) >= _COMMANDS:
             return _SOON_S
         return _FULL_S if more else _IDLE_S  # the images of a retried request are to be dealt
 
     async def _deal_webhooks(self) -> None:
-        due = await self.parts.ledger.due_webhooks(_WEBHOOKS)
+        due = await self.parts.ledger.deliveries.due(_WEBHOOKS)
         jobs = [WebhookJob(request_id=i, call_id=call) for i, call in due.items()]
         await self.parts.mailboxes.streams.deal(NOTIFY, jobs, bounded=False)
 
     async def _look_for_requests(self) -> None:
-        found = {each.id: each for each in await self.parts.ledger.open_requests(_REQUESTS)}
+        found = {each.id: each for each in await self.parts.ledger.backlog.requests(_REQUESTS)}
         for queue in self._requests:
             if not found.pop(queue.request_id, None):
                 self._requests.remove(queue)
         # Before they are added: if this fails, they are found again as new.
-        await self.parts.ledger.start(list(found))
+        await self.parts.ledger.backlog.start(list(found))
         for new in found.values():
             self._requests.add(RequestQueue(new.id, new.call_id, new.quota_tenant, new.products))
 
@@ -161,7 +164,7 @@ class Dealer(Actor):
         after = queue.product
         page = await self._open_images(queue, after)
         if not page:
-            if queue.product < 0 and await self.parts.ledger.complete(queue.request_id):
+            if queue.product < 0 and await self.parts.ledger.completion.complete(queue.request_id):
                 # The replica that finished its last image died before it closed the request.
                 await self._deal_webhooks()
             queue.rest_until = time.monotonic() + self.parts.settings.redis.reconcile_s
@@ -187,7 +190,7 @@ class Dealer(Actor):
     async def _open_images(self, queue: RequestQueue, after: int) -> list[OpenImages]:
         if after >= queue.products - 1:
             return []  # that was its last product
-        page = await self.parts.ledger.open_images(queue.request_id, after, _PAGE)
+        page = await self.parts.ledger.backlog.images(queue.request_id, after, _PAGE)
         # While an image is in flight, the Copier will see to its copies.
         originals = {
             f"{queue.request_id}/{open_.originals[i]}"

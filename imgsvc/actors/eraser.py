@@ -51,11 +51,11 @@ class Eraser(Actor):
             self._seen.clear()
             return _IDLE_S
         ledger = self.parts.ledger
-        for request_id in await ledger.expire(self._keep_days, _AT_ONCE):
+        for request_id in await ledger.erasures.expire(self._keep_days, _AT_ONCE):
             self.log.info("request.expired", request_id=request_id)
-        erasing = await ledger.to_erase(_AT_ONCE)
+        erasing = await ledger.erasures.due(_AT_ONCE)
         nobody_since = datetime.now(UTC) - timedelta(seconds=self._upload_s)
-        sweeping = await ledger.to_sweep(nobody_since, _AT_ONCE)
+        sweeping = await ledger.leftovers.due(nobody_since, _AT_ONCE)
         done = [await self._take(each, self._erase_some) for each in erasing]
         for each, erased in sweeping.items():
             done.append(await self._take(each, self._sweep_erased if erased else self._sweep_some))
@@ -68,7 +68,7 @@ class Eraser(Actor):
         try:
             await step(request_id)
         except BucketError as error:
-            wait_s = await self.parts.ledger.refuse_erasure(
+            wait_s = await self.parts.ledger.refusals.refuse(
                 request_id, error.detail, passing=error.code is ErrorCode.UNAVAILABLE
             )
             self.log.warning(
@@ -78,12 +78,12 @@ class Eraser(Actor):
 
     async def _erase_some(self, request_id: str) -> None:
         """Products first: what is stored for one that has none is found unwanted and goes again."""
-        gone = await self.parts.ledger.erase_products(request_id, _BATCH)
+        gone = await self.parts.ledger.erasures.erase_products(request_id, _BATCH)
         if not gone:
             gone, all_gone = await self._erase_objects(request_id)
             if all_gone:
                 await self.parts.mailboxes.forget(request_id)
-                await self.parts.ledger.erase_request(request_id)
+                await self.parts.ledger.erasures.erase_request(request_id)
                 self.log.info("request.erased", request_id=request_id)
         await self._slow_down(gone)
 
@@ -113,7 +113,7 @@ class Eraser(Actor):
 
     async def _sweep_erased(self, request_id: str) -> None:
         """Of an erased request, products too: whoever repeats its upload may be late with them."""
-        if late := await self.parts.ledger.erase_products(request_id, _BATCH):
+        if late := await self.parts.ledger.erasures.erase_products(request_id, _BATCH):
             await self._slow_down(late)
         else:
             await self.parts.mailboxes.forget(request_id)
@@ -123,12 +123,12 @@ class Eraser(Actor):
         ledger = self.parts.ledger
         seen = self._seen.pop(request_id, "")
         names = await self.parts.bucket.names(f"{request_id}/", _BATCH, after=seen)
-        unwanted = await ledger.unwanted(request_id, names)
+        unwanted = await ledger.leftovers.unwanted(request_id, names)
         await self.parts.bucket.delete(unwanted)
         if unwanted:
             self.log.warning("bucket.orphans", request_id=request_id, objects=unwanted)
         if len(names) < _BATCH:
-            await ledger.swept(request_id)
+            await ledger.leftovers.mark_swept(request_id)
         else:
             self._remember(request_id, names[-1])
         await self._slow_down(len(unwanted))

@@ -100,7 +100,7 @@ class Fetcher(ImageActor):
                 if self.stopping.is_set():
                     return HandOff(self.mailbox(), job, event="image.left")
                 image = (job.request_id, job.product, job.index)
-                work = await self.parts.ledger.work(*image, job.turn)
+                work = await self.parts.ledger.backlog.work(*image, job.turn)
                 if work and not work.shared:
                     return await self._fetch(job, work, trip)
         except PutOffError as later:
@@ -120,7 +120,7 @@ class Fetcher(ImageActor):
             ServiceError: with the code of an image that cannot be fetched.
         """
         key = source_key(work.tenant, work.url, work.recipe) if self._ttl_s else None
-        known = await self.parts.ledger.recall(key, self._ttl_s) if key else None
+        known = await self.parts.ledger.sources.recall(key, self._ttl_s) if key else None
         spool = self.parts.spool
         file = spool.new_name()
         digest = blake3()

@@ -59,13 +59,13 @@ class ImageActor(MailboxActor[ImageJob]):
 
         The replica that closed it may have died before it looked whether it was the last one.
         """
-        due = await self.parts.ledger.complete(job.request_id)
+        due = await self.parts.ledger.completion.complete(job.request_id)
         return self.ended(job, "image.void", due=due)
 
     async def finish(self, job: ImageJob, end: Completed | Failed) -> Ended:
         """Record the end of an image, and count it."""
         image = (job.request_id, job.product, job.index)
-        ended = await self.parts.ledger.finish(*image, end, job.turn)
+        ended = await self.parts.ledger.images.finish(*image, end, job.turn)
         if ended.written:
             self.count(end)
         return ended

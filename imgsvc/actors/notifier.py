@@ -72,21 +72,21 @@ class Notifier(MailboxActor[WebhookJob]):
         the POST and its record costs an attempt and repeats the same ``webhook-id``.
         """
         ledger = self.parts.ledger
-        pending = await ledger.pending_delivery(job.request_id)
+        pending = await ledger.deliveries.pending(job.request_id)
         if pending is None:
             return Done(event="webhook.void")
         if pending.wait_s:
             return Later(job, pending.wait_s, event="webhook.early")
         made = pending.attempt - 1
         if made > len(self._waits):
-            await ledger.exhaust_delivery(job.request_id, made)
+            await ledger.deliveries.exhaust(job.request_id, made)
             self.parts.metrics.webhooks.labels(WebhookStatus.FAILED).inc()
             return Done(event="webhook.failed", fields={"post": made, "error": UNFINISHED})
         try:
             with contextlib.ExitStack() as places:
                 return await self._in_turn(job, pending, places)
         except _FullError as full:
-            await ledger.put_off_delivery(job.request_id, pending.attempt, full.wait_s)
+            await ledger.deliveries.put_off(job.request_id, pending.attempt, full.wait_s)
             fields = {"host": URL(pending.url).authority, "full": full.where}
             return Later(job, full.wait_s, event="webhook.put_off", fields=fields)
 
@@ -116,7 +116,7 @@ class Notifier(MailboxActor[WebhookJob]):
     async def _attempt(self, job: WebhookJob, pending: PendingDelivery) -> Verdict:
         timeout_s = self.parts.settings.webhook.timeout_s
         planned_s = backoff.next_wait_s(self._waits, pending.attempt) or 0.0
-        delivery = await self.parts.ledger.claim_delivery(
+        delivery = await self.parts.ledger.deliveries.claim(
             job.request_id, pending.attempt, timeout_s + planned_s
         )
         if delivery is None:
@@ -124,7 +124,7 @@ class Notifier(MailboxActor[WebhookJob]):
         self.begin()
         outcome = await self._post(job, delivery, pending.quota_tenant)
         wait_s = self._wait_s(delivery, outcome)
-        recorded = await self.parts.ledger.record_delivery(
+        recorded = await self.parts.ledger.deliveries.record(
             job.request_id,
             delivery,
             http_status=outcome.status,
@@ -192,5 +192,5 @@ class Notifier(MailboxActor[WebhookJob]):
     async def give_up(self, job: WebhookJob, reason: str) -> None:
         """Record that the announcement failed; left pending, it would come back for ever."""
         self.log.error("webhook.given_up", reason=reason)
-        await self.parts.ledger.abandon_webhook(job.request_id)
+        await self.parts.ledger.deliveries.abandon(job.request_id)
         self.parts.metrics.webhooks.labels(WebhookStatus.FAILED).inc()

@@ -61,14 +61,14 @@ class Reaper(Actor):
         """Remove what uploads left in the ledger that broke off, with their replica or without."""
         now = time.monotonic()
         if now >= self._sweep_journal_at:
-            if removed := await self.parts.ledger.sweep():
+            if removed := await self.parts.ledger.journal.sweep():
                 self.log.warning("intake.removed", uploads=removed)
-            await self.parts.ledger.forget_sources(self.parts.settings.dedupe.ttl_s)
-            self._sweep_journal_at = now + self.parts.ledger.sweep_every_s
+            await self.parts.ledger.sources.forget_older(self.parts.settings.dedupe.ttl_s)
+            self._sweep_journal_at = now + self.parts.ledger.journal.sweep_every_s
 
     async def _measure(self) -> None:
         metrics = self.parts.metrics
         for mailbox, length in (await self.parts.mailboxes.streams.lengths()).items():
             metrics.mailbox_length.labels(mailbox).set(length)
         metrics.spool_bytes.set(self.parts.spool.used_bytes)
-        metrics.erasures_refused.set(await self.parts.ledger.count_refused_erasures())
+        metrics.erasures_refused.set(await self.parts.ledger.refusals.count())

@@ -55,7 +55,7 @@ class Uploader(ImageActor):
                 started = time.monotonic()
                 self.begin()
                 # Asked only now: the wait may have been long, and the Eraser relies on this.
-                if await self.parts.ledger.is_wanted(job.request_id):
+                if await self.parts.ledger.backlog.is_wanted(job.request_id):
                     stored = await self._store(name, facts)
         except (FileNotFoundError, ServiceError) as error:
             return await self.failed(job, error, facts)
@@ -103,11 +103,11 @@ class Uploader(ImageActor):
                 return await self.parts.bucket.create(name, path, content_type, facts.note)
         stored = await self.parts.bucket.copy(facts.output, name)
         if stored is None:
-            await self.parts.ledger.forget_source(facts.source.key)
+            await self.parts.ledger.sources.forget(facts.source.key)
             raise FileNotFoundError(facts.output)
         return stored
 
     async def _remember(self, source: Source | None, end: Completed) -> None:
         if source:
             with contextlib.suppress(ServiceError):  # only a memory
-                await self.parts.ledger.remember(source, end)
+                await self.parts.ledger.sources.remember(source, end)

@@ -64,7 +64,7 @@ def drop(entry: Entry, config: Config = None) -> None:
 
 async def _all(parts: Parts) -> tuple[list[DeadLetter], list[RefusedErasure]]:
     letters = await parts.mailboxes.dead_letters.oldest(_MOST)
-    return letters, await parts.ledger.refused_erasures(_MOST)
+    return letters, await parts.ledger.refusals.find(_MOST)
 
 
 async def _show(parts: Parts, entry: str) -> dict[str, Any]:
@@ -87,7 +87,7 @@ async def _show(parts: Parts, entry: str) -> dict[str, Any]:
 
 
 async def _replay(parts: Parts, entry: str) -> None:
-    if await parts.ledger.erase_at_once(entry):
+    if await parts.ledger.refusals.retry_now(entry):
         return
     letter = await _find(parts.mailboxes, entry)
     if not await _again(parts.ledger, letter):
@@ -110,7 +110,7 @@ async def _drop(parts: Parts, entry: str) -> None:
 
 
 async def _refused(ledger: Ledger, entry: str) -> RefusedErasure | None:
-    found = await ledger.refused_erasures(1, entry)
+    found = await ledger.refusals.find(1, entry)
     return found[0] if found else None
 
 
@@ -129,5 +129,5 @@ async def _find(mailboxes: Mailboxes, entry: str) -> DeadLetter:
 async def _again(ledger: Ledger, letter: DeadLetter) -> bool:
     if "index" in orjson.loads(letter.job):
         image = ImageJob.model_validate_json(letter.job)
-        return await ledger.ask_to_reopen(image.request_id, image.product, image.index)
-    return await ledger.replay_webhook(WebhookJob.model_validate_json(letter.job).request_id)
+        return await ledger.commands.retry_image(image.request_id, image.product, image.index)
+    return await ledger.deliveries.replay(WebhookJob.model_validate_json(letter.job).request_id)

@@ -58,7 +58,9 @@ def create(
     expires_at = datetime.now(UTC) + timedelta(days=days) if days else None
     operator.run(
         loaded,
-        lambda parts: parts.ledger.insert_key(made.id, made.digest, tenant, set(scope), expires_at),
+        lambda parts: parts.ledger.api_keys.insert(
+            made.id, made.digest, tenant, set(scope), expires_at
+        ),
     )
     print(made)  # noqa: T201
     _err.print(
@@ -79,7 +81,9 @@ def list_all(
     config: Config = None,
 ) -> None:
     """List keys, oldest first, without their secrets."""
-    found = operator.run(settings.load(config), lambda parts: parts.ledger.api_keys(tenant))
+    found = operator.run(
+        settings.load(config), lambda parts: parts.ledger.api_keys.find_all(tenant)
+    )
     table = Table("ID", "Tenant", "Scopes", "Created", "Expires", "Last used", "State")
     for key in found:
         table.add_row(
@@ -100,7 +104,7 @@ def revoke(
     config: Config = None,
 ) -> None:
     """Let nobody in with a key any more; it takes a few seconds to be known everywhere."""
-    if not operator.run(settings.load(config), lambda parts: parts.ledger.revoke_key(key_id)):
+    if not operator.run(settings.load(config), lambda parts: parts.ledger.api_keys.revoke(key_id)):
         raise ServiceError(ErrorCode.NOT_FOUND, f"There is no key {key_id}.")
 
 

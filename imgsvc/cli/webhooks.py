@@ -57,7 +57,7 @@ def failed(since: Since = _EVER, config: Config = None) -> None:  # type: ignore
     """List webhooks that were given up, oldest first."""
     found = operator.run(
         settings.load(config),
-        lambda parts: parts.ledger.failed_webhooks(since, datetime.now(UTC), _MOST),
+        lambda parts: parts.ledger.delivery_log.failed(since, datetime.now(UTC), _MOST),
     )
     table = Table("Request", "Given up", "Attempts", "Receiver", "Last error")
     for one in found:
@@ -78,7 +78,7 @@ def replay(since: Since, config: Config = None) -> None:
 async def _replay(parts: Parts, since: datetime) -> int:
     replayed = 0
     async for one in _given_up(parts.ledger, since):
-        replayed += await parts.ledger.replay_webhook(one.request_id)
+        replayed += await parts.ledger.deliveries.replay(one.request_id)
     await parts.mailboxes.bell.ring()
     return replayed
 
@@ -86,6 +86,6 @@ async def _replay(parts: Parts, since: datetime) -> int:
 async def _given_up(ledger: Ledger, since: datetime) -> AsyncIterator[FailedWebhook]:
     """All of them until now: each has to be replayed before the next is asked for."""
     until = datetime.now(UTC)  # those that fail again meanwhile are not tried for ever
-    while page := await ledger.failed_webhooks(since, until, _PAGE):
+    while page := await ledger.delivery_log.failed(since, until, _PAGE):
         for one in page:
             yield one

@@ -34,17 +34,17 @@ async def upload(request: web.Request) -> web.Response:
         return answers.json(await uploads.try_out(request))
     new = await uploads.read(request)
     ledger = request.app[keys.LEDGER]
-    if before := await ledger.accepted_before(new):
+    if before := await ledger.journal.accepted_before(new):
         return _accepted(before)
     try:
         async with quotas.charged(request, new.total_images, new.repeat or new.id) as give_back:
-            request_id = await ledger.insert(new)
+            request_id = await ledger.uploads.accept(new)
             if request_id != new.id:  # the first with its key was being written, and pays
                 await give_back()
     except ServiceError as error:
         # The first may have been accepted since we asked, and its images have taken the room.
         full = error.code in {ErrorCode.QUOTA_EXCEEDED, ErrorCode.OVERLOADED}
-        if full and (before := await ledger.accepted_before(new)):
+        if full and (before := await ledger.journal.accepted_before(new)):
             return _accepted(before)
         raise
     await request.app[keys.MAILBOXES].bell.ring()
@@ -78,7 +78,7 @@ async def images(request: web.Request) -> web.Response:
     limit = min(wanted.limit, request.app[keys.SETTINGS].http.page_limit)
     page: list[Document] = []
     next_cursor = None
-    async for row in request.app[keys.LEDGER].products(
+    async for row in request.app[keys.LEDGER].requests.products(
         found["requestId"], found["totalProducts"], first=product, with_status=wanted.status
     ):
         first = index if row["n"] == product else 0
@@ -99,7 +99,7 @@ async def requests(request: web.Request) -> web.Response:
     """A page of requests, newest first."""
     wanted = problem_details.query(RequestsQuery, request)
     limit = min(wanted.limit, request.app[keys.SETTINGS].http.page_limit)
-    found = await request.app[keys.LEDGER].requests(
+    found = await request.app[keys.LEDGER].requests.newest(
         request[keys.TENANT],
         status=wanted.status,
         created_after=wanted.created_after,
@@ -124,7 +124,7 @@ async def download(request: web.Request) -> web.StreamResponse:
             retry_after_s=5,
         )
     columns: report_csv.Columns = "failed" if wanted.only else wanted.columns
-    rows = request.app[keys.LEDGER].products(
+    rows = request.app[keys.LEDGER].requests.products(
         found["requestId"],
         found["totalProducts"],
         with_status=ImageStatus.FAILED if wanted.only else None,

@@ -116,7 +116,7 @@ class Authenticator:
     async def _holder(
         self, ledger: Ledger, credential: credentials.Credential
     ) -> tuple[Caller, float]:
-        key = await ledger.api_key(credential.id)
+        key = await ledger.api_keys.find(credential.id)
         if key is None or not credential.fits(key.digest):
             raise ServiceError(ErrorCode.UNAUTHENTICATED, "There is no such key.")
         # Told only to who has the secret.
@@ -135,7 +135,7 @@ class Authenticator:
 
         async def note() -> None:
             with contextlib.suppress(ServiceError):
-                await ledger.note_use(key.id)
+                await ledger.api_keys.note_use(key.id)
 
         task = asyncio.create_task(note())
         self._notes.add(task)

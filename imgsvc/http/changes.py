@@ -29,7 +29,7 @@ async def retry(request: web.Request) -> web.Response:
         raise ServiceError(ErrorCode.WAS_CANCELLED)
     products = await _named(request, wanted.products, found["totalProducts"])
     choice = Choice(codes=wanted.codes, products=products)
-    images = await ledger.count_failed(request_id, choice)
+    images = await ledger.commands.count_failed(request_id, choice)
     if not images:
         raise ServiceError(ErrorCode.NOTHING_TO_RETRY)
     most = quotas.of_one_upload(request.app[keys.SETTINGS]).max_images
@@ -37,7 +37,7 @@ async def retry(request: web.Request) -> web.Response:
         msg = f"{images} images are more than the {most} allowed at once; name some, then others"
         raise problem_details.invalid([{"loc": ["products"], "msg": msg}])
     async with quotas.charged(request, images, object()):
-        if not await ledger.ask_to_retry(request_id, choice, images):
+        if not await ledger.commands.retry(request_id, choice, images):
             raise ServiceError(ErrorCode.NOT_FINISHED, retry_after_s=5)
     return await _accepted(request, "request.retried", RequestStatus.PROCESSING)
 
@@ -48,7 +48,7 @@ async def _named(
     if names is None:
         return None
     ledger, request_id = request.app[keys.LEDGER], request.match_info["id"]
-    found = await ledger.named(request_id, names, total_products)
+    found = await ledger.commands.resolve_products(request_id, names, total_products)
     impossible = [
         {"loc": ["products", i], "msg": "is no product's serial number, and no product's number"}
         for i, name in enumerate(found)
@@ -63,8 +63,10 @@ async def cancel(request: web.Request) -> web.Response:
     """Stop what has not been done; a second time it changes nothing."""
     request_id = (await tenancy.status(request))["requestId"]
     ledger = request.app[keys.LEDGER]
-    await ledger.ask_to_cancel(request_id)
-    await ledger.cancel(request_id)  # a small request at once; the dealer does the rest
+    await ledger.commands.cancel(request_id)
+    await ledger.commands.carry_out_cancellation(
+        request_id
+    )  # a small request at once; the dealer does the rest
     status = (await tenancy.status(request))["status"]
     if status not in {*OPEN_REQUEST, RequestStatus.CANCELLED}:
         raise ServiceError(ErrorCode.ALREADY_FINISHED)
@@ -75,13 +77,13 @@ async def erase(request: web.Request) -> web.Response:
     """Have a request erased; a second time it tells how far that is."""
     request_id, tenant = request.match_info["id"], request[keys.TENANT]
     ledger = request.app[keys.LEDGER]
-    if not await ledger.erasure(request_id, tenant):
+    if not await ledger.erasures.find(request_id, tenant):
         await tenancy.status(request)
-        await ledger.ask_to_erase(request_id)
-        await ledger.cancel(request_id)
+        await ledger.erasures.ask(request_id)
+        await ledger.commands.carry_out_cancellation(request_id)
         _log.info("request.erasing", request_id=request_id)
         await request.app[keys.MAILBOXES].bell.ring()
-    erasure = await ledger.erasure(request_id, tenant)
+    erasure = await ledger.erasures.find(request_id, tenant)
     return answers.json(
         {"requestId": request_id, "erased": bool(erasure and erasure.erased_at)}, status=202
     )

@@ -20,7 +20,7 @@ async def savings(request: web.Request) -> web.Response:
     counted = Savings()
     batch: list[Document] = []
     products = max(2, _BATCH * found["totalProducts"] // found["totalImages"])
-    async for images in request.app[keys.LEDGER].ends(found["requestId"], products):
+    async for images in request.app[keys.LEDGER].requests.image_ends(found["requestId"], products):
         batch += images
         if len(batch) >= _BATCH:
             await asyncio.to_thread(counted.add, batch)

@@ -18,9 +18,9 @@ async def status(request: web.Request) -> Document:
     """
     request_id, tenant = request.match_info["id"], request[keys.TENANT]
     ledger = request.app[keys.LEDGER]
-    if found := await ledger.status(request_id, tenant):
+    if found := await ledger.requests.status(request_id, tenant):
         return found
-    if erasure := await ledger.erasure(request_id, tenant):
+    if erasure := await ledger.erasures.find(request_id, tenant):
         at = erasure.erased_at
         raise ServiceError(
             ErrorCode.GONE,

@@ -20,7 +20,7 @@ _log = logs.get("http")
 async def deliveries(request: web.Request) -> web.Response:
     """The attempts to announce the request's end, and when the next one is."""
     found = await tenancy.status(request)
-    return answers.json(await request.app[keys.LEDGER].deliveries(found["requestId"]))
+    return answers.json(await request.app[keys.LEDGER].delivery_log.attempts(found["requestId"]))
 
 
 async def replay(request: web.Request) -> web.Response:
@@ -31,7 +31,7 @@ async def replay(request: web.Request) -> web.Response:
         raise ServiceError(ErrorCode.NOT_FINISHED, retry_after_s=5)
     if found["webhook"] is None:
         raise ServiceError(ErrorCode.NO_WEBHOOK)
-    if not await request.app[keys.LEDGER].replay_webhook(request_id):
+    if not await request.app[keys.LEDGER].deliveries.replay(request_id):
         raise ServiceError(ErrorCode.WEBHOOK_PENDING, retry_after_s=5)
     await request.app[keys.MAILBOXES].bell.ring()
     return answers.json(

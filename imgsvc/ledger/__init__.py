@@ -16,44 +16,21 @@ Motor is used in ``client`` alone, and only through calls that PyMongo's ``Async
 
 from __future__ import annotations
 
-from imgsvc.ledger.announcements import Announcements
-from imgsvc.ledger.api_keys import USE_NOTED, ApiKeys
-from imgsvc.ledger.erasure import Erasing
-from imgsvc.ledger.images import Images
-from imgsvc.ledger.intake import Intake
-from imgsvc.ledger.records import (
-    NOBODY,
-    UNFINISHED,
-    ApiKey,
-    Choice,
-    Completed,
-    Delivery,
-    Document,
-    Ended,
-    Erasure,
-    Failed,
-    FailedWebhook,
-    NewProduct,
-    NewRequest,
-    OpenImages,
-    OpenRequest,
-    PendingDelivery,
-    RefusedErasure,
-    Repeat,
-    Work,
-    iso,
-)
-from imgsvc.ledger.sharing import CopiesEnded, Shared, Sharing
-from imgsvc.ledger.sources import Remembered, Sources, source_key
-from imgsvc.ledger.wishes import Wishes
-
-
-class Ledger(Intake, Images, Sharing, Wishes, Announcements, Erasing, Sources, ApiKeys):
-    """Everything the service remembers.
-
-    Every method raises ``ServiceError(UNAVAILABLE)`` while MongoDB is away.
-    """
-
+from imgsvc.ledger.api_keys import USE_NOTED, ApiKey
+from imgsvc.ledger.backlog import OpenImages, OpenRequest, Work
+from imgsvc.ledger.commands import Choice
+from imgsvc.ledger.copies import CopiesEnded, Shared
+from imgsvc.ledger.deliveries import Delivery, PendingDelivery
+from imgsvc.ledger.delivery_log import UNFINISHED, FailedWebhook
+from imgsvc.ledger.documents import NOBODY, Document
+from imgsvc.ledger.ends import Completed, Failed
+from imgsvc.ledger.erasures import Erasure
+from imgsvc.ledger.images import Ended
+from imgsvc.ledger.ledger import Ledger
+from imgsvc.ledger.new_requests import NewProduct, NewRequest, Repeat
+from imgsvc.ledger.refusals import RefusedErasure
+from imgsvc.ledger.sources import Remembered, source_key
+from imgsvc.ledger.views import iso
 
 __all__ = [
     "NOBODY",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import NamedTuple
 
@@ -18,18 +18,12 @@ from imgsvc.domain.model import (
     event_type,
     outcome,
 )
-from imgsvc.ledger.records import Document
-from imgsvc.ledger.store import (
-    Store,
-    before,
-    product_id,
-    remember,
-    scheduled,
-    the_time,
-    translated,
-)
-from imgsvc.runtime.failpoints import NO_FAILPOINTS, Failpoints
-from imgsvc.runtime.settings import Mongo
+from imgsvc.ledger.clocks import current_time, next_attempt
+from imgsvc.ledger.documents import Document, allowed
+from imgsvc.ledger.image_refs import product_id
+from imgsvc.ledger.mongo_errors import translated
+from imgsvc.ledger.recent import Recent
+from imgsvc.ledger.store import Store
 
 FEW_PRODUCTS = 16  # to count them is as quick as to look for an open one
 
@@ -44,16 +38,26 @@ class Closing(NamedTuple):
 _GOES_ON = Closing(ended=False, due=False)
 
 
-class Completion(Store):
-    """The ends of requests."""
+class Completion:
+    """The ends of requests.
 
-    def __init__(self, settings: Mongo, failpoints: Failpoints = NO_FAILPOINTS) -> None:
-        super().__init__(settings, failpoints)
+    Args:
+        store: the database.
+        on_ended: called with the status in which a request has ended, by whoever ended it.
+    """
+
+    def __init__(self, store: Store, on_ended: Callable[[RequestStatus], None]) -> None:
+        self._store = store
+        self._requests = store.requests
+        self._products = store.products
+        self._on_ended = on_ended
         # By request a product that was open, the last one if possible: while it still is, nobody
         # need look for others, which in a large request may take long.
-        self._open_products: dict[str, str] = {}
-        self.on_ended: Callable[[RequestStatus], None] = lambda _: None
-        """Told how a request has ended, by whoever ended it."""
+        self._open_products = Recent[str]()
+
+    def known_open(self, request_ids: Iterable[str]) -> set[str]:
+        """Keys of products that were open when these requests were looked at last."""
+        return {key for each in request_ids if (key := self._open_products.get(each))}
 
     async def _totals(self, request_id: str) -> tuple[Document, int]:
         """The true counters of a request's images, and how many are open."""
@@ -84,10 +88,15 @@ class Completion(Store):
             "reusedImages": sum(row["reused"] for row in rows.values()),
         }, open_
 
-    async def _recount(self, request_id: str, now: datetime) -> None:
+    async def recount(self, request_id: str, now: datetime) -> None:
+        """Count anew what became of the images of a request that has not ended.
+
+        Raises:
+            PyMongoError: it could not be done.
+        """
         totals, _ = await self._totals(request_id)
         ended = await self._products.count_documents({"request": request_id, "open": 0})
-        await self._write(
+        await self._store.write(
             "recount",
             self._requests.update_one,
             {"_id": request_id, "status": {"$in": sorted(OPEN_REQUEST)}},
@@ -97,9 +106,14 @@ class Completion(Store):
     async def complete(self, request_id: str) -> bool:
         """End a request none of whose products is open; True if its webhook is due by this."""
         with translated():
-            return (await self._complete(request_id)).due
+            return (await self.try_to_end(request_id)).due
 
-    async def _complete(self, request_id: str) -> Closing:
+    async def try_to_end(self, request_id: str) -> Closing:
+        """End a request none of whose products is open.
+
+        Raises:
+            PyMongoError: it could not be done.
+        """
         fields = ("status", "webhook", "cancelling", "reopen", "reopens", "totalProducts")
         found = await self._requests.find_one({"_id": request_id}, dict.fromkeys(fields, 1))
         if not found or found.get("status") not in CANCEL.sources or found.get("reopen"):
@@ -112,7 +126,7 @@ class Completion(Store):
         totals, open_ = await self._totals(request_id)
         if open_:
             return _GOES_ON
-        now = the_time()
+        now = current_time()
         unchanged = {key: found.get(key) for key in ("cancelling", "reopens")}
         if found.get("cancelling"):
             step, status = CANCEL, RequestStatus.CANCELLED
@@ -123,15 +137,15 @@ class Completion(Store):
         announced = _announced(found["webhook"], status, now)
         totals["processedProducts"] = products
         change = {**totals, "status": status, "updatedAt": now, "finishedAt": now}
-        written = await self._write(
+        written = await self._store.write(
             "complete",
             self._requests.update_one,
-            {"_id": request_id, **before(step), "reopen": None, **unchanged},
+            {"_id": request_id, **allowed(step), "reopen": None, **unchanged},
             {"$set": {**change, **announced, **swept}, "$unset": {"cancelling": ""}},
         )
         ended = bool(written.matched_count)
         if ended:
-            self.on_ended(status)
+            self._on_ended(status)
         return Closing(ended=ended, due=ended and bool(announced))
 
     async def _has_open(self, request_id: str, products: int) -> bool:
@@ -141,9 +155,9 @@ class Completion(Store):
             found = await self._products.find_one(
                 {"request": request_id, "open": {"$gt": 0}}, {"_id": 1}, sort=[("n", DESCENDING)]
             )
-        self._open_products.pop(request_id, None)
+        self._open_products.forget(request_id)
         if found:
-            remember(self._open_products, request_id, found["_id"])
+            self._open_products.put(request_id, found["_id"])
         return bool(found)
 
 
@@ -151,4 +165,4 @@ def _announced(webhook: Document | None, status: RequestStatus, now: datetime) -
     """The change that makes the end of a request due to be announced, if that is wanted."""
     if not webhook or event_type(status) not in webhook["events"]:
         return {}
-    return {"webhook.status": WebhookStatus.PENDING, **scheduled(now, 0)}
+    return {"webhook.status": WebhookStatus.PENDING, **next_attempt(now, 0)}

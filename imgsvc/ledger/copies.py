@@ -1,60 +1,100 @@
-"""Images of one request that have the same address: one is worked on, the others share its end.
+"""Giving the end of an image to its copies, some at a time.
 
-The first image with an address is the original, the rest are its copies; the original lists them.
-Its message goes to the Copier, which ends them. If that message is lost, the dealer finds them open
-beside an original that is not, and each gets the same result then; if there is none to share, it
-is worked on for itself.
+Only an end that stands in the ledger is given on: an image that was cancelled meanwhile loses its
+object. Copies end in groups of their own, so that nobody else's end waits for them, however many
+they are.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from imgsvc.ledger.records import NewProduct
+from imgsvc.ledger.documents import NOBODY
+from imgsvc.ledger.ends import Completed, Failed, shared_end
+from imgsvc.ledger.image_refs import ImageRef, Position, is_pending
+from imgsvc.ledger.images import Ended, Finish, Images
+from imgsvc.ledger.mongo_errors import translated
+from imgsvc.ledger.store import GROUP, READ_EVERY_S, Store
+from imgsvc.runtime.group_commit import GroupCommit
 
 
 @dataclass(frozen=True, slots=True)
-class Spot:
-    """Which image of a request."""
+class Shared:
+    """An end that is to be given to the copies of its image."""
 
-    product: int
-    index: int
+    original: ImageRef
+    quota_tenant: str
+    end: Completed | Failed
+    copies: Sequence[Position]
 
-    @classmethod
-    def read(cls, text: str) -> Spot:
-        """What ``str`` has written."""
-        product, _, index = text.partition("-")
-        return cls(int(product), int(index))
 
-    def __str__(self) -> str:
-        return f"{self.product}-{self.index}"
+@dataclass(frozen=True, slots=True)
+class CopiesEnded:
+    """What came of giving it to some of them."""
+
+    images: int  # so many ended by this
+    due: bool  # the request is finished with them, and its webhook is due
 
 
 class Copies:
-    """Which images of a request are copies of which.
+    """The ends of copies.
 
     Args:
-        products: of the request.
+        store: the database.
+        images: writes the ends.
     """
 
-    def __init__(self, products: Sequence[NewProduct]) -> None:
-        originals: dict[str, Spot] = {}
-        self._original: dict[Spot, Spot] = {}
-        self._copies: dict[Spot, list[Spot]] = {}
-        for number, product in enumerate(products):
-            for index, url in enumerate(product.input_urls):
-                spot = Spot(number, index)
-                original = originals.setdefault(url, spot)
-                if original != spot:
-                    self._original[spot] = original
-                    self._copies.setdefault(original, []).append(spot)
+    def __init__(self, store: Store, images: Images) -> None:
+        self._store = store
+        self._products = store.products
+        self._images = images
+        self._finishes = GroupCommit[Finish, Ended](self._finish_copies, GROUP, READ_EVERY_S)
 
-    def of(self, product: int, index: int) -> dict[str, object]:
-        """What an image's entry in the ledger says of this; nothing if its address is its own."""
-        spot = Spot(product, index)
-        if spot in self._original:
-            return {"of": str(self._original[spot])}
-        if spot in self._copies:
-            return {"copied": True, "copies": [str(copy) for copy in self._copies[spot]]}
-        return {}
+    async def shared_end(
+        self, request_id: str, product: int, index: int, turn: int = 0
+    ) -> Shared | None:
+        """The end that an image came to in this turn, and whose it is, too; None if it has none."""
+        ref = ImageRef(request_id, product, index, turn)
+        with translated():
+            found = await self._store.by_key(self._products, [ref.key], "payer", "images")
+        its_product = found.get(ref.key, {})
+        image = ref.of(its_product)
+        if not image or image.get("turn", 0) != turn:
+            return None
+        end = shared_end(image)
+        if end is None:
+            return None
+        copies = [Position.parse(copy) for copy in image.get("copies", [])]
+        return Shared(ref, its_product.get("payer", NOBODY), end, copies)
+
+    async def end(self, shared: Shared, some: slice) -> CopiesEnded:
+        """End some of the copies as their original did, those that are open.
+
+        Args:
+            shared: from ``shared_end``.
+            some: which of its copies.
+        """
+        original = shared.original
+        copies = [
+            ImageRef(original.request_id, at.product, at.index, original.turn)
+            for at in shared.copies[some]
+        ]
+        keys = (copy.key for copy in copies)
+        with translated():
+            found = await self._store.by_key(self._products, keys, "images")
+        images = ((copy, copy.of(found.get(copy.key))) for copy in copies)
+        ended = await asyncio.gather(
+            *(
+                self._finishes.submit(Finish(copy, shared.end, image))
+                for copy, image in images
+                if image and is_pending(image) and image.get("turn", 0) == copy.turn
+            )
+        )
+        return CopiesEnded(
+            images=sum(each.written for each in ended), due=any(each.due for each in ended)
+        )
+
+    async def _finish_copies(self, group: Sequence[Finish]) -> list[Ended]:
+        return await self._images.finish_group("finish_copies", group)

@@ -1,272 +1,57 @@
-"""Writing what became of images, many at a time; the first end of each stays."""
+"""How an image ended, and how its document says so."""
 
 from __future__ import annotations
 
-import secrets
-import uuid
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
-from pymongo import UpdateOne
-
-from imgsvc.domain.model import FINISH_IMAGE, OPEN_REQUEST, ImageStatus
-from imgsvc.ledger.completion import FEW_PRODUCTS, Completion
-from imgsvc.ledger.places import Place, image_at
-from imgsvc.ledger.records import Completed, Document, Ended, Failed
-from imgsvc.ledger.store import GROUP, WRITE_EVERY_S, before, the_time, translated
-from imgsvc.runtime.failpoints import NO_FAILPOINTS, Failpoints
-from imgsvc.runtime.group_commit import GroupCommit
-from imgsvc.runtime.settings import Mongo
-
-_RECOUNT_EVERY_S = 1.0
+from imgsvc.domain.errors import ErrorCode
+from imgsvc.domain.messages import Times
+from imgsvc.domain.model import ImageStatus
+from imgsvc.ledger.documents import Document
 
 
 @dataclass(frozen=True, slots=True)
-class Finish:
-    """An end that is to be written.
+class Completed:
+    """The end of an image that worked out."""
 
-    Attributes:
-        place: of the image.
-        end: what became of it.
-        image: as it was read in this turn while it was open, if it was read. Until it ends nothing
-            else of it changes, so it is written whole: a server may compare every path that an
-            update sets with all others, and an end has a dozen.
-    """
-
-    place: Place
-    end: Completed | Failed
-    image: Document | None = None
-
-
-class Ends(Completion):
-    """The ends of images."""
-
-    def __init__(self, settings: Mongo, failpoints: Failpoints = NO_FAILPOINTS) -> None:
-        super().__init__(settings, failpoints)
-        self._finishes = GroupCommit[Finish, Ended](
-            self._finish_images, GROUP, WRITE_EVERY_S, self._expects
-        )
-        self._recounts = GroupCommit[str, None](self._recount_few, GROUP, _RECOUNT_EVERY_S)
-
-    async def finish(
-        self, request_id: str, product: int, index: int, end: Completed | Failed, turn: int = 0
-    ) -> Ended:
-        """Write the end of an image in this turn; the first end written stays.
-
-        Args:
-            request_id: of its request.
-            product: of its product.
-            index: within the product.
-            end: what became of it.
-            turn: in which it was worked on.
-        """
-        ended = await self._finishes.submit(Finish(Place(request_id, product, index, turn), end))
-        if not ended.written:
-            # Whoever wrote it may have died before it was counted. That is this one's to find
-            # out, not that of those whose ends are written together with it.
-            await self._recounts.submit(request_id)
-        return ended
-
-    async def _finish_images(self, group: Sequence[Finish]) -> list[Ended]:
-        with translated():
-            late = await self._write_ends("finish_images", group)
-            return await self._follow_up(group, late)
-
-    async def _follow_up(
-        self, group: Sequence[Finish], late: Mapping[int, Document | None]
-    ) -> list[Ended]:
-        """Close products and requests that are not open any more, and count.
-
-        Args:
-            group: ends that have been written.
-            late: numbers of those that have not, because there was one already; and their images.
-        """
-        now = the_time()
-        written = [item for number, item in enumerate(group) if number not in late]
-        closed, going_on = await self._closed_by(group)
-        newly = await self._newly_closed(closed, written)
-        closings = {
-            request_id: await self._complete(request_id)
-            for request_id in sorted({found["request"] for found in closed} - going_on)
-        }
-        # Who ended a request has counted everything anew.
-        over = {request_id for request_id, closing in closings.items() if closing.ended}
-        await self._count(
-            [item for item in written if item.place.request_id not in over],
-            [found["request"] for found in newly if found["request"] not in over],
-            now,
-        )
-        due = {request_id for request_id, closing in closings.items() if closing.due}
-        answers = []
-        for number, item in enumerate(group):
-            request_id = item.place.request_id
-            unwanted = number in late and _is_unwanted(item, late[number])
-            answers.append(Ended(request_id in due, unwanted, written=number not in late))
-            due.discard(request_id)
-        return answers
-
-    async def _write_ends(self, name: str, items: Sequence[Finish]) -> dict[int, Document | None]:
-        """Write ends of images, but for those that have one.
-
-        Those of one product are one update, which is carried out as a whole or not at all.
-
-        Returns:
-            The numbers of those that had an end already, and what these images are.
-        """
-        together: list[dict[int, Finish]] = []  # by index
-        latest: dict[str, dict[int, Finish]] = {}  # the last of these, by product
-        for item in items:
-            of_product = latest.get(item.place.key)
-            if of_product is None or item.place.index in of_product:
-                of_product = latest[item.place.key] = {}
-                together.append(of_product)
-            of_product[item.place.index] = item
-        writer = secrets.token_hex(8)
-        updates = [_finishing(list(some.values()), writer) for some in together]
-        if await self._update_all(name, self._products, updates) == len(updates):
-            return {}
-        if len(updates) < len(items):  # some were held up by an end that was there already
-            singly = [_finishing([item], writer) for item in items]
-            await self._update_all(name, self._products, singly)
-        fields = ("images.status", "images.output", "images.writer")
-        found = await self._by_key(self._products, (item.place.key for item in items), *fields)
-        late: dict[int, Document | None] = {}
-        ours: set[Place] = set()
-        for number, item in enumerate(items):
-            image = image_at(found.get(item.place.key), item.place)
-            if image and image.get("writer") == writer and item.place not in ours:
-                ours.add(item.place)
-            else:
-                late[number] = image
-        return late
-
-    async def _recount_few(self, request_ids: Sequence[str]) -> list[None]:
-        """Count what became of the images of requests anew, if that is quick.
-
-        Others are counted when they end; until then a few of their images may be missing.
-        """
-        with translated():
-            found = await self._by_key(self._requests, request_ids, "totalProducts")
-            for request_id, request in found.items():
-                if request.get("totalProducts", 0) <= FEW_PRODUCTS:
-                    await self._recount(request_id, the_time())
-        return [None] * len(request_ids)
-
-    async def _closed_by(self, ended: Sequence[Finish]) -> tuple[list[Document], set[str]]:
-        """Products of these images that are not open any more, and requests known to go on."""
-        touched = {item.place.key for item in ended}
-        requests = {item.place.request_id for item in ended} & self._open_products.keys()
-        known = {self._open_products[request_id] for request_id in requests}
-        fields = ("request", "closed", "open", "images.status")
-        found = (await self._by_key(self._products, touched | known, *fields)).values()
-        closed = [each for each in found if each["open"] == 0 and each["_id"] in touched]
-        return closed, {each["request"] for each in found if each["open"] > 0}
-
-    async def _newly_closed(
-        self, closed: Sequence[Document], written: Sequence[Finish]
-    ) -> list[Document]:
-        """Which of these products are ours to count: each is counted by one replica.
-
-        Args:
-            closed: products that are not open any more.
-            written: ends of images that nobody but us has written.
-        """
-        images = Counter(item.place.key for item in written)
-        ours: list[Document] = []
-        shared: list[Document] = []
-        for found in closed:
-            # All of whose images ended here, nobody else can have closed.
-            (ours if images[found["_id"]] == len(found["images"]) else shared).append(found)
-        shared = [found for found in shared if not found["closed"]]
-        if not shared:
-            return ours
-        closer = uuid.uuid4().hex
-        ids = [found["_id"] for found in shared]
-        marked = await self._write(
-            "close_products",
-            self._products.bulk_write,
-            [UpdateOne({"_id": id_, "closed": False}, {"$set": {"closed": closer}}) for id_ in ids],
-            ordered=False,
-        )
-        if marked.matched_count < len(shared):
-            # Another replica saw some of them closed as well: each counts its own.
-            again = await self._by_key(self._products, ids, "request", "closed")
-            shared = [each for each in again.values() if each["closed"] == closer]
-        return [*ours, *shared]
-
-    async def _count(self, written: Sequence[Finish], closed: Sequence[str], now: datetime) -> None:
-        """Count ends that were written, and products that were closed, given by their requests."""
-        increments: dict[str, Counter[str]] = defaultdict(Counter)
-        for request_id in closed:
-            increments[request_id]["processedProducts"] += 1
-        for item in written:
-            counted = increments[item.place.request_id]
-            counted["processedImages"] += 1
-            if isinstance(item.end, Completed):
-                counted["bytesIn"] += item.end.bytes_in
-                counted["bytesOut"] += item.end.bytes_out
-                if item.end.saved:
-                    counted[f"{item.end.saved}Images"] += 1
-            else:
-                counted["failedImages"] += 1
-        if not increments:
-            return
-        await self._write(
-            "count",
-            self._requests.bulk_write,
-            [
-                # Only while it is open: who ends a request counts everything anew, and that
-                # may have happened since our images were written.
-                UpdateOne(
-                    {"_id": request_id, "status": {"$in": sorted(OPEN_REQUEST)}},
-                    {"$inc": dict(counted), "$set": {"updatedAt": now}},
-                )
-                for request_id, counted in increments.items()
-            ],
-            ordered=False,
-        )
+    output: str  # the object's name in the bucket
+    checksum: str
+    bytes_in: int
+    bytes_out: int
+    format: str
+    width: int
+    height: int
+    note: str
+    ms: Times = field(default_factory=dict)
+    saved: Literal["shared", "reused"] | None = None  # how, if it took no work of its own
 
 
-def _is_unwanted(item: Finish, image: Document | None) -> bool:
-    """Whether the object of an end that was not written can never be an image's.
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The end of an image that did not."""
 
-    An image that failed may be worked on again, and then adopt it.
-    """
-    if not isinstance(item.end, Completed):
-        return False
-    if image is None or image["status"] == ImageStatus.CANCELLED:
-        return True
-    return bool(image["status"] == ImageStatus.COMPLETED and image["output"] != item.end.output)
+    code: ErrorCode
+    detail: str
+    ms: Times = field(default_factory=dict)
 
 
-def _finishing(items: Sequence[Finish], writer: str) -> UpdateOne:
-    """The update that ends images of one product, if all of them are open in their turns."""
-    wanted: Document = {"_id": items[0].place.key}
-    change: Document = {}
-    for item in items:
-        at = f"images.{item.place.index}"
-        wanted |= {**before(FINISH_IMAGE, f"{at}.status"), f"{at}.turn": _is_turn(item.place.turn)}
-        fields = {**_fields(item.end), "writer": writer}
-        if item.image is None:
-            change |= {f"{at}.{key}": value for key, value in fields.items()}
-        else:
-            change[at] = item.image | fields
-    return UpdateOne(wanted, {"$set": change, "$inc": {"open": -len(items)}})
+_RESULT: Mapping[str, str] = {
+    "output": "output",
+    "checksum": "checksum",
+    "bytes_in": "bytesIn",
+    "bytes_out": "bytesOut",
+    "format": "format",
+    "width": "width",
+    "height": "height",
+    "note": "note",
+}
+"""What a completed image has: attribute -> field of the document."""
 
 
-def _is_turn(turn: int) -> int | Document:
-    """The condition that an image is in this turn; in its first one it has no such field.
-
-    Not that the field is null: MongoDB reads the 0 of ``images.0.turn`` as the name of a field of
-    each image, too, which none has, and so finds a null there whatever the turn is.
-    """
-    return turn or {"$not": {"$gt": 0}}
-
-
-def _fields(end: Completed | Failed) -> Document:
-    """An image's end as it is kept."""
+def end_fields(end: Completed | Failed) -> Document:
+    """The fields that an image's document gets when it ends."""
     if isinstance(end, Failed):
         return {
             "status": ImageStatus.FAILED,
@@ -275,14 +60,17 @@ def _fields(end: Completed | Failed) -> Document:
         }
     return {
         "status": ImageStatus.COMPLETED,
-        "output": end.output,
-        "checksum": end.checksum,
-        "bytesIn": end.bytes_in,
-        "bytesOut": end.bytes_out,
-        "format": end.format,
-        "width": end.width,
-        "height": end.height,
-        "note": end.note,
+        **{name: getattr(end, attribute) for attribute, name in _RESULT.items()},
         "ms": end.ms,
         **({end.saved: 1} if end.saved else {}),
     }
+
+
+def shared_end(image: Document) -> Completed | Failed | None:
+    """The end of an image as its copies get it; None if it has none to share."""
+    if image["status"] == ImageStatus.FAILED:
+        return Failed(ErrorCode[image["error"]["code"]], image["error"]["detail"])
+    if image["status"] != ImageStatus.COMPLETED:
+        return None
+    result = {attribute: image[name] for attribute, name in _RESULT.items()}
+    return Completed(**result, saved="shared")

@@ -1,194 +1,295 @@
-"""Dealing images out: which are open, and what there is to do for one."""
+"""Writing what became of images, many at a time; the first end of each stays."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Sequence
+import secrets
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 
-from pymongo import ASCENDING
+from pymongo import UpdateOne
 
-from imgsvc.domain.model import OPEN_REQUEST, START, ImageStatus, Recipe, RequestStatus
-from imgsvc.ledger.copies import Spot
-from imgsvc.ledger.places import Place, image_at, is_pending, place_of, shared_end
-from imgsvc.ledger.records import (
-    ERASED,
-    NOBODY,
-    Completed,
-    Document,
-    OpenImages,
-    OpenRequest,
-    Work,
-    is_erased,
-)
-from imgsvc.ledger.store import GROUP, READ_EVERY_S, Store, before, remember, the_time, translated
-from imgsvc.runtime.failpoints import NO_FAILPOINTS, Failpoints
+from imgsvc.domain.model import FINISH_IMAGE, OPEN_REQUEST, ImageStatus
+from imgsvc.ledger.clocks import current_time
+from imgsvc.ledger.completion import FEW_PRODUCTS, Completion
+from imgsvc.ledger.documents import Document, allowed
+from imgsvc.ledger.ends import Completed, Failed, end_fields
+from imgsvc.ledger.image_refs import ImageRef
+from imgsvc.ledger.mongo_errors import translated
+from imgsvc.ledger.store import GROUP, WRITE_EVERY_S, Store
 from imgsvc.runtime.group_commit import GroupCommit
-from imgsvc.runtime.settings import Mongo
 
-_WORK = (
-    "options",
-    "tenant",
-    "payer",
-    "images.url",
-    "images.status",
-    "images.turn",
-    "images.of",
-)
-_MOMENT_S = 0.25
+_RECOUNT_EVERY_S = 1.0
 
 
-class Images(Store):
-    """Open images."""
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """An end that is to be written.
 
-    def __init__(self, settings: Mongo, failpoints: Failpoints = NO_FAILPOINTS) -> None:
-        super().__init__(settings, failpoints)
-        self._wanted_at: dict[str, float] = {}  # by request when its images were known to be
-        self._questions = GroupCommit[str, bool](self._wanted_group, GROUP, READ_EVERY_S)
-        self._lookups = GroupCommit[Place, Work | None](self._work_group, GROUP, READ_EVERY_S)
+    Attributes:
+        ref: which image.
+        end: what became of it.
+        image: as it was read in this turn while it was open, if it was read. Until it ends nothing
+            else of it changes, so it is written whole: a server may compare every path that an
+            update sets with all others, and an end has a dozen.
+    """
 
-    async def open_requests(self, limit: int) -> list[OpenRequest]:
-        """Requests with work to be done, oldest first.
+    ref: ImageRef
+    end: Completed | Failed
+    image: Document | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What came of writing the end of an image."""
+
+    due: bool  # for one caller: the request is finished with it, and its webhook is due
+    unwanted: bool  # the image ended otherwise for good: the object is nobody's
+    written: bool = True  # by this; else the image had an end already
+
+
+class Images:
+    """The ends of images.
+
+    Args:
+        store: the database.
+        completion: ends their requests.
+        expecting: whether more images will end soon; then ends that have come wait for them.
+    """
+
+    def __init__(self, store: Store, completion: Completion, expecting: Callable[[], bool]) -> None:
+        self._store = store
+        self._requests = store.requests
+        self._products = store.products
+        self._completion = completion
+        self._finishes = GroupCommit[Finish, Ended](
+            self._finish_images, GROUP, WRITE_EVERY_S, expecting
+        )
+        self._recounts = GroupCommit[str, None](self._recount_few, GROUP, _RECOUNT_EVERY_S)
+
+    async def finish(
+        self, request_id: str, product: int, index: int, end: Completed | Failed, turn: int = 0
+    ) -> Ended:
+        """Write the end of an image in this turn; the first end written stays.
 
         Args:
-            limit: how many at most; but whose requests are not among the oldest gets as many too.
+            request_id: of its request.
+            product: of its product.
+            index: within the product.
+            end: what became of it.
+            turn: in which it was worked on.
         """
-        wanted = {"status": {"$in": sorted(OPEN_REQUEST)}, "cancelling": None}
-        found = await self._oldest(
-            wanted,
-            {"callId": 1, "totalProducts": 1},
-            by="createdAt",
-            whose="payer",
-            limit=limit,
+        ended = await self._finishes.submit(Finish(ImageRef(request_id, product, index, turn), end))
+        if not ended.written:
+            # Whoever wrote it may have died before it was counted. That is this one's to find
+            # out, not that of those whose ends are written together with it.
+            await self._recounts.submit(request_id)
+        return ended
+
+    async def _finish_images(self, group: Sequence[Finish]) -> list[Ended]:
+        return await self.finish_group("finish_images", group)
+
+    async def finish_group(self, name: str, group: Sequence[Finish]) -> list[Ended]:
+        """Write ends of images that came together.
+
+        Args:
+            name: of the failpoint around writing them.
+            group: what to write.
+
+        Returns:
+            What came of each.
+        """
+        with translated():
+            late = await self._write_ends(name, group)
+            return await self._follow_up(group, late)
+
+    async def _follow_up(
+        self, group: Sequence[Finish], late: Mapping[int, Document | None]
+    ) -> list[Ended]:
+        """Close products and requests that are not open any more, and count.
+
+        Args:
+            group: ends that have been written.
+            late: numbers of those that have not, because there was one already; and their images.
+        """
+        now = current_time()
+        written = [item for number, item in enumerate(group) if number not in late]
+        closed, going_on = await self._closed_by(group)
+        newly = await self._newly_closed(closed, written)
+        closings = {
+            request_id: await self._completion.try_to_end(request_id)
+            for request_id in sorted({found["request"] for found in closed} - going_on)
+        }
+        # Who ended a request has counted everything anew.
+        over = {request_id for request_id, closing in closings.items() if closing.ended}
+        await self._count(
+            [item for item in written if item.ref.request_id not in over],
+            [found["request"] for found in newly if found["request"] not in over],
+            now,
         )
-        return [
-            OpenRequest(each["_id"], each["callId"], each["payer"], each["totalProducts"])
-            for each in found
-        ]
+        due = {request_id for request_id, closing in closings.items() if closing.due}
+        answers = []
+        for number, item in enumerate(group):
+            request_id = item.ref.request_id
+            unwanted = number in late and _is_unwanted(item, late[number])
+            answers.append(Ended(request_id in due, unwanted, written=number not in late))
+            due.discard(request_id)
+        return answers
 
-    async def start(self, request_ids: Sequence[str]) -> None:
-        """Mark requests as being processed, if they were pending."""
-        if not request_ids:
+    async def _write_ends(self, name: str, items: Sequence[Finish]) -> dict[int, Document | None]:
+        """Write ends of images, but for those that have one.
+
+        Those of one product are one update, which is carried out as a whole or not at all.
+
+        Returns:
+            The numbers of those that had an end already, and what these images are.
+        """
+        together: list[dict[int, Finish]] = []  # by index
+        latest: dict[str, dict[int, Finish]] = {}  # the last of these, by product
+        for item in items:
+            of_product = latest.get(item.ref.key)
+            if of_product is None or item.ref.index in of_product:
+                of_product = latest[item.ref.key] = {}
+                together.append(of_product)
+            of_product[item.ref.index] = item
+        writer = secrets.token_hex(8)
+        updates = [_finishing(list(some.values()), writer) for some in together]
+        if await self._store.update_all(name, self._products, updates) == len(updates):
+            return {}
+        if len(updates) < len(items):  # some were held up by an end that was there already
+            singly = [_finishing([item], writer) for item in items]
+            await self._store.update_all(name, self._products, singly)
+        fields = ("images.status", "images.output", "images.writer")
+        found = await self._store.by_key(self._products, (item.ref.key for item in items), *fields)
+        late: dict[int, Document | None] = {}
+        ours: set[ImageRef] = set()
+        for number, item in enumerate(items):
+            image = item.ref.of(found.get(item.ref.key))
+            if image and image.get("writer") == writer and item.ref not in ours:
+                ours.add(item.ref)
+            else:
+                late[number] = image
+        return late
+
+    async def _recount_few(self, request_ids: Sequence[str]) -> list[None]:
+        """Count what became of the images of requests anew, if that is quick.
+
+        Others are counted when they end; until then a few of their images may be missing.
+        """
+        with translated():
+            found = await self._store.by_key(self._requests, request_ids, "totalProducts")
+            for request_id, request in found.items():
+                if request.get("totalProducts", 0) <= FEW_PRODUCTS:
+                    await self._completion.recount(request_id, current_time())
+        return [None] * len(request_ids)
+
+    async def _closed_by(self, ended: Sequence[Finish]) -> tuple[list[Document], set[str]]:
+        """Products of these images that are not open any more, and requests known to go on."""
+        touched = {item.ref.key for item in ended}
+        known = self._completion.known_open({item.ref.request_id for item in ended})
+        fields = ("request", "closed", "open", "images.status")
+        found = (await self._store.by_key(self._products, touched | known, *fields)).values()
+        closed = [each for each in found if each["open"] == 0 and each["_id"] in touched]
+        return closed, {each["request"] for each in found if each["open"] > 0}
+
+    async def _newly_closed(
+        self, closed: Sequence[Document], written: Sequence[Finish]
+    ) -> list[Document]:
+        """Which of these products are ours to count: each is counted by one replica.
+
+        Args:
+            closed: products that are not open any more.
+            written: ends of images that nobody but us has written.
+        """
+        images = Counter(item.ref.key for item in written)
+        ours: list[Document] = []
+        shared: list[Document] = []
+        for found in closed:
+            # All of whose images ended here, nobody else can have closed.
+            (ours if images[found["_id"]] == len(found["images"]) else shared).append(found)
+        shared = [found for found in shared if not found["closed"]]
+        if not shared:
+            return ours
+        closer = uuid.uuid4().hex
+        ids = [found["_id"] for found in shared]
+        marked = await self._store.write(
+            "close_products",
+            self._products.bulk_write,
+            [UpdateOne({"_id": id_, "closed": False}, {"$set": {"closed": closer}}) for id_ in ids],
+            ordered=False,
+        )
+        if marked.matched_count < len(shared):
+            # Another replica saw some of them closed as well: each counts its own.
+            again = await self._store.by_key(self._products, ids, "request", "closed")
+            shared = [each for each in again.values() if each["closed"] == closer]
+        return [*ours, *shared]
+
+    async def _count(self, written: Sequence[Finish], closed: Sequence[str], now: datetime) -> None:
+        """Count ends that were written, and products that were closed, given by their requests."""
+        increments: dict[str, Counter[str]] = defaultdict(Counter)
+        for request_id in closed:
+            increments[request_id]["processedProducts"] += 1
+        for item in written:
+            counted = increments[item.ref.request_id]
+            counted["processedImages"] += 1
+            if isinstance(item.end, Completed):
+                counted["bytesIn"] += item.end.bytes_in
+                counted["bytesOut"] += item.end.bytes_out
+                if item.end.saved:
+                    counted[f"{item.end.saved}Images"] += 1
+            else:
+                counted["failedImages"] += 1
+        if not increments:
             return
-        with translated():
-            await self._write(
-                "start",
-                self._requests.update_many,
-                {"_id": {"$in": request_ids}, **before(START)},
-                {"$set": {"status": RequestStatus.PROCESSING, "updatedAt": the_time()}},
-            )
-
-    async def open_images(self, request_id: str, after: int, limit: int) -> list[OpenImages]:
-        """The next products with open images, by number, ``after`` the given one.
-
-        They may be fewer than ``limit`` even if more follow.
-        """
-        fields = ("n", "open", "images.status", "images.turn", "images.of", "images.copied")
-        near = {"request": request_id, "n": {"$gt": after, "$lte": after + limit}}
-        far = {"request": request_id, "open": {"$gt": 0}, "n": {"$gt": after + limit}}
-        with translated():
-            # Those near first, by number alone: in a large request many more are open, and not
-            # every MongoDB looks at no more of them than it has to.
-            for wanted in (near, far):
-                cursor = self._products.find(wanted, dict.fromkeys(fields, 1))
-                cursor = cursor.sort("n", ASCENDING).limit(limit)
-                page = [found async for found in cursor if found["open"] > 0]
-                if page:
-                    break
-            waiting = await self._open_originals(request_id, page)
-        return [
-            OpenImages(
-                found["n"],
-                {
-                    i: image.get("turn", 0)
-                    for i, image in enumerate(found["images"])
-                    if is_pending(image) and image.get("of") not in waiting
-                },
-                {i for i, image in enumerate(found["images"]) if image.get("copied")},
-                {
-                    i: image["of"]
-                    for i, image in enumerate(found["images"])
-                    if is_pending(image) and image.get("of")
-                },
-            )
-            for found in page
-        ]
-
-    async def _open_originals(self, request_id: str, page: Iterable[Document]) -> set[str]:
-        """Which of the images are open that open ones on this page are copies of."""
-        wanted = {
-            image["of"]: place_of(request_id, Spot.read(image["of"]))
-            for found in page
-            for image in found["images"]
-            if image["status"] == ImageStatus.PENDING and "of" in image
-        }
-        keys = (place.key for place in wanted.values())
-        found = await self._by_key(self._products, keys, "images.status")
-        originals = {of: image_at(found.get(place.key), place) for of, place in wanted.items()}
-        return {of for of, image in originals.items() if image and is_pending(image)}
-
-    async def work(self, request_id: str, product: int, index: int, turn: int = 0) -> Work | None:
-        """What there is to do for an image in this turn, or None if it is not open (any more)."""
-        return await self._lookups.submit(Place(request_id, product, index, turn))
-
-    async def is_wanted(self, request_id: str) -> bool:
-        """Whether the images of a request are still to be worked on, as of a moment ago.
-
-        That suffices to stop soon when it is cancelled; what was late is found when it ends.
-        """
-        now = time.monotonic()
-        if now - self._wanted_at.get(request_id, -_MOMENT_S) < _MOMENT_S:
-            return True
-        wanted = await self._questions.submit(request_id)
-        if wanted:
-            remember(self._wanted_at, request_id, now)
-        return wanted
-
-    async def _wanted_group(self, group: Sequence[str]) -> list[bool]:
-        with translated():
-            found = await self._by_key(self._requests, group, "status", "cancelling", *ERASED)
-        wanted = {
-            key
-            for key, request in found.items()
-            if request.get("status") in OPEN_REQUEST
-            and request.get("cancelling") is None
-            and not is_erased(request)
-        }
-        return [request_id in wanted for request_id in group]
-
-    async def _work_group(self, group: Sequence[Place]) -> list[Work | None]:
-        with translated():
-            found = await self._by_key(self._products, (place.key for place in group), *_WORK)
-            images = {place: image_at(found.get(place.key), place) for place in group}
-            wanted = {
-                place: place_of(place.request_id, Spot.read(image["of"]))
-                for place, image in images.items()
-                if image and "of" in image
-            }
-            keys = (place.key for place in wanted.values())
-            others = await self._by_key(self._products, keys, "images")
-        originals = {
-            place: image_at(others.get(original.key), original)
-            for place, original in wanted.items()
-        }
-        return [_work(found.get(place.key), place, originals.get(place)) for place in group]
+        await self._store.write(
+            "count",
+            self._requests.bulk_write,
+            [
+                # Only while it is open: who ends a request counts everything anew, and that
+                # may have happened since our images were written.
+                UpdateOne(
+                    {"_id": request_id, "status": {"$in": sorted(OPEN_REQUEST)}},
+                    {"$inc": dict(counted), "$set": {"updatedAt": now}},
+                )
+                for request_id, counted in increments.items()
+            ],
+            ordered=False,
+        )
 
 
-def _work(product: Document | None, place: Place, original: Document | None) -> Work | None:
-    image = image_at(product, place)
-    if not product or not image or not is_pending(image):
-        return None
-    if image.get("turn", 0) != place.turn or (original and is_pending(original)):
-        return None
-    return Work(
-        url=image["url"],
-        recipe=Recipe(**product["options"]),
-        quota_tenant=product.get("payer", NOBODY),
-        tenant=product.get("tenant", NOBODY),
-        shared=_result(original),
-    )
+def _is_unwanted(item: Finish, image: Document | None) -> bool:
+    """Whether the object of an end that was not written can never be an image's.
+
+    An image that failed may be worked on again, and then adopt it.
+    """
+    if not isinstance(item.end, Completed):
+        return False
+    if image is None or image["status"] == ImageStatus.CANCELLED:
+        return True
+    return bool(image["status"] == ImageStatus.COMPLETED and image["output"] != item.end.output)
 
 
-def _result(original: Document | None) -> Completed | None:
-    """The end to share of an image that has one; a failed one has none."""
-    end = shared_end(original) if original else None
-    return end if isinstance(end, Completed) else None
+def _finishing(items: Sequence[Finish], writer: str) -> UpdateOne:
+    """The update that ends images of one product, if all of them are open in their turns."""
+    wanted: Document = {"_id": items[0].ref.key}
+    change: Document = {}
+    for item in items:
+        at = f"images.{item.ref.index}"
+        wanted |= {**allowed(FINISH_IMAGE, f"{at}.status"), f"{at}.turn": _is_turn(item.ref.turn)}
+        fields = {**end_fields(item.end), "writer": writer}
+        if item.image is None:
+            change |= {f"{at}.{key}": value for key, value in fields.items()}
+        else:
+            change[at] = item.image | fields
+    return UpdateOne(wanted, {"$set": change, "$inc": {"open": -len(items)}})
+
+
+def _is_turn(turn: int) -> int | Document:
+    """The condition that an image is in this turn; in its first one it has no such field.
+
+    Not that the field is null: MongoDB reads the 0 of ``images.0.turn`` as the name of a field of
+    each image, too, which none has, and so finds a null there whatever the turn is.
+    """
+    return turn or {"$not": {"$gt": 0}}

@@ -21,8 +21,11 @@ from pymongo import UpdateOne
 from pymongo.errors import DuplicateKeyError
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
-from imgsvc.ledger.records import ERASED, Document, NewRequest, is_erased
-from imgsvc.ledger.store import Store, the_time, translated
+from imgsvc.ledger.clocks import current_time
+from imgsvc.ledger.documents import ERASED, Document, is_erased
+from imgsvc.ledger.mongo_errors import translated
+from imgsvc.ledger.new_requests import NewRequest
+from imgsvc.ledger.store import Store
 
 _SWEEP_AT_MOST_S = 60.0
 _BATCH = 500
@@ -34,13 +37,25 @@ class _State(StrEnum):
     REMOVING = "REMOVING"
 
 
-class Journal(Store):
-    """Uploads that are, or were, being written."""
+class Journal:
+    """Uploads that are, or were, being written.
+
+    Args:
+        store: the database.
+        write_s: how long an upload may take to write.
+    """
+
+    def __init__(self, store: Store, write_s: float) -> None:
+        self._store = store
+        self._requests = store.requests
+        self._products = store.products
+        self._intakes = store.intakes
+        self._write_s = write_s
 
     @property
     def sweep_every_s(self) -> float:
         """How often ``sweep`` is to be called."""
-        return min(_SWEEP_AT_MOST_S, self._settings.intake_s)
+        return min(_SWEEP_AT_MOST_S, self._write_s)
 
     async def accepted_before(self, new: NewRequest) -> str | None:
         """The id of the request that was accepted with this upload's key, or None.
@@ -52,15 +67,15 @@ class Journal(Store):
             return None
         with translated():
             entry = await self._intakes.find_one({"_id": _entry_id(new)})
-            if not entry or entry["keepUntil"] <= the_time():
+            if not entry or entry["keepUntil"] <= current_time():
                 return None
-            found = await self._accepted(entry["request"])
+            found = await self.find_request(entry["request"])
             if found and is_erased(found):
                 return None  # as if the key had never been seen
             _check_same(entry, new)
             return entry["request"] if found else None
 
-    async def _open_entry(self, new: NewRequest) -> NewRequest:
+    async def open_entry(self, new: NewRequest) -> NewRequest:
         """Write an upload's entry, or take up the one of an earlier upload with its key.
 
         Returns:
@@ -71,7 +86,7 @@ class Journal(Store):
         """
         entry_id = _entry_id(new)
         for _ in range(3):
-            now = the_time()
+            now = current_time()
             entry = {
                 "_id": entry_id,
                 "request": new.id,
@@ -81,7 +96,7 @@ class Journal(Store):
                 "state": _State.WRITING,
             }
             try:
-                await self._write("open_entry", self._intakes.insert_one, entry)
+                await self._store.write("open_entry", self._intakes.insert_one, entry)
             except DuplicateKeyError:
                 pass
             else:
@@ -89,11 +104,11 @@ class Journal(Store):
             found = await self._intakes.find_one({"_id": entry_id})
             if not found:
                 continue
-            accepted = await self._accepted(found["request"])
+            accepted = await self.find_request(found["request"])
             if accepted and (found["keepUntil"] <= now or is_erased(accepted)):
                 # As if the key had never been seen; but not what another upload made of that.
                 this = {"_id": entry_id, "request": found["request"]}
-                await self._write("forget_entry", self._intakes.delete_one, this)
+                await self._store.write("forget_entry", self._intakes.delete_one, this)
                 continue
             if not await self._take_up(found, new):
                 break
@@ -102,7 +117,7 @@ class Journal(Store):
 
     async def _take_up(self, entry: Document, new: NewRequest) -> bool:
         _check_same(entry, new)
-        written = await self._write(
+        written = await self._store.write(
             "take_up_entry",
             self._intakes.update_one,
             {"_id": entry["_id"], "state": {"$ne": _State.REMOVING}},
@@ -110,7 +125,7 @@ class Journal(Store):
         )
         return bool(written.matched_count)
 
-    async def _is_whole(self, new: NewRequest) -> bool:
+    async def is_whole(self, new: NewRequest) -> bool:
         """Whether nothing that was written of an upload can be gone."""
         entry = {"_id": _entry_id(new), "request": new.id, "state": _State.WRITING}
         return bool(await self._intakes.find_one(entry, {"_id": 1}))
@@ -124,7 +139,7 @@ class Journal(Store):
         removed = 0
         with translated():
             while True:
-                due = self._intakes.find({"checkAt": {"$lte": the_time()}}).limit(_BATCH)
+                due = self._intakes.find({"checkAt": {"$lte": current_time()}}).limit(_BATCH)
                 entries = [entry async for entry in due]
                 removed += await self._sweep(entries)
                 if len(entries) < _BATCH:
@@ -132,8 +147,8 @@ class Journal(Store):
 
     async def _sweep(self, entries: list[Document]) -> int:
         ids = [entry["request"] for entry in entries]
-        accepted = await self._by_key(self._requests, ids, *ERASED)
-        now = the_time()
+        accepted = await self._store.by_key(self._requests, ids, *ERASED)
+        now = current_time()
         keep, forget, removed = [], [], 0
         for entry in entries:
             if entry["request"] not in accepted:
@@ -143,7 +158,7 @@ class Journal(Store):
             else:
                 forget.append(entry["_id"])
         if keep:
-            await self._write(
+            await self._store.write(
                 "keep_entries",
                 self._intakes.bulk_write,
                 [
@@ -160,14 +175,16 @@ class Journal(Store):
         return removed
 
     async def _forget(self, entry_ids: list[str]) -> None:
-        await self._write("forget_entries", self._intakes.delete_many, {"_id": {"$in": entry_ids}})
+        await self._store.write(
+            "forget_entries", self._intakes.delete_many, {"_id": {"$in": entry_ids}}
+        )
 
     async def _remove(self, entry: Document) -> bool:
         """Condemn an upload, or remove it if it was condemned; whether it is gone."""
         condemned = entry["state"] != _State.WRITING
-        again = the_time() + timedelta(seconds=self.sweep_every_s)
+        again = current_time() + timedelta(seconds=self.sweep_every_s)
         # Who takes it up moves its time, and after that nothing happens here.
-        mine = await self._write(
+        mine = await self._store.write(
             "condemn_entry",
             self._intakes.update_one,
             {"_id": entry["_id"], "checkAt": entry["checkAt"], "state": entry["state"]},
@@ -180,25 +197,33 @@ class Journal(Store):
         )
         if not mine.matched_count or not condemned:
             return False
-        await self._write(
+        await self._store.write(
             "sweep_products", self._products.delete_many, {"request": entry["request"]}
         )
-        await self._write(
+        await self._store.write(
             "forget_entry",
             self._intakes.delete_one,
             {"_id": entry["_id"], "state": _State.REMOVING},
         )
         return True
 
-    async def _accepted(self, request_id: str) -> Document | None:
+    async def find_request(self, request_id: str) -> Document | None:
         """What tells of a request that it is there, and whether it was erased."""
         found: Document | None = await self._requests.find_one(
             {"_id": request_id}, dict.fromkeys(ERASED, 1)
         )
         return found
 
+    async def erase(self, request_id: str) -> None:
+        """Forget the upload of an erased request, so that repeating it makes a new one.
+
+        Raises:
+            PyMongoError: it could not be done.
+        """
+        await self._store.write("erase_entry", self._intakes.delete_many, {"request": request_id})
+
     def _check_at(self) -> datetime:
-        return the_time() + timedelta(seconds=2 * self._settings.intake_s)
+        return current_time() + timedelta(seconds=2 * self._write_s)
 
 
 def _entry_id(new: NewRequest) -> str:

@@ -8,8 +8,9 @@ https://www.mongodb.com/docs/manual/reference/error-codes/.
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pymongo.errors import (
@@ -59,6 +60,17 @@ _COMMAND = re.compile(
 _CONFLICTS: Mapping[int, str] = {85: "IndexOptionsConflict", 86: "IndexKeySpecsConflict"}
 _INDEX = re.compile(r'with a different name: ([^\s,]+)|name: "([^"]+)"')
 _CODE = re.compile(r"'code': (\d+)")
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """MongoDB being away is one error to the rest of the service, and so is a refusal."""
+    try:
+        yield
+    except PyMongoError as error:
+        told = service_error(error)
+        # What MongoDB refuses it repeats word by word, secrets and all.
+        raise told from None if told.remedy else error
 
 
 def service_error(error: PyMongoError) -> ServiceError:

@@ -6,13 +6,16 @@ lasts, so each further try waits longer than the one before; meanwhile the other
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from pymongo import ASCENDING
 
 from imgsvc.domain import backoff
-from imgsvc.ledger.records import Document, RefusedErasure
-from imgsvc.ledger.store import CLOCKS_AGREE, Store, the_time, translated
+from imgsvc.ledger.clocks import CLOCKS_AGREE, current_time
+from imgsvc.ledger.documents import Document
+from imgsvc.ledger.mongo_errors import translated
+from imgsvc.ledger.store import Store
 
 _WAITS_S = backoff.exponential(
     14, 1.0
@@ -20,10 +23,28 @@ _WAITS_S = backoff.exponential(
 _AWAY_S = 60.0  # at most, while the bucket only cannot be reached
 
 
-class Refusals(Store):
-    """Requests that could not be erased, or swept up after."""
+@dataclass(frozen=True, slots=True)
+class RefusedErasure:
+    """An erasure that waits because the bucket failed."""
 
-    async def refuse_erasure(self, request_id: str, reason: str, *, passing: bool) -> float:
+    request_id: str
+    tries: int
+    reason: str  # of the last one
+    again_at: datetime
+
+
+class Refusals:
+    """Requests that could not be erased, or swept up after.
+
+    Args:
+        store: the database.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._requests = store.requests
+
+    async def refuse(self, request_id: str, reason: str, *, passing: bool) -> float:
         """Have the erasure of a request wait because the bucket failed.
 
         Args:
@@ -34,7 +55,7 @@ class Refusals(Store):
         Returns:
             Seconds until it is tried again.
         """
-        now = the_time()
+        now = current_time()
         with translated():
             found = await self._requests.find_one({"_id": request_id}, {"refused.tries": 1})
             tries: int = ((found or {}).get("refused") or {}).get("tries", 0) + 1
@@ -47,7 +68,7 @@ class Refusals(Store):
                 "at": now + timedelta(seconds=wait_s),
                 "setAt": now,
             }
-            await self._write(
+            await self._store.write(
                 "refuse_erasure",
                 self._requests.update_one,
                 {"_id": request_id, "$or": _TO_BE_ERASED},
@@ -55,9 +76,7 @@ class Refusals(Store):
             )
         return wait_s
 
-    async def refused_erasures(
-        self, limit: int, request_id: str | None = None
-    ) -> list[RefusedErasure]:
+    async def find(self, limit: int, request_id: str | None = None) -> list[RefusedErasure]:
         """Erasures that wait because the bucket failed, those first that come first; or one."""
         wanted: Document = {"refused.at": {"$exists": True}}
         if request_id is not None:
@@ -74,20 +93,20 @@ class Refusals(Store):
                 async for found in cursor.limit(limit)
             ]
 
-    async def count_refused_erasures(self) -> int:
+    async def count(self) -> int:
         """How many erasures wait because the bucket failed."""
         with translated():
             count: int = await self._requests.count_documents({"refused.at": {"$exists": True}})
         return count
 
-    async def erase_at_once(self, request_id: str) -> bool:
+    async def retry_now(self, request_id: str) -> bool:
         """Have a refused erasure tried again now; False if there is none."""
         with translated():
-            written = await self._write(
+            written = await self._store.write(
                 "erase_at_once",
                 self._requests.update_one,
                 {"_id": request_id, "refused.at": {"$exists": True}},
-                {"$set": {"refused.at": the_time()}},
+                {"$set": {"refused.at": current_time()}},
             )
         return bool(written.matched_count)
 

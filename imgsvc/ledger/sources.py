@@ -8,7 +8,8 @@ object it names is gone, the image is worked on as if it were new.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 
@@ -17,11 +18,12 @@ from pymongo import UpdateOne
 
 from imgsvc.domain.messages import Source
 from imgsvc.domain.model import Recipe
-from imgsvc.ledger.records import ERASED, Completed, Document, is_erased
-from imgsvc.ledger.store import GROUP, READ_EVERY_S, WRITE_EVERY_S, Store, the_time, translated
-from imgsvc.runtime.failpoints import NO_FAILPOINTS, Failpoints
+from imgsvc.ledger.clocks import current_time
+from imgsvc.ledger.documents import ERASED, Document, is_erased
+from imgsvc.ledger.ends import Completed
+from imgsvc.ledger.mongo_errors import translated
+from imgsvc.ledger.store import GROUP, READ_EVERY_S, WRITE_EVERY_S, Store
 from imgsvc.runtime.group_commit import GroupCommit
-from imgsvc.runtime.settings import Mongo
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +40,21 @@ def source_key(tenant: str, url: str, recipe: Recipe) -> str:
     return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-class Sources(Store):
-    """The memory of sources."""
+class Sources:
+    """The memory of sources.
 
-    def __init__(self, settings: Mongo, failpoints: Failpoints = NO_FAILPOINTS) -> None:
-        super().__init__(settings, failpoints)
+    Args:
+        store: the database.
+        expecting: whether more images will end soon; then what is remembered waits for them.
+    """
+
+    def __init__(self, store: Store, expecting: Callable[[], bool]) -> None:
+        self._store = store
+        self._requests = store.requests
+        self._sources = store.sources
         self._recalls = GroupCommit[str, Document | None](self._look_up, GROUP, READ_EVERY_S)
         self._memories = GroupCommit[Document, None](
-            self._remember, GROUP, WRITE_EVERY_S, self._expects
+            self._remember, GROUP, WRITE_EVERY_S, expecting
         )
 
     async def recall(self, key: str, ttl_s: float) -> Remembered | None:
@@ -56,13 +65,13 @@ class Sources(Store):
             ttl_s: how long memories are good, in seconds.
         """
         found = await self._recalls.submit(key)
-        if not found or found["at"] < the_time() - timedelta(seconds=ttl_s):
+        if not found or found["at"] < current_time() - timedelta(seconds=ttl_s):
             return None
         return Remembered(Source(**found["source"]), Completed(**found["end"]))
 
     async def _look_up(self, keys: Sequence[str]) -> list[Document | None]:
         with translated():
-            found = await self._by_key(self._sources, keys)
+            found = await self._store.by_key(self._sources, keys)
         # Those of older versions have another digest; nothing is known of them.
         known = {key: entry for key, entry in found.items() if "blake3" in entry["source"]}
         return [known.get(key) for key in keys]
@@ -73,9 +82,9 @@ class Sources(Store):
         await self._memories.submit(memory)
 
     async def _remember(self, memories: Sequence[Document]) -> list[None]:
-        now = the_time()
+        now = current_time()
         with translated():
-            await self._update_all(
+            await self._store.update_all(
                 "remember_sources",
                 self._sources,
                 [
@@ -93,10 +102,10 @@ class Sources(Store):
     async def _forget_erased(self, memories: Sequence[Document]) -> None:
         """Forget again what was noted after the Eraser had looked for it."""
         requests = {_request_of(memory) for memory in memories}
-        found = await self._by_key(self._requests, requests, *ERASED)
+        found = await self._store.by_key(self._requests, requests, *ERASED)
         erased = {key for key, request in found.items() if is_erased(request)}
         if late := [memory for memory in memories if _request_of(memory) in erased]:
-            await self._write(
+            await self._store.write(
                 "forget_source",
                 self._sources.delete_many,
                 {
@@ -105,18 +114,31 @@ class Sources(Store):
                 },
             )
 
-    async def forget_source(self, key: str) -> None:
+    async def erase(self, keys: Sequence[str], request_id: str) -> None:
+        """Forget what came of these sources in one request.
+
+        Raises:
+            PyMongoError: it could not be done.
+        """
+        of_this = {"$regex": f"^{re.escape(request_id)}/"}
+        await self._store.write(
+            "erase_sources",
+            self._sources.delete_many,
+            {"_id": {"$in": keys}, "end.output": of_this},
+        )
+
+    async def forget(self, key: str) -> None:
         """Forget a source whose result is gone."""
         with translated():
-            await self._write("forget_source", self._sources.delete_one, {"_id": key})
+            await self._store.write("forget_source", self._sources.delete_one, {"_id": key})
 
-    async def forget_sources(self, ttl_s: float) -> None:
+    async def forget_older(self, ttl_s: float) -> None:
         """Forget what is older than ``ttl_s`` seconds."""
         with translated():
-            await self._write(
+            await self._store.write(
                 "forget_sources",
                 self._sources.delete_many,
-                {"at": {"$lt": the_time() - timedelta(seconds=ttl_s)}},
+                {"at": {"$lt": current_time() - timedelta(seconds=ttl_s)}},
             )
 
 

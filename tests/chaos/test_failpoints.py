@@ -50,7 +50,8 @@ def failpoints_in_source() -> set[str]:
     folder = Path(imgsvc.__file__).parent
     text = "\n".join(path.read_text() for path in folder.rglob("*.py"))
     named = set(re.findall(r'\.around\(\s*"([\w.]+)"', text))
-    written = set(re.findall(r'self\._(?:write|write_ends|update_all)\(\s*"(\w+)"', text))
+    written = set(re.findall(r'\._store\.(?:write|update_all)\(\s*"(\w+)"', text))
+    written |= set(re.findall(r'\.finish_group\(\s*"(\w+)"', text))
     scripts = {path.stem for path in (folder / "mailboxes/lua").glob("*.lua")}
     return named | {f"ledger.{name}" for name in written} | {f"redis.{name}" for name in scripts}
 

@@ -51,7 +51,7 @@ def make_key(keys_of: Ledger) -> MakeKey:
         tenant: str, scopes: frozenset[Scope] = ALL, expires_at: datetime | None = None
     ) -> str:
         made = credentials.new()
-        await keys_of.insert_key(made.id, made.digest, tenant, scopes, expires_at)
+        await keys_of.api_keys.insert(made.id, made.digest, tenant, scopes, expires_at)
         return str(made)
 
     return make
@@ -260,7 +260,7 @@ async def test_several_keys_of_a_tenant_live_while_one_replaces_the_other(
         assert (await call(guarded, "GET", f"/status/{request_id}", key))[0] == 200
     parsed = credentials.parse(old)
     assert parsed
-    assert await keys_of.revoke_key(parsed.id)
+    assert await keys_of.api_keys.revoke(parsed.id)
 
     async def refused() -> bool:
         status, _, body = await call(guarded, "GET", f"/status/{request_id}", old)
@@ -294,7 +294,7 @@ async def test_the_last_use_of_a_key_is_noted_to_the_minute(
     assert credential
 
     async def used() -> datetime | None:
-        found = await keys_of.api_key(credential.id)
+        found = await keys_of.api_keys.find(credential.id)
         assert found
         return found.last_used_at
 
@@ -302,13 +302,13 @@ async def test_the_last_use_of_a_key_is_noted_to_the_minute(
     assert (await call(guarded, "GET", "/api/requests", str(credential)))[0] == 200
     first = await wait_until(used, "the use is noted")
     assert abs(datetime.now(UTC) - first) < timedelta(seconds=10)
-    await keys_of.note_use(credential.id)
+    await keys_of.api_keys.note_use(credential.id)
     assert await used() == first
     # As if a minute had passed.
     await keys_of._api_keys.update_one(
         {"_id": credential.id}, {"$set": {"lastUsedAt": first - timedelta(seconds=61)}}
     )
-    await keys_of.note_use(credential.id)
+    await keys_of.api_keys.note_use(credential.id)
     assert await used() >= first
 
 
@@ -337,7 +337,7 @@ async def test_without_mongo_only_callers_of_a_moment_ago_are_known(
     shown = []
     for _ in range(2):
         made = credentials.new()
-        await ledger.insert_key(made.id, made.digest, "acme", {Scope.ADMIN}, None)
+        await ledger.api_keys.insert(made.id, made.digest, "acme", {Scope.ADMIN}, None)
         shown.append(str(made))
     ledger.close()
     assert (await call(service, "GET", "/metrics", shown[0]))[0] == 200

@@ -281,8 +281,8 @@ async def test_keys_and_tokens_side_by_side_are_never_the_same_tenant(
     service = await start_service(auth={**issuer.settings, "mode": "keys+oauth"})
     ledger = Ledger(service.settings.mongo)
     key, shared = credentials.new(), credentials.new()
-    await ledger.insert_key(key.id, key.digest, "user-1", {Scope.UPLOAD, Scope.READ}, None)
-    await ledger.insert_key(shared.id, shared.digest, "oauth:user-1", {Scope.READ}, None)
+    await ledger.api_keys.insert(key.id, key.digest, "user-1", {Scope.UPLOAD, Scope.READ}, None)
+    await ledger.api_keys.insert(shared.id, shared.digest, "oauth:user-1", {Scope.READ}, None)
     ledger.close()
     service.session.headers["Authorization"] = f"Bearer {issuer.token()}"
     request_id = await service.upload([[origin.url("none.jpg")]])
@@ -301,7 +301,7 @@ async def test_what_is_not_asked_for_does_not_let_in(
     service = await start_service(auth={**issuer.settings, "mode": mode})
     key = credentials.new()
     ledger = Ledger(service.settings.mongo)
-    await ledger.insert_key(key.id, key.digest, "acme", {Scope.READ}, None)
+    await ledger.api_keys.insert(key.id, key.digest, "acme", {Scope.READ}, None)
     ledger.close()
     shown = {"token": issuer.token(), "key": str(key)}
     assert (await call(service, shown.pop(other)))[0] == 401

@@ -112,8 +112,8 @@ async def test_what_the_ledger_did_not_take_is_given_back(
     await ended(service, answer)
     # As if that upload had broken off and were being swept at this moment.
     ledger = Ledger(service.settings.mongo)
-    await ledger._requests.delete_many({})
-    await ledger._intakes.update_many({}, {"$set": {"state": "REMOVING"}})
+    await ledger.store.requests.delete_many({})
+    await ledger.store.intakes.update_many({}, {"$set": {"state": "REMOVING"}})
     ledger.close()
     for _ in range(3):
         status, problem, headers = await post(service, origin.url("none.jpg"))
@@ -378,7 +378,7 @@ async def test_each_tenant_has_quotas_of_its_own(start_service: Any, origin: Ori
     keys = []
     for tenant in ("acme", "acme", "globex"):
         made = credentials.new()
-        await ledger.insert_key(made.id, made.digest, tenant, set(Scope), None)
+        await ledger.api_keys.insert(made.id, made.digest, tenant, set(Scope), None)
         keys.append(str(made))
     ledger.close()
     url = origin.url("none.jpg")

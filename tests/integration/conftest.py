@@ -72,8 +72,8 @@ async def started(ledger: Ledger) -> Callable[..., Awaitable[str]]:
 
     async def start(*images: int, **more: Any) -> str:
         new = new_request(*images, **more)
-        await ledger.insert(new)
-        await ledger.start([new.id])
+        await ledger.uploads.accept(new)
+        await ledger.backlog.start([new.id])
         return new.id
 
     return start

@@ -29,11 +29,11 @@ def new_request(*images: int, webhook: Subscription | None = TO_HOOK, **more: An
 
 async def known(ledger: Ledger, request_id: str) -> dict[str, Any]:
     """The status of a request that is there."""
-    status = await ledger.status(request_id, NOBODY)
+    status = await ledger.requests.status(request_id, NOBODY)
     assert status
     return status
 
 
 async def products(ledger: Ledger, request_id: str, **more: Any) -> list[dict[str, Any]]:
     """All products of a request, of 2000 at most."""
-    return [found async for found in ledger.products(request_id, 2000, **more)]
+    return [found async for found in ledger.requests.products(request_id, 2000, **more)]

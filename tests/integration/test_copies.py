@@ -178,14 +178,14 @@ async def test_an_image_that_is_late_has_its_own_request_counted_anew_and_no_oth
     started: Callable[..., Awaitable[str]],
 ) -> None:
     requests = [await started(2) for _ in range(10)]
-    await ledger.finish(requests[0], 0, 0, FAILED)
+    await ledger.images.finish(requests[0], 0, 0, FAILED)
     async with between(servers.mongo.port) as proxy:
         uri = SecretStr(f"mongodb://127.0.0.1:{proxy.port}/")
         another = Ledger(mongo.model_copy(update={"uri": uri}))
         await another.check()
         proxy.hold = b"reusedImages"  # that of counting anew
         late, *others = (
-            asyncio.create_task(another.finish(each, 0, 0, completed())) for each in requests
+            asyncio.create_task(another.images.finish(each, 0, 0, completed())) for each in requests
         )
         await asyncio.gather(*others)
         assert not late.done(), "the others did not wait for it"
@@ -204,12 +204,12 @@ async def test_a_large_request_is_not_counted_anew_for_one_image(
     servers: EmbeddedServers, mongo: Mongo, started: Callable[..., Awaitable[str]], ledger: Ledger
 ) -> None:
     request_id = await started(*[1] * 200)
-    await ledger.finish(request_id, 0, 0, completed())
+    await ledger.images.finish(request_id, 0, 0, completed())
     async with serving(LedgerProxy(servers.mongo.port)) as proxy:
         another = Ledger(mongo.model_copy(update={"uri": SecretStr(proxy.uri)}))
         written: list[bytes] = []
         proxy.fault = written.append  # type: ignore[assignment] # harms none
-        assert not (await another.finish(request_id, 0, 0, FAILED)).written
+        assert not (await another.images.finish(request_id, 0, 0, FAILED)).written
         await asyncio.to_thread(another.close)
     assert not [call for call in written if b"reusedImages" in call]
     assert (await known(ledger, request_id))["processedImages"] == 1

@@ -196,7 +196,7 @@ async def test_what_is_remembered_is_the_tenants_own(start_service: Start, origi
     reused = []
     for tenant in ("first", "second", "first"):
         key = credentials.new()
-        await ledger.insert_key(key.id, key.digest, tenant, frozenset(Scope), None)
+        await ledger.api_keys.insert(key.id, key.digest, tenant, frozenset(Scope), None)
         service.session.headers["Authorization"] = f"Bearer {key}"
         request_id = await service.upload([[origin.url("rocket.jpg")]])
         reused.append((await service.finished(request_id))["reusedImages"])

@@ -26,19 +26,19 @@ async def test_it_makes_a_new_request_and_nothing_is_left_of_the_old_one(
     await near.prepare()
     proxy, far = bad_network
     repeat = Repeat("4711", "digest", 3600)
-    old = await near.insert(new_request(1, repeat=repeat))
+    old = await near.uploads.accept(new_request(1, repeat=repeat))
     proxy.hold = held
-    again = asyncio.create_task(far.insert(new_request(1, repeat=repeat)))
+    again = asyncio.create_task(far.uploads.accept(new_request(1, repeat=repeat)))
     await proxy.held.wait()
-    await near.ask_to_erase(old)
-    await near.cancel(old)
-    assert await near.to_erase(10) == [old]
-    while await near.erase_products(old, 100):
+    await near.erasures.ask(old)
+    await near.commands.carry_out_cancellation(old)
+    assert await near.erasures.due(10) == [old]
+    while await near.erasures.erase_products(old, 100):
         pass
-    await near.erase_request(old)
+    await near.erasures.erase_request(old)
     proxy.release()
     new = await again
     assert new != old
     assert await stored.products.distinct("request") == [new]
     assert [entry["request"] async for entry in stored.intakes.find()] == [new]
-    assert await near.accepted_before(new_request(1, repeat=repeat)) == new
+    assert await near.journal.accepted_before(new_request(1, repeat=repeat)) == new

@@ -114,7 +114,7 @@ async def test_rights_that_are_lost_later_are_told_to_the_operator_alone(guarded
     with contextlib.closing(guarded.ledger("reader")) as ledger:
         await ledger.check()
         with pytest.raises(ServiceError) as caught:
-            await ledger.insert_key("k", b"digest-of-hunter2", "t", frozenset(), None)
+            await ledger.api_keys.insert("k", b"digest-of-hunter2", "t", frozenset(), None)
     told = caught.value
     assert told.code is ErrorCode.UNAVAILABLE
     assert told.remedy
@@ -325,5 +325,5 @@ async def test_the_uri_does_not_make_reads_and_writes_less_safe(
     uri = SecretStr(mongo.uri.get_secret_value() + "?readPreference=secondary&w=0")
     with contextlib.closing(Ledger(mongo.model_copy(update={"uri": uri}))) as ledger:
         await ledger.prepare()
-        assert ledger._requests.read_preference.name == "Primary"
-        assert ledger._requests.write_concern.document == {"w": "majority", "j": True}
+        assert ledger.store.requests.read_preference.name == "Primary"
+        assert ledger.store.requests.write_concern.document == {"w": "majority", "j": True}

@@ -15,8 +15,8 @@ from tests.integration.proxy import Proxy
 
 async def retry(ledger: Ledger, request_id: str) -> None:
     """Have the failed images of an ended request worked on again, and open them."""
-    assert await ledger.ask_to_retry(request_id, Choice(), 1)
-    assert not await ledger.reopen(request_id)
+    assert await ledger.commands.retry(request_id, Choice(), 1)
+    assert not await ledger.commands.carry_out_retry(request_id)
 
 
 async def image(ledger: Ledger, request_id: str) -> dict[str, Any]:
@@ -30,14 +30,14 @@ async def test_an_image_ends_in_its_turn_only(
     ledger: Ledger, started: Callable[..., Awaitable[str]], late: Any
 ) -> None:
     request_id = await started(1)
-    await ledger.finish(request_id, 0, 0, FAILED)
+    await ledger.images.finish(request_id, 0, 0, FAILED)
     await retry(ledger, request_id)
     opened = await image(ledger, request_id)
-    await ledger.finish(request_id, 0, 0, late, turn=0)
+    await ledger.images.finish(request_id, 0, 0, late, turn=0)
     assert await image(ledger, request_id) == opened
     assert (opened["status"], opened["open"]) == ("PENDING", 1)
     assert (await known(ledger, request_id))["status"] == "PROCESSING"
-    await ledger.finish(request_id, 0, 0, completed(), turn=1)
+    await ledger.images.finish(request_id, 0, 0, completed(), turn=1)
     assert (await known(ledger, request_id))["status"] == "COMPLETED"
 
 
@@ -45,16 +45,16 @@ async def test_an_earlier_retry_opens_nothing_that_a_later_one_has_opened(
     ledger: Ledger, bad_network: tuple[Proxy, Ledger], started: Callable[..., Awaitable[str]]
 ) -> None:
     request_id = await started(1)
-    await ledger.finish(request_id, 0, 0, FAILED)
-    assert await ledger.ask_to_retry(request_id, Choice(), 1)
+    await ledger.images.finish(request_id, 0, 0, FAILED)
+    assert await ledger.commands.retry(request_id, Choice(), 1)
     network, late = bad_network
     network.hold = b"images.0.turn"  # it knows what it will open for the first retry
-    opening = asyncio.create_task(late.reopen(request_id))
+    opening = asyncio.create_task(late.commands.carry_out_retry(request_id))
     await network.held.wait()
-    await ledger.reopen(request_id)
-    await ledger.finish(request_id, 0, 0, FAILED, turn=1)
+    await ledger.commands.carry_out_retry(request_id)
+    await ledger.images.finish(request_id, 0, 0, FAILED, turn=1)
     await retry(ledger, request_id)
-    await ledger.finish(request_id, 0, 0, FAILED, turn=2)
+    await ledger.images.finish(request_id, 0, 0, FAILED, turn=2)
     ended = await image(ledger, request_id)
     network.release()
     await opening
@@ -67,18 +67,18 @@ async def test_an_earlier_retry_that_ends_late_does_not_end_a_later_one(
     ledger: Ledger, bad_network: tuple[Proxy, Ledger], started: Callable[..., Awaitable[str]]
 ) -> None:
     request_id = await started(1)
-    await ledger.finish(request_id, 0, 0, FAILED)
-    assert await ledger.ask_to_retry(request_id, Choice(), 1)
+    await ledger.images.finish(request_id, 0, 0, FAILED)
+    assert await ledger.commands.retry(request_id, Choice(), 1)
     network, late = bad_network
     network.hold = b"\x0areopen\0"  # all is opened, and it is about to say so
-    opening = asyncio.create_task(late.reopen(request_id))
+    opening = asyncio.create_task(late.commands.carry_out_retry(request_id))
     await network.held.wait()
-    await ledger.reopen(request_id)
-    await ledger.finish(request_id, 0, 0, FAILED, turn=1)
-    assert await ledger.ask_to_retry(request_id, Choice(), 1)
+    await ledger.commands.carry_out_retry(request_id)
+    await ledger.images.finish(request_id, 0, 0, FAILED, turn=1)
+    assert await ledger.commands.retry(request_id, Choice(), 1)
     network.release()
     await opening
-    assert await ledger.to_reopen(10) == [request_id]
-    await ledger.reopen(request_id)
+    assert await ledger.commands.pending_retries(10) == [request_id]
+    await ledger.commands.carry_out_retry(request_id)
     opened = await image(ledger, request_id)
     assert (opened["status"], opened["turn"]) == ("PENDING", 2)

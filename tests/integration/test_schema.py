@@ -38,11 +38,7 @@ async def database(mongo: Mongo) -> AsyncIterator[Any]:
 @contextlib.contextmanager
 def release(mongo: Mongo, *more: Migration) -> Any:
     """The ledger of a replica whose code knows these migrations too."""
-
-    class Release(Ledger):
-        migrations = (*MIGRATIONS, *more)
-
-    with contextlib.closing(Release(mongo)) as ledger:
+    with contextlib.closing(Ledger(mongo, migrations=(*MIGRATIONS, *more))) as ledger:
         yield ledger
 
 

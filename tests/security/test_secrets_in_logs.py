@@ -159,7 +159,7 @@ async def test_nothing_secret_reaches_the_log(
     name = f"t{uuid.uuid4().hex[:12]}"
     key, unknown = credentials.new(), credentials.new()
     ledger = Ledger(Mongo(uri=SecretStr(servers.endpoints.mongo_uri), database=name))
-    await ledger.insert_key(key.id, key.digest, "shop", frozenset(Scope), None)
+    await ledger.api_keys.insert(key.id, key.digest, "shop", frozenset(Scope), None)
     ledger.close()
     program: Program = serve(
         IMGSVC_MONGO__DATABASE=name,

@@ -86,7 +86,7 @@ async def _room(request: web.Request, images: int, name: Hashable) -> AsyncItera
     settings, reserved = request.app[keys.SETTINGS], request.app[keys.RESERVED]
     quota_tenant = request[keys.QUOTA_TENANT]
     with reserved.watched() as promises:
-        waiting, of_tenant = await request.app[keys.LEDGER].count_in_flight(quota_tenant)
+        waiting, of_tenant = await request.app[keys.LEDGER].requests.count_in_flight(quota_tenant)
     all_reserved, of_tenant_reserved = promises.besides(name, quota_tenant)
     waiting, of_tenant = waiting + all_reserved, of_tenant + of_tenant_reserved
     if waiting + images > settings.http.backlog_limit:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 from pymongo import ASCENDING, UpdateOne
 
@@ -27,19 +27,41 @@ from imgsvc.domain.model import (
     RequestStatus,
     SerialNumber,
 )
-from imgsvc.ledger.ends import Ends
-from imgsvc.ledger.records import Choice, Document
-from imgsvc.ledger.store import before, the_time, translated
+from imgsvc.ledger.clocks import current_time
+from imgsvc.ledger.completion import Completion
+from imgsvc.ledger.documents import Document, allowed
+from imgsvc.ledger.mongo_errors import translated
+from imgsvc.ledger.store import Store
 
 _PRODUCTS = 200  # changed at once
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
 _INT64 = 2**63
 
 
-class Wishes(Ends):
-    """Wishes, and how they are carried out."""
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which failed images are to be worked on again; what is None chooses all."""
 
-    async def named(
+    codes: Sequence[str] | None = None  # they failed with one of these
+    products: Sequence[int | str] | None = None  # by number, or by serial number as a text
+    images: Sequence[tuple[int, int]] | None = None  # product and index of each
+
+
+class Commands:
+    """Commands to requests, and how they are carried out.
+
+    Args:
+        store: the database.
+        completion: ends requests, and counts anew.
+    """
+
+    def __init__(self, store: Store, completion: Completion) -> None:
+        self._store = store
+        self._requests = store.requests
+        self._products = store.products
+        self._completion = completion
+
+    async def resolve_products(
         self, request_id: str, names: Sequence[SerialNumber], total_products: int
     ) -> list[SerialNumber]:
         """Products of a request as ``Choice`` names them, from how a client does.
@@ -73,7 +95,7 @@ class Wishes(Ends):
             counted = [found["images"] async for found in self._products.aggregate(steps)]
         return sum(counted)
 
-    async def ask_to_retry(self, request_id: str, choice: Choice, images: int) -> bool:
+    async def retry(self, request_id: str, choice: Choice, images: int) -> bool:
         """Have failed images of an ended request worked on again; its end will be announced anew.
 
         Args:
@@ -85,18 +107,18 @@ class Wishes(Ends):
             False if there is no such request, or it is in no state for this.
         """
         sources = REOPEN.sources & ENDED_REQUEST
-        return await self._ask_to_reopen(request_id, choice, sources, images)
+        return await self._retry(request_id, choice, sources, images)
 
-    async def ask_to_reopen(self, request_id: str, product: int, index: int) -> bool:
+    async def retry_image(self, request_id: str, product: int, index: int) -> bool:
         """Have one failed image worked on again, also while others of its request still are.
 
         Returns:
             False if there is no such request, or it is in no state for this.
         """
         choice = Choice(images=[(product, index)])
-        return await self._ask_to_reopen(request_id, choice, REOPEN.sources)
+        return await self._retry(request_id, choice, REOPEN.sources)
 
-    async def _ask_to_reopen(
+    async def _retry(
         self, request_id: str, choice: Choice, sources: Collection[RequestStatus], images: int = 0
     ) -> bool:
         free: Document = {"reopen": None, "cancelling": None, "erasing": None}
@@ -110,7 +132,7 @@ class Wishes(Ends):
             change: Document = {
                 "reopen": {"n": number, "after": -1, **asdict(choice)},
                 "reopens": number,
-                "updatedAt": the_time(),
+                "updatedAt": current_time(),
             }
             if found["status"] in ENDED_REQUEST:
                 change |= {
@@ -120,7 +142,7 @@ class Wishes(Ends):
                 }
                 if found["webhook"]:
                     change |= {"webhook.status": None, "webhook.attempts": 0}
-            written = await self._write(
+            written = await self._store.write(
                 "reopen",
                 self._requests.update_one,
                 {
@@ -134,17 +156,17 @@ class Wishes(Ends):
             )
         return bool(written.matched_count)
 
-    async def to_reopen(self, limit: int) -> list[str]:
+    async def pending_retries(self, limit: int) -> list[str]:
         """Ids of requests with images that are to be worked on again.
 
         Args:
             limit: how many at most; but who has none among these gets as many too.
         """
         wanted = {"reopen.n": {"$gt": 0}}
-        found = await self._oldest(wanted, {}, by="reopen.n", whose="payer", limit=limit)
+        found = await self._store.oldest(wanted, {}, by="reopen.n", whose="payer", limit=limit)
         return [each["_id"] for each in found]
 
-    async def reopen(self, request_id: str) -> bool:
+    async def carry_out_retry(self, request_id: str) -> bool:
         """Carry out some of the wish to work on failed images again, if there is one.
 
         Returns:
@@ -163,7 +185,7 @@ class Wishes(Ends):
             )
             page = [each async for each in cursor.sort("n", ASCENDING).limit(_PRODUCTS)]
             if page:
-                await self._write(
+                await self._store.write(
                     "reopen_images",
                     self._products.bulk_write,
                     [_reopen_product(product, wish) for product in page],
@@ -171,36 +193,38 @@ class Wishes(Ends):
                 )
             if len(page) == _PRODUCTS:
                 step = {"reopen.after": page[-1]["n"]}
-                await self._write("reopened_some", self._requests.update_one, mine, {"$set": step})
+                await self._store.write(
+                    "reopened_some", self._requests.update_one, mine, {"$set": step}
+                )
                 return True
-            await self._recount(request_id, the_time())
-            await self._write(
+            await self._completion.recount(request_id, current_time())
+            await self._store.write(
                 "reopened", self._requests.update_one, mine, {"$set": {"reopen": None}}
             )
         return False
 
-    async def ask_to_cancel(self, request_id: str) -> None:
+    async def cancel(self, request_id: str) -> None:
         """Have a request end as soon as it can; nothing happens if it is ended or asked already."""
-        now = the_time()
+        now = current_time()
         with translated():
-            await self._write(
+            await self._store.write(
                 "ask_to_cancel",
                 self._requests.update_one,
-                {"_id": request_id, **before(CANCEL), "cancelling": None},
+                {"_id": request_id, **allowed(CANCEL), "cancelling": None},
                 {"$set": {"cancelling": now, "updatedAt": now}},
             )
 
-    async def to_cancel(self, limit: int) -> list[str]:
+    async def pending_cancellations(self, limit: int) -> list[str]:
         """Ids of requests that are to end, those asked first.
 
         Args:
             limit: how many at most; but who has none among these gets as many too.
         """
         wanted = {"cancelling": {"$exists": True}, "status": {"$in": sorted(OPEN_REQUEST)}}
-        found = await self._oldest(wanted, {}, by="cancelling", whose="payer", limit=limit)
+        found = await self._store.oldest(wanted, {}, by="cancelling", whose="payer", limit=limit)
         return [each["_id"] for each in found]
 
-    async def cancel(self, request_id: str) -> bool:
+    async def carry_out_cancellation(self, request_id: str) -> bool:
         """Carry out some of the wish that a request ends, if there is one.
 
         Returns:
@@ -208,14 +232,14 @@ class Wishes(Ends):
         """
         with translated():
             found = await self._requests.find_one(
-                {"_id": request_id, **before(CANCEL), "cancelling": {"$ne": None}}, {"_id": 1}
+                {"_id": request_id, **allowed(CANCEL), "cancelling": {"$ne": None}}, {"_id": 1}
             )
             if not found:
                 return False
             cursor = self._products.find({"request": request_id, "open": {"$gt": 0}}, {"_id": 1})
             ids = [each["_id"] async for each in cursor.limit(_PRODUCTS)]
             if ids:
-                await self._write(
+                await self._store.write(
                     "cancel_images",
                     self._products.update_many,
                     {"_id": {"$in": ids}},
@@ -226,11 +250,11 @@ class Wishes(Ends):
                             "closed": True,
                         }
                     },
-                    array_filters=[before(CANCEL_IMAGE, "open.status")],
+                    array_filters=[allowed(CANCEL_IMAGE, "open.status")],
                 )
             if len(ids) == _PRODUCTS:
                 return True
-            await self._complete(request_id)
+            await self._completion.try_to_end(request_id)
         return False
 
 
@@ -277,7 +301,7 @@ def _reopen_product(product: Document, wish: Document) -> UpdateOne:
     wanted: Document = {"_id": product["_id"], **_not_yet(wish)}
     change: Document = {"reopened": wish["n"]}
     for i in indexes:
-        wanted |= before(REOPEN_IMAGE, f"images.{i}.status")
+        wanted |= allowed(REOPEN_IMAGE, f"images.{i}.status")
         change |= {f"images.{i}.status": ImageStatus.PENDING, f"images.{i}.turn": wish["n"]}
     if not indexes:
         return UpdateOne(wanted, {"$set": change})

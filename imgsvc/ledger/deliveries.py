@@ -2,45 +2,69 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from datetime import datetime
 
-from pymongo import ASCENDING, ReturnDocument
+from pymongo import ReturnDocument
 
 from imgsvc.domain.model import WebhookStatus
-from imgsvc.ledger.records import (
-    ERASED,
-    NOBODY,
-    UNFINISHED,
-    Delivery,
-    Document,
-    FailedWebhook,
-    PendingDelivery,
-    is_erased,
-    iso,
-    status_object,
-)
-from imgsvc.ledger.store import CLOCKS_AGREE, Store, scheduled, the_time, translated
-
-_LOG_LENGTH = 100  # attempts that are remembered
+from imgsvc.ledger.clocks import CLOCKS_AGREE, current_time, next_attempt
+from imgsvc.ledger.delivery_log import LOG_LENGTH, UNFINISHED
+from imgsvc.ledger.documents import ERASED, NOBODY, Document, is_erased
+from imgsvc.ledger.mongo_errors import translated
+from imgsvc.ledger.store import Store
+from imgsvc.ledger.views import status_object
 
 
-class Announcements(Store):
-    """Webhooks and their attempts."""
+@dataclass(frozen=True, slots=True)
+class PendingDelivery:
+    """The next attempt to announce the end of a request."""
 
-    async def due_webhooks(self, limit: int) -> dict[str, str]:
+    attempt: int  # its number, from 1
+    url: str
+    wait_s: float  # until it may be made; 0 if that is now
+    quota_tenant: str  # whose it is
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One claimed attempt to announce the end of a request."""
+
+    attempt: int
+    at: datetime
+    ended_at: datetime
+    cycle: int  # of the request: which of its ends, from 1
+    url: str
+    status: Document
+    secret: str | None = field(repr=False)
+    headers: dict[str, str] = field(repr=False)
+
+
+class Deliveries:
+    """Webhooks and their attempts.
+
+    Args:
+        store: the database.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._requests = store.requests
+
+    async def due(self, limit: int) -> dict[str, str]:
         """Finished requests whose announcement is due now: id -> id of the call they came with.
 
         Args:
             limit: how many at most; but whose requests are not among the oldest gets as many too.
         """
-        wanted = {"webhook.status": WebhookStatus.PENDING, "erasing": None, **_due(the_time())}
+        wanted = {"webhook.status": WebhookStatus.PENDING, "erasing": None, **_due(current_time())}
         # Each moves its time when it is attempted or put off, so all get a turn.
-        found = await self._oldest(
+        found = await self._store.oldest(
             wanted, {"callId": 1}, by="webhook.nextAt", whose="payer", limit=limit
         )
         return {each["_id"]: each["callId"] for each in found}
 
-    async def pending_delivery(self, request_id: str) -> PendingDelivery | None:
+    async def pending(self, request_id: str) -> PendingDelivery | None:
         """The next attempt to announce a request's end, or None if there is nothing to send."""
         with translated():
             found = await self._requests.find_one(
@@ -48,7 +72,7 @@ class Announcements(Store):
             )
         if not found or is_erased(found) or not found["webhook"]:
             return None
-        webhook, now = found["webhook"], the_time()
+        webhook, now = found["webhook"], current_time()
         if webhook["status"] != WebhookStatus.PENDING:
             return None
         wait_s = max(0.0, (webhook["nextAt"] - now).total_seconds())
@@ -57,7 +81,7 @@ class Announcements(Store):
         quota_tenant = found.get("payer", NOBODY)
         return PendingDelivery(webhook["attempts"] + 1, webhook["url"], wait_s, quota_tenant)
 
-    async def put_off_delivery(self, request_id: str, attempt: int, wait_s: float) -> None:
+    async def put_off(self, request_id: str, attempt: int, wait_s: float) -> None:
         """Have an attempt wait that was not claimed yet.
 
         Args:
@@ -66,7 +90,7 @@ class Announcements(Store):
             wait_s: seconds until it may be made.
         """
         with translated():
-            await self._write(
+            await self._store.write(
                 "put_off_delivery",
                 self._requests.update_one,
                 {
@@ -74,12 +98,10 @@ class Announcements(Store):
                     "webhook.status": WebhookStatus.PENDING,
                     "webhook.attempts": attempt - 1,
                 },
-                {"$set": scheduled(the_time(), wait_s)},
+                {"$set": next_attempt(current_time(), wait_s)},
             )
 
-    async def claim_delivery(
-        self, request_id: str, attempt: int, lost_after_s: float
-    ) -> Delivery | None:
+    async def claim(self, request_id: str, attempt: int, lost_after_s: float) -> Delivery | None:
         """Count an attempt before it is made, so that no crash can exceed the limit.
 
         Until it is recorded it is in the log as ``UNFINISHED``, and the next one is due only when
@@ -93,7 +115,7 @@ class Announcements(Store):
         Returns:
             The attempt, or None if it is not due, or somebody else has it.
         """
-        now = the_time()
+        now = current_time()
         entry = {
             "attempt": attempt,
             "at": now,
@@ -102,7 +124,7 @@ class Announcements(Store):
             "error": UNFINISHED,
         }
         with translated():
-            found = await self._write(
+            found = await self._store.write(
                 "claim_delivery",
                 self._requests.find_one_and_update,
                 {
@@ -113,8 +135,8 @@ class Announcements(Store):
                     **_due(now),
                 },
                 {
-                    "$set": {"webhook.attempts": attempt, **scheduled(now, lost_after_s)},
-                    "$push": {"webhook.log": {"$each": [entry], "$slice": -_LOG_LENGTH}},
+                    "$set": {"webhook.attempts": attempt, **next_attempt(now, lost_after_s)},
+                    "$push": {"webhook.log": {"$each": [entry], "$slice": -LOG_LENGTH}},
                 },
                 return_document=ReturnDocument.AFTER,
             )
@@ -132,7 +154,7 @@ class Announcements(Store):
             headers=webhook["headers"],
         )
 
-    async def record_delivery(
+    async def record(
         self,
         request_id: str,
         delivery: Delivery,
@@ -158,7 +180,7 @@ class Announcements(Store):
         Returns:
             False if nobody waits for that any more, as of a request that was erased meanwhile.
         """
-        now = the_time()
+        now = current_time()
         wanted: Document = {
             "_id": request_id,
             "webhook.status": WebhookStatus.PENDING,
@@ -177,9 +199,9 @@ class Announcements(Store):
             if next_wait_s is None:
                 change["webhook.status"] = WebhookStatus.FAILED
             else:
-                change |= scheduled(now, next_wait_s)
+                change |= next_attempt(now, next_wait_s)
         with translated():
-            written = await self._write(
+            written = await self._store.write(
                 "record_delivery",
                 self._requests.update_one,
                 wanted,
@@ -188,7 +210,7 @@ class Announcements(Store):
             )
         return bool(written.matched_count)
 
-    async def exhaust_delivery(self, request_id: str, attempts: int) -> None:
+    async def exhaust(self, request_id: str, attempts: int) -> None:
         """Give an announcement up whose last attempt was claimed by someone who never came back.
 
         Args:
@@ -196,7 +218,7 @@ class Announcements(Store):
             attempts: how many were made.
         """
         with translated():
-            await self._write(
+            await self._store.write(
                 "exhaust_delivery",
                 self._requests.update_one,
                 {
@@ -204,19 +226,19 @@ class Announcements(Store):
                     "webhook.status": WebhookStatus.PENDING,
                     "webhook.attempts": attempts,
                 },
-                {"$set": {"webhook.status": WebhookStatus.FAILED, "updatedAt": the_time()}},
+                {"$set": {"webhook.status": WebhookStatus.FAILED, "updatedAt": current_time()}},
             )
 
-    async def replay_webhook(self, request_id: str) -> bool:
+    async def replay(self, request_id: str) -> bool:
         """Announce an ended request once more, in a new cycle of attempts with the same id.
 
         Returns:
             False if there is nothing to announce, or the announcement is under way.
         """
         done = [WebhookStatus.DELIVERED, WebhookStatus.FAILED]
-        now = the_time()
+        now = current_time()
         with translated():
-            written = await self._write(
+            written = await self._store.write(
                 "replay_webhook",
                 self._requests.update_one,
                 {"_id": request_id, "webhook.status": {"$in": done}},
@@ -225,64 +247,21 @@ class Announcements(Store):
                         "webhook.status": WebhookStatus.PENDING,
                         "webhook.attempts": 0,
                         "updatedAt": now,
-                        **scheduled(now, 0),
+                        **next_attempt(now, 0),
                     }
                 },
             )
         return bool(written.matched_count)
 
-    async def abandon_webhook(self, request_id: str) -> None:
+    async def abandon(self, request_id: str) -> None:
         """Give an announcement up for reasons of ours."""
         with translated():
-            await self._write(
+            await self._store.write(
                 "abandon_webhook",
                 self._requests.update_one,
                 {"_id": request_id, "webhook.status": WebhookStatus.PENDING},
-                {"$set": {"webhook.status": WebhookStatus.FAILED, "updatedAt": the_time()}},
+                {"$set": {"webhook.status": WebhookStatus.FAILED, "updatedAt": current_time()}},
             )
-
-    async def deliveries(self, request_id: str) -> Document | None:
-        """The attempts to announce a request's end, and when the next one is to be made.
-
-        Returns:
-            ``attempts`` and ``nextAttemptAt``; None if there is no request.
-        """
-        with translated():
-            found = await self._requests.find_one({"_id": request_id}, {"webhook": 1})
-        if not found:
-            return None
-        webhook = found["webhook"] or {"status": None, "log": []}
-        log = webhook["log"]
-        under_way = bool(log) and log[-1]["error"] == UNFINISHED
-        waits = webhook["status"] == WebhookStatus.PENDING and not under_way
-        return {
-            "attempts": [{**entry, "at": iso(entry["at"])} for entry in log],
-            "nextAttemptAt": iso(webhook["nextAt"]) if waits else None,
-        }
-
-    async def failed_webhooks(
-        self, since: datetime, until: datetime, limit: int
-    ) -> list[FailedWebhook]:
-        """Announcements that were given up in a time, those first that were so first."""
-        with translated():
-            cursor = self._requests.find(
-                {
-                    "webhook.status": WebhookStatus.FAILED,
-                    "updatedAt": {"$gte": since, "$lte": until},
-                },
-                {"updatedAt": 1, "webhook": 1},
-            )
-            cursor = cursor.sort("updatedAt", ASCENDING).limit(limit)
-            return [
-                FailedWebhook(
-                    request_id=found["_id"],
-                    failed_at=found["updatedAt"],
-                    url=found["webhook"]["url"],
-                    attempts=found["webhook"]["attempts"],
-                    error=log[-1]["error"] if (log := found["webhook"]["log"]) else None,
-                )
-                async for found in cursor
-            ]
 
 
 def _due(now: datetime) -> Document:
