@@ -305,7 +305,7 @@ async def test_the_last_use_of_a_key_is_noted_to_the_minute(
     await keys_of.api_keys.note_use(credential.id)
     assert await used() == first
     # As if a minute had passed.
-    await keys_of._api_keys.update_one(
+    await keys_of.store.api_keys.update_one(
         {"_id": credential.id}, {"$set": {"lastUsedAt": first - timedelta(seconds=61)}}
     )
     await keys_of.api_keys.note_use(credential.id)
@@ -325,7 +325,7 @@ async def test_secrets_are_in_no_log_and_not_in_the_ledger(
     assert credential.id in logged  # which key it was
     assert credential.secret not in logged
     assert wrong.secret not in logged
-    stored = str(await keys_of._api_keys.find_one({"_id": credential.id}))
+    stored = str(await keys_of.store.api_keys.find_one({"_id": credential.id}))
     assert credential.secret not in stored
 
 

@@ -458,7 +458,9 @@ async def test_several_replicas_complete_a_request_once_with_exact_numbers(
     replicas = [ledger, connect(), connect()]
     ids = [await started(3, 3) for _ in range(10)]
     ends = [(r, p, i, replicas[i]) for r in ids for p in (0, 1) for i in range(3)]
-    answers = await asyncio.gather(*(by.finish(r, p, i, completed()) for r, p, i, by in ends))
+    answers = await asyncio.gather(
+        *(by.images.finish(r, p, i, completed()) for r, p, i, by in ends)
+    )
     assert [answer.due for answer in answers].count(True) == len(ids)
     for request_id in ids:
         status = await known(ledger, request_id)
@@ -471,7 +473,7 @@ async def test_an_end_that_was_there_before_does_not_keep_those_beside_it_from_b
 ) -> None:
     """Ends of one product go together, and one of them came from another replica already."""
     request_id = await started(3, 1)
-    await connect().finish(request_id, 0, 1, FAILED)
+    await connect().images.finish(request_id, 0, 1, FAILED)
     await asyncio.gather(*(ledger.images.finish(request_id, 0, i, completed()) for i in range(3)))
     product, _ = await products(ledger, request_id)
     assert [image["status"] for image in product["images"]] == ["COMPLETED", "FAILED", "COMPLETED"]
@@ -505,7 +507,7 @@ async def test_replicas_that_close_a_product_together_count_it_once(
     request_id = await started(2, 1)
     (network, one), (another_network, another) = bad_network, another_bad_network
     network.hold = another_network.hold = b"closed"  # each has ended its image
-    first = asyncio.create_task(one.finish(request_id, 0, 0, completed()))
+    first = asyncio.create_task(one.images.finish(request_id, 0, 0, completed()))
     second = asyncio.create_task(another.images.finish(request_id, 0, 1, completed()))
     await asyncio.gather(network.held.wait(), another_network.held.wait())
     another_network.hold = b"closed"  # the other sees that the product is closed
@@ -563,7 +565,7 @@ async def crashed(bad_network: tuple[Proxy, Ledger], started: Callable[..., Awai
     request_id = await started(1)
     proxy, crashing = bad_network
     proxy.hold = b"processedImages"
-    finishing = asyncio.create_task(crashing.finish(request_id, 0, 0, FAILED))
+    finishing = asyncio.create_task(crashing.images.finish(request_id, 0, 0, FAILED))
     await proxy.held.wait()
     proxy.cut()
     await is_away(finishing)
