@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
-from imgsvc.imaging.containers import Survey
+from imgsvc.imaging.containers.structure import Survey
 
 # Peak memory of a whole process for an image of noise, as measured with Pillow 13.
 _PEAK_BYTES_PER_PIXEL = {

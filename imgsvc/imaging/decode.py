@@ -11,7 +11,7 @@ from PIL.ImageFile import ImageFile
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.imaging.admit import Limits, admit_memory, admit_size, too_many_frames
 from imgsvc.imaging.colour import in_plain_mode, in_srgb
-from imgsvc.imaging.containers import Survey
+from imgsvc.imaging.containers.structure import Survey
 from imgsvc.imaging.picture import Picture
 
 _ORIENTATION = 0x0112  # EXIF 2.32 §4.6.4 A

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from imgsvc.imaging.colour import eight_bit, flat
-from imgsvc.imaging.containers import declare_alpha
+from imgsvc.imaging.containers.webp import declare_alpha
 from imgsvc.imaging.picture import Picture
 from imgsvc.imaging.quality import jpeg_quality
 

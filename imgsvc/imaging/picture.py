@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from imgsvc.imaging.colour import eight_bit
-from imgsvc.imaging.containers import Survey
+from imgsvc.imaging.containers.structure import Survey
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from imgsvc.imaging import containers
+from imgsvc.imaging.containers.structure import DamagedError, Piece
 from imgsvc.imaging.encode import Encoded
 from imgsvc.imaging.picture import Picture
 
@@ -14,7 +15,7 @@ from imgsvc.imaging.picture import Picture
 class Stripped:
     """The original's pixels as they were stored, in pieces that are joined only if they win."""
 
-    pieces: Sequence[containers.Piece]
+    pieces: Sequence[Piece]
 
     @property
     def size(self) -> int:
@@ -46,6 +47,6 @@ def stripped_original(data: bytes, picture: Picture) -> Stripped | None:
         return Stripped(picture.survey.stripped)
     try:
         stripped = containers.strip(picture.kind, data)
-    except containers.DamagedError:  # outside the pixels, which were decoded
+    except DamagedError:  # outside the pixels, which were decoded
         return None
     return None if stripped is None else Stripped([stripped])

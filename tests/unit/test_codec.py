@@ -258,7 +258,7 @@ def test_no_metadata_leaves_the_house(name: str, recipe: Recipe) -> None:
     if name == "tiff":
         data = data[
             : data.rindex(b"<script>")
-        ]  # see imgsvc.imaging.tiff: unreferenced bytes are not seen
+        ]  # see imgsvc.imaging.containers.tiff: unreferenced bytes are not seen
     result = encode(data, recipe, Limits())
     for trace in (MARK, b"xmpmeta", b"<script", b"8BIM", b"Exif", b"Packed"):
         assert trace not in result.data

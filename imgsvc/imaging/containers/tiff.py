@@ -1,4 +1,4 @@
-"""TIFF files as directories of tags: how deep their pixels are, and stripping in place.
+"""TIFF files as directories of tags.
 
 Source: TIFF 6.0 §2 (structure) and its tag tables; EXIF 2.32 §4.6.3 for nested directories.
 """
@@ -8,11 +8,13 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
+from imgsvc.imaging.containers.structure import Survey
+
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 _NESTED = frozenset({34665, 34853, 40965})  # EXIF, GPS, interoperability
-_MOST_ENTRIES = 256  # a camera writes 60; each costs a wipe of up to the file's size
+_MOST_ENTRIES = 256  # a camera writes 60; wiping one may cost as much as the whole file
 _SUB_IFDS, _BITS_PER_SAMPLE, _ICC = 330, 258, 34675
-# Baseline and extension tags that say how pixels are stored; all else is about the picture.
+# Baseline and extension tags that say how pixels are stored. All others describe the picture.
 _KEPT = frozenset(
     {254, 255, *range(256, 260), 262, 263, 264, 265, 266, 273, 274, *range(277, 285)}
     | {290, 291, 292, 293, 296, 301, *range(317, 326), 332, 334, 336, *range(338, 342), 347}
@@ -50,12 +52,17 @@ def _start(data: bytes) -> tuple[str, int]:
     return order, first if version == 42 else 0  # noqa: PLR2004
 
 
-def deep(data: bytes) -> bool:
-    """Whether the first page has several channels of more than 8 bits each.
+def survey(data: bytes) -> Survey:
+    """What the file declares; pages are counted by the decoder.
 
     Raises:
         struct.error: the file is cut off.
     """
+    return Survey(lossless=True, pinned=_is_deep(data))
+
+
+def _is_deep(data: bytes) -> bool:
+    """Whether the first page has several channels of more than 8 bits each."""
     order, first = _start(data)
     entries = _directory(data, order, first)[0] if first else []
     for entry in entries:
@@ -66,9 +73,9 @@ def deep(data: bytes) -> bool:
 
 
 def strip(data: bytes) -> bytes | None:
-    """The same file with its metadata overwritten by zeros; None where that is not simple.
+    """The same file with its metadata overwritten by zeros; None if that is not simple.
 
-    Offsets in a TIFF are absolute: nothing moves but the entries within their directory.
+    Offsets in a TIFF are absolute, so nothing moves except entries within their directory.
 
     Raises:
         struct.error: the file is cut off.
@@ -93,7 +100,7 @@ def strip(data: bytes) -> bytes | None:
 
 
 def _wipe_entry(out: bytearray, order: str, entry: _Entry, depth: int) -> None:
-    """Zero a tag's value, and the directory that it points to with all values in there."""
+    """Zero a tag's value, or the directory that it points to with all values there."""
     if entry.tag in _NESTED and depth < 2:  # noqa: PLR2004
         (at,) = struct.unpack(order + "I", entry.raw[8:])
         nested, _ = _directory(out, order, at)
