@@ -18,7 +18,7 @@ from imgsvc.actors.actor import Actor
 from imgsvc.actors.parts import Parts
 from imgsvc.domain.errors import ErrorCode
 from imgsvc.mailboxes.keys import ERASING
-from imgsvc.storage.bucket import BucketError
+from imgsvc.storage.bucket_errors import BucketError
 
 _AT_ONCE = 10  # requests in turn, and more if they are of more tenants
 _BATCH = 100  # objects or products of each

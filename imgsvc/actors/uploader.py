@@ -17,7 +17,7 @@ from imgsvc.ledger import Completed
 from imgsvc.mailboxes.envelope import Facts
 from imgsvc.mailboxes.keys import upload_lane
 from imgsvc.runtime.priority_semaphore import PrioritySemaphore
-from imgsvc.storage.bucket import Stored
+from imgsvc.storage.objects import Stored
 
 
 class Uploader(ImageActor):

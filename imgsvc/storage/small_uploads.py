@@ -1,9 +1,10 @@
-"""The one call to the bucket that is made for each image, without the library and without a thread.
+"""Create small objects from the event loop, without Google's library and without a thread.
 
-Most results are small, and for these a thread and the library's layers cost more than all else that
-the parent process does for an image. So a small one is posted from the event loop. Whatever does
-not work out at once is the library's business, which knows of retries, errors and old tokens: as an
-object is created only if there is none of that name, it may have been created here.
+This is the one call to the bucket that every image needs. Most results are small, and for these a
+thread and the library cost more CPU than all else that the service does for an image outside its
+workers. Whatever does not succeed at once is left to the library, which handles retries, errors and
+expired tokens. That is safe although this call may have created the object: the library creates it
+only if there is none of that name, and adopts it otherwise.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ import orjson
 import requests.utils
 
 from imgsvc.runtime.settings import Gcs
+from imgsvc.storage.objects import NewObject, Stored
 
-_SMALL_BYTES = 4_000_000  # read and summed up in three milliseconds
-_AT_ONCE_BYTES = 1_000_000  # larger bodies go out in pieces, so that others have a turn between
+_SMALL_BYTES = 4_000_000  # reading it and its checksum take three milliseconds
+_AT_ONCE_BYTES = 1_000_000  # larger bodies are sent in pieces, so that other tasks run in between
 _CREATED = 200
 
 
@@ -49,7 +51,7 @@ class SmallUploads:
             if isinstance(session.verify, str)
             else requests.utils.DEFAULT_CA_BUNDLE_PATH
         )
-        self._boundary = secrets.token_hex(16)  # nobody who makes images can know it
+        self._boundary = secrets.token_hex(16)  # who makes an image cannot guess it
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=settings.threads, ssl=ssl.create_default_context(cafile=trusted)
@@ -58,30 +60,25 @@ class SmallUploads:
             timeout=aiohttp.ClientTimeout(total=settings.timeout_s),
         )
 
-    async def create(
-        self, name: str, path: Path, content_type: str, note: str
-    ) -> tuple[int, str] | None:
+    async def create(self, new: NewObject) -> Stored | None:
         """Store a small file as a new object.
 
         Args:
-            name: of the object.
-            path: of the file.
-            content_type: as it is to be served.
-            note: how the codec came to it, kept as metadata of the object.
+            new: the object.
 
         Returns:
-            Its size in bytes and its checksum; None if the library is to do it.
+            What was stored; None if the library has to do it.
 
         Raises:
             FileNotFoundError: the file is gone.
         """
-        data = _small(path)
+        data = _small(new.path)
         if data is None or not (self._credentials is None or self._credentials.valid):
             return None
         headers = {"Content-Type": f"multipart/related; boundary={self._boundary}"}
         if self._credentials:
             self._credentials.apply(headers)
-        body = self._body(name, data, content_type, note)
+        body = self._body(new, data)
         whole = body if len(body) <= _AT_ONCE_BYTES else io.BytesIO(body)
         try:
             async with self._session.post(
@@ -89,19 +86,19 @@ class SmallUploads:
             ) as response:
                 if response.status != _CREATED:
                     return None
-                told = orjson.loads(await response.read())
+                created = orjson.loads(await response.read())
         except (aiohttp.ClientError, OSError):
             return None
-        return int(told["size"]), str(told["crc32c"])
+        return Stored(int(created["size"]), str(created["crc32c"]))
 
-    def _body(self, name: str, data: bytes, content_type: str, note: str) -> bytes:
-        """The object's description and its content (RFC 2387)."""
+    def _body(self, new: NewObject, data: bytes) -> bytes:
+        """The object's description and its content, as multipart/related (RFC 2387)."""
         checksum = google_crc32c.value(data).to_bytes(4, "big")
-        described = {
-            "name": name,
-            "contentType": content_type,
+        description = {
+            "name": new.name,
+            "contentType": new.content_type,
             "cacheControl": self._settings.cache_control,
-            "metadata": {"imgsvc-note": note},
+            "metadata": new.metadata,
             "crc32c": base64.b64encode(checksum).decode(),
         }
         boundary = b"--" + self._boundary.encode()
@@ -110,9 +107,9 @@ class SmallUploads:
                 boundary,
                 b"Content-Type: application/json; charset=UTF-8",
                 b"",
-                orjson.dumps(described),
+                orjson.dumps(description),
                 boundary,
-                b"Content-Type: " + content_type.encode(),
+                b"Content-Type: " + new.content_type.encode(),
                 b"",
                 data,
                 boundary + b"--",
@@ -126,5 +123,5 @@ class SmallUploads:
 
 
 def _small(path: Path) -> bytes | None:
-    """What is in a small file; it was written a moment ago, so that no disk has to be asked."""
+    """The content of a small file. It was written a moment ago, so reading it waits for no disk."""
     return path.read_bytes() if path.stat().st_size <= _SMALL_BYTES else None

@@ -17,7 +17,8 @@ from yarl import URL
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.embedded.servers import EmbeddedServers
 from imgsvc.runtime.settings import Gcs, Settings, SettingsError
-from imgsvc.storage.bucket import Bucket, Stored
+from imgsvc.storage.bucket import Bucket
+from imgsvc.storage.objects import Stored
 from tests.accounts import EMAIL, new_account
 from tests.integration.proxy import between
 

@@ -18,6 +18,7 @@ from imgsvc.demo.loopback import serving
 from imgsvc.embedded.servers import EmbeddedServers
 from imgsvc.runtime.settings import Gcs, Settings
 from imgsvc.storage.bucket import Bucket
+from imgsvc.storage.objects import NewObject, Stored
 from imgsvc.storage.small_uploads import SmallUploads
 
 NAME = "request/0 ä.jpg"
@@ -52,6 +53,10 @@ def file(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     return path
 
 
+def new(file: Path, name: str = NAME, note: str = "encoded") -> NewObject:
+    return NewObject(name, file, "image/jpeg", note)
+
+
 async def described(gcs: Gcs, name: str) -> dict[str, object]:
     """What the bucket serves under a name, and how."""
     url = f"{gcs.emulator_host}/storage/v1/b/{gcs.bucket}/o"
@@ -64,10 +69,10 @@ async def described(gcs: Gcs, name: str) -> dict[str, object]:
 
 @pytest.mark.parametrize("file", [1, 150_000], indirect=True, ids=["at once", "in pieces"])
 async def test_it_is_as_the_library_makes_it(gcs: Gcs, bucket: Bucket, file: Path) -> None:
-    by_library = bucket._create("by-library", file, "image/jpeg", "encoded")
+    by_library = bucket._create(new(file, "by-library"))
     async with uploads(gcs) as small:
-        told = await small.create(NAME, file, "image/jpeg", "encoded")
-    assert told == (by_library.size_bytes, by_library.checksum)
+        told = await small.create(new(file))
+    assert told == by_library
     assert await described(gcs, NAME) == await described(gcs, "by-library")
 
 
@@ -76,7 +81,7 @@ async def test_what_is_there_already_is_left_to_the_library(
 ) -> None:
     await bucket.create(NAME, file, "image/jpeg", "encoded")
     async with uploads(gcs) as small:
-        assert await small.create(NAME, file, "image/jpeg", "again") is None
+        assert await small.create(new(file, note="again")) is None
     found = await described(gcs, NAME)
     assert found["metadata"] == {"imgsvc-note": "encoded"}
 
@@ -91,7 +96,7 @@ async def test_a_large_file_is_left_to_the_library(
     with (tmp_path / "file").open("wb") as out:
         out.truncate(size_bytes)
     async with uploads(gcs) as made:
-        told = await made.create(NAME, tmp_path / "file", "image/jpeg", "encoded")
+        told = await made.create(new(tmp_path / "file"))
     assert bool(told) == small
 
 
@@ -101,7 +106,7 @@ async def test_a_bucket_that_is_away_is_left_to_the_library(
     servers.gcs.kill()
     try:
         async with uploads(gcs) as small:
-            assert await small.create(NAME, file, "image/jpeg", "encoded") is None
+            assert await small.create(new(file)) is None
     finally:
         await servers.gcs.start()
     await bucket.check()
@@ -121,6 +126,6 @@ async def test_the_librarys_token_is_sent_unless_it_is_too_old(
     expiry = (datetime.now(UTC) + timedelta(minutes=minutes)).replace(tzinfo=None)
     session = AuthorizedSession(Credentials(token="of-the-account", expiry=expiry))
     async with serving(receive) as url, uploads(gcs, session, url.rstrip("/")) as small:
-        told = await small.create(NAME, file, "image/jpeg", "encoded")
+        told = await small.create(new(file))
     assert seen == sent
-    assert told == ((11, "AAAAAA==") if sent else None)
+    assert told == (Stored(11, "AAAAAA==") if sent else None)
