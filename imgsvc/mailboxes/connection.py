@@ -46,7 +46,7 @@ def connect(
     """A client for Redis.
 
     The client's own retries are off: by default a lost reply makes redis-py send an XADD up to
-    eleven times. What may be repeated is repeated by the caller, who knows.
+    eleven times. The caller knows what may be repeated, and repeats it.
 
     Args:
         settings: where Redis is.
@@ -102,7 +102,7 @@ def _sentinels(settings: Settings, where: RedisUrl, options: dict[str, Any]) -> 
 
 
 def _trust(settings: Settings, where: RedisUrl) -> dict[str, Any]:
-    """Whose certificates count: those of an authority of ours, or those that the system trusts."""
+    """Which certificates to trust: those of our own authority, or those that the system trusts."""
     if not where.tls:
         return {}
     ca_file = str(settings.ca_file) if settings.ca_file else None
@@ -112,8 +112,8 @@ def _trust(settings: Settings, where: RedisUrl) -> dict[str, Any]:
 class _Following(AbstractConnection):
     """A connection that is closed when its Redis has become a replica.
 
-    After a failover the name, or the Sentinels, lead to the new master; a connection stays where it
-    is. The client's own check for that does not see into scripts.
+    After a failover the name, or the Sentinels, lead to the new master, but an open connection stays
+    with the old one. The client's own check for that does not see into scripts.
     """
 
     async def read_response(self, *args: Any, **options: Any) -> Any:

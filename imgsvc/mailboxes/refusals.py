@@ -1,8 +1,8 @@
-"""What Redis refuses, and why: for the moment, by how it is set up, or by a mistake of ours.
+"""Why Redis refuses a command: for the moment, because of how it is set up, or by our mistake.
 
-Servers add refusals that pass with every release, so those are what is left when the other two are
-taken out. The words are those of Redis 6.2 to 8 and of Valkey (``server.c``, ``scripting.c`` and
-``script.c`` of their sources).
+Every release of Redis adds refusals that pass by themselves. So the lists here name the other two
+kinds, and a refusal that they do not name is taken to pass. The texts are those of Redis 6.2 to 8
+and of Valkey (``server.c``, ``scripting.c`` and ``script.c`` of their sources).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from redis.exceptions import RedisError, ResponseError
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.runtime import redaction
 
-# Redis 6.2 wraps what a command in a script is refused with; later ones only add where it was.
+# Redis 6.2 wraps the refusal of a command in a script; later versions only add where it was.
 _WRAPPING = re.compile(r"ERR Error running script \(call to \w+\): ")
 _PLACE = re.compile(r"@user_script: ?\d+: ")
 _CODE = re.compile(r"[A-Z][A-Z0-9]+(?= |$)")
@@ -64,7 +64,7 @@ def unusable(remedy: str) -> ServiceError:
 
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """Have whatever keeps Redis from doing its work be one error to the rest of the service.
+    """Turn whatever keeps Redis from working into one error for the rest of the service.
 
     Raises:
         ServiceError: UNAVAILABLE; with a ``remedy`` if it will not pass by itself.
@@ -84,13 +84,13 @@ def translated() -> Iterator[None]:
 
 
 def code_of(error: Exception) -> str:
-    """The word in capitals that a refusal begins with; nothing if it is none."""
+    """The word in capitals that a refusal begins with; empty if the error is no refusal."""
     found = _CODE.match(words_of(error)) if isinstance(error, RedisError) else None
     return found[0] if found else ""
 
 
 def words_of(error: Exception) -> str:
-    """What Redis said, as it would say it outside of a script."""
+    """What Redis answered, as it would word it outside of a script."""
     told = str(error)
     code = getattr(error, "status_code", None)  # the client's own classes come without it
     if code and not told.startswith(code):

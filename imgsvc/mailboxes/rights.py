@@ -1,8 +1,8 @@
-"""Every command that the service cannot do without, in a form that does no harm.
+"""Every command that the service needs, in a form that does no harm.
 
-Sent one after the other when a replica starts, they show what its user may not do. They are all
-about one key, which is made first and has the type of a string: whatever needs another type, or
-a script that is not there, is refused with ``HARMLESS`` after Redis has looked at the rights.
+A replica sends all of them when it starts, to find out what its user may not do. They all name one
+key, which the first command makes as a string. Redis looks at the rights first. Then it refuses
+a command for another type, or a script that is not there, with one of ``HARMLESS``.
 """
 
 from __future__ import annotations

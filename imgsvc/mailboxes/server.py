@@ -38,7 +38,7 @@ class Server:
 
     async def _look_at_mode(self) -> None:
         with translated():
-            # Every connection begins with it, so that who may do nothing else may do this.
+            # Every connection begins with this command, so that every user may send it.
             told: Any = await self._client.execute_command("HELLO")  # type: ignore[no-untyped-call]
         mode = told.get("mode") if isinstance(told, dict) else None
         if mode == "cluster":
@@ -68,7 +68,7 @@ class Server:
             ServiceError: UNAVAILABLE, with what is wrong.
         """
         with translated():
-            # Refused, as work is, by a Redis that is full, a replica, or one without replicas.
+            # A Redis that is full, a replica, or short of replicas refuses this as it refuses work.
             await self._client.set(self._check_key, 1, px=_CHECK_MS)
         policy = await self._eviction_policy()
         if policy not in {None, "noeviction"}:

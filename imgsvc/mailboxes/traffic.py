@@ -1,8 +1,8 @@
-"""How many bytes were fetched for whom, counted in Redis for the limit of a day.
+"""Counts the bytes fetched for each tenant, in Redis, for the limit of a day.
 
-Fetching goes on when the limit is reached, for what was accepted is finished; new uploads are what
-waits. So it need not be exact to the byte, and counts are gathered here and written at most once a
-second for each tenant. What a replica that is killed had gathered is not counted.
+When the limit is reached, new uploads have to wait, but images that were accepted are still
+fetched. So the count need not be exact to the byte: it is gathered here and written at most once a
+second for each tenant. A replica that is killed loses what it had gathered.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Traffic:
     Args:
         settings: the limit; nothing is counted without one.
         limits: where the count is kept.
-        metrics: where it is told that Redis could not be asked.
+        metrics: where failures to count are counted.
     """
 
     def __init__(self, settings: RateLimit, limits: Limits, metrics: Metrics) -> None:

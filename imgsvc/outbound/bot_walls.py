@@ -1,9 +1,10 @@
-"""Tells answers by which an origin keeps robots out from broken images and missing files; pure.
+"""Tells a bot wall's answer from a broken image or a missing file; pure.
 
-Walls answer with a page or a challenge, by 200, 403, 429 or 503 as they like. Those in use are known
-by their marks, which their vendors document or their pages hold. A page without a mark is one only
-where its status refuses who asks, or where it comes from a network that has such walls: any page is
-there instead of an image, but a missing file's and an error's are to be called what they are.
+Walls answer with a page or a challenge, and with any of the statuses 200, 403, 429 and 503. They
+are known by marks that their vendors document or that their pages hold. A page without a mark
+counts as a wall only if its status refuses the request, or if it comes from a network that has such
+walls. Any page is wrong where an image should be, but the page of a missing file or of an error
+is to be reported as what it is.
 """
 
 from __future__ import annotations

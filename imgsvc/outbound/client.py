@@ -16,35 +16,31 @@ from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.messages import Validators
 from imgsvc.outbound import urls
 from imgsvc.outbound.addresses import literal
+from imgsvc.outbound.bodies import BodyReader
 from imgsvc.outbound.conditions import conditions_for, validators_of
 from imgsvc.outbound.content_codings import Sniff
-from imgsvc.outbound.downloads import Reader
 from imgsvc.outbound.fetch_errors import fetch_errors
 from imgsvc.outbound.guard import Guard
 from imgsvc.outbound.resolver import OURSELVES, Resolver, on_behalf_of
-from imgsvc.outbound.response_heads import LONGEST_HEAD, MOST_FIELDS, Connector
+from imgsvc.outbound.session import open_session
 from imgsvc.runtime.failpoints import NO_FAILPOINTS, Failpoints
 from imgsvc.runtime.settings import Fetch, Net
 
-KEEP_ALIVE_S = 2.0
-"""After this an idle connection is closed; the library may take as long again to notice."""
-
-_CHUNK = 256 * 1024
 _FETCH_HEADERS = {"Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"}
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a receiver of a POST said; its body is not kept."""
+    """What the receiver of a POST answered; the body is not kept."""
 
     status: int
     retry_after: str | None
 
 
 Visit = Callable[[URL], AbstractAsyncContextManager[bool]]
-"""How to behave towards an origin. What it yields is whether the connection is to be closed after
-use; what it raises instead is passed on to who asked for the download."""
+"""How to behave towards an origin. It yields whether to close the connection after use. What it raises
+instead is passed on to whoever asked for the download."""
 
 
 def _unannounced(_: URL) -> AbstractAsyncContextManager[bool]:
@@ -76,25 +72,9 @@ class Outbound:
         self.guard = Guard(net)
         self._net = net
         self._fetch = fetch
-        self._reader = Reader(fetch, net.user_agent, sniff)
+        self._bodies = BodyReader(fetch, net.user_agent, sniff)
         self._resolver = Resolver(self.guard, net)
-        self._session = aiohttp.ClientSession(
-            connector=Connector(
-                limit=0,
-                keepalive_timeout=KEEP_ALIVE_S,
-                resolver=self._resolver,
-                use_dns_cache=False,  # the resolver has one; this one lets names wait for another's
-                socket_factory=self.guard.open_socket,
-            ),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            trust_env=False,
-            read_bufsize=_CHUNK,
-            max_line_size=LONGEST_HEAD,
-            max_field_size=LONGEST_HEAD,
-            max_headers=MOST_FIELDS,
-            headers={"User-Agent": net.user_agent},
-        )
+        self._session = open_session(net, self.guard, self._resolver)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -114,10 +94,9 @@ class Outbound:
         Args:
             text: the URL.
             write: called with each piece.
-            visit: entered with each origin for as long as it is connected to.
-            known: what the origin said of the file that we have; if it is still so, nothing is
-                fetched.
-            tenant: whose share of names it takes while they are looked up.
+            visit: entered with each origin while we are connected to it.
+            known: what the origin said of the file that we have; an unchanged file is not fetched.
+            tenant: whose share of name lookups it uses.
 
         Returns:
             What was fetched; None if it is as known.
@@ -167,7 +146,7 @@ class Outbound:
                     headers={"Accept": "application/json", "Accept-Encoding": "identity"},
                 ) as response,
             ):
-                await self._reader.read(response, keep, limit_bytes)
+                await self._bodies.read(response, keep, limit_bytes)
         return bytes(body)
 
     async def _hop(
@@ -178,7 +157,7 @@ class Outbound:
         *,
         closing: bool,
     ) -> URL | Downloaded | None:
-        """One answer: the file, None if it is as known, or where to ask, checked as the first was."""
+        """Ask once: for the file, None if it is as known, or the next URL, checked like the first."""
         headers = {**_FETCH_HEADERS, **conditions}
         async with self._session.get(
             url,
@@ -192,7 +171,7 @@ class Outbound:
             if conditions and response.status == 304:  # noqa: PLR2004 - not modified
                 return None
             if response.status not in _REDIRECTS or not location:
-                size = await self._reader.read(response, write, self._fetch.max_bytes)
+                size = await self._bodies.read(response, write, self._fetch.max_bytes)
                 return Downloaded(size, validators_of(response.headers))
         return self.guard.parse(urls.resolve(str(url), location))
 
@@ -201,7 +180,7 @@ class Outbound:
 
         Args:
             text: the URL.
-            tenant: whose share of names it takes while they are looked up.
+            tenant: whose share of name lookups it uses.
         """
         try:
             url = self.guard.parse(text)
@@ -229,7 +208,7 @@ class Outbound:
             body: what to send.
             headers: with the content type.
             timeout_s: for all of it.
-            tenant: whose share of names it takes while they are looked up.
+            tenant: whose share of name lookups it uses.
 
         Raises:
             ServiceError: URL_BLOCKED, URL_INVALID, DNS_FAILED, CONNECT_FAILED or FETCH_TIMEOUT.
@@ -250,8 +229,8 @@ class Outbound:
                     timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._net.connect_s),
                 )
             async with response:
-                # The status is the answer, however the rest goes on; some of it is read so that
-                # the connection to a polite receiver can be used again.
+                # The status is the answer, whatever follows. We read some of it so that we can
+                # use the connection to a polite receiver again.
                 with contextlib.suppress(aiohttp.ClientError, OSError):
                     async with asyncio.timeout_at(deadline):
                         await response.content.read(64 * 1024)

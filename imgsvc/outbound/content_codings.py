@@ -1,7 +1,7 @@
-"""What ``Content-Encoding`` says of a body, and its inflating within limits (RFC 9110, section 8.4.1).
+"""What ``Content-Encoding`` says about a body, and inflating it within limits (RFC 9110, section 8.4.1).
 
-Nothing is asked for in a coding, but some origins send one all the same, and more of them put a
-label on a file that says nothing: a character set, how it was uploaded, or no word at all.
+We ask for files without a coding. Some origins send one all the same, and more of them label a file
+with something that is no coding: a character set, how it was uploaded, or no word at all.
 """
 
 from __future__ import annotations

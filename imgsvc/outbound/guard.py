@@ -20,7 +20,7 @@ from imgsvc.runtime.settings import Net
 
 _MAX_HOST = 253  # RFC 1035 section 2.3.4
 
-# Controls, what breaks lines, halves of characters; and backslashes, which some read as slashes.
+# Controls, line breaks, halves of characters; and backslashes, which some read as slashes.
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\\]")
 _SEVERAL = re.compile(r"\s[a-z]+://", re.IGNORECASE)
 _SCHEME = re.compile(r"https?://", re.IGNORECASE)
@@ -106,7 +106,7 @@ class Guard:
         if _NUMERIC_LABEL.fullmatch(name.rpartition(".")[2]):
             raise _plain_v4()
         if self._settings.allow:
-            return  # what is exempt has private names, too: the address decides
+            return  # exempt hosts may have private names: the address decides
         private = any(name == p or name.endswith(f".{p}") for p in _PRIVATE_NAMES)
         if private or "." not in name:
             raise ServiceError(ErrorCode.URL_BLOCKED, "The host name is not a public one.")
@@ -130,7 +130,7 @@ class Guard:
             raise ServiceError(ErrorCode.URL_BLOCKED, self._port_rule())
 
     def check_dialled(self, host: object, port: int) -> None:
-        """Refuse what is about to be dialled, in the form in which sockets name it.
+        """Refuse an address in the form in which sockets name it.
 
         Raises:
             BlockedError: it is not to be dialled.

@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from imgsvc.domain.origins import SHARE_S, OriginStanding, OriginUse
-from imgsvc.outbound.client import KEEP_ALIVE_S
+from imgsvc.outbound.session import KEEP_ALIVE_S
 
 QUICK_S = 0.5
 """A connection that becomes free within this time is worth waiting for."""

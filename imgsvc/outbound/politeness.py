@@ -15,7 +15,7 @@ from yarl import URL
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.origins import OriginFailure
-from imgsvc.outbound.downloads import StatusError
+from imgsvc.outbound.bodies import StatusError
 from imgsvc.outbound.host_limits import HostLimits
 from imgsvc.outbound.known_origins import KnownOrigins, SharedOrigins
 from imgsvc.outbound.origin import QUICK_S, Origin

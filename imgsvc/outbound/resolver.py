@@ -1,7 +1,8 @@
-"""From names to addresses: asked of name servers without a thread for each name, and judged.
+"""Looks names up without a thread for each name, and checks the addresses that come back.
 
-A name whose servers hang costs its own tenant a place and nobody else anything. It is c-ares that
-asks; what it remembers (for as long as a name's answer says) is judged at each use like any answer.
+A name whose servers hang takes up some of its own tenant's lookups, and nothing of anybody else's.
+c-ares asks the name servers. It remembers answers for as long as they say; these are checked at each
+use like any answer.
 """
 
 from __future__ import annotations
@@ -50,20 +51,20 @@ def on_behalf_of(tenant: str) -> Iterator[None]:
 
 
 class Resolver(AbstractResolver):
-    """Names are resolved within a time limit, and one bad answer refuses the name.
+    """Resolves names within a time limit; one bad address refuses the whole name.
 
     The hosts file is looked at first. The system's search domains are tried only where private
     networks are allowed: a public name is complete as it stands.
 
     Args:
-        guard: what answers are bad.
-        settings: the time for one name, and who is asked.
+        guard: decides which addresses are bad.
+        settings: the time for one name, and the name servers.
     """
 
     def __init__(self, guard: Guard, settings: Net) -> None:
         self._guard = guard
         self._limit_s = settings.resolve_s
-        self._places = FairSemaphore(_NAMES_AT_ONCE, _NAMES_OF_A_TENANT)
+        self._lookups = FairSemaphore(_NAMES_AT_ONCE, _NAMES_OF_A_TENANT)
         self._searches = bool(settings.allow)
         self._closed = False
         # So many tries that even the shortest ones fill the time.
@@ -87,7 +88,7 @@ class Resolver(AbstractResolver):
         if host.lower().removesuffix(".") == "localhost":
             found = self._loopback(port, family)
         else:
-            async with self._places.hold(_TENANT.get()):
+            async with self._lookups.hold(_TENANT.get()):
                 found = await self._ask(host, port, family)
             for _, address in found:
                 self._guard.check_dialled(address, port)
@@ -104,7 +105,7 @@ class Resolver(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Ask no more; who still waits for a name is told that there is none."""
+        """Ask no more; whoever still waits for a name learns that there is none."""
         self._closed = True
         await self._dns.close()
 
@@ -112,7 +113,7 @@ class Resolver(AbstractResolver):
         """The addresses of a name, the nearest first (RFC 6724)."""
         if self._closed:
             raise socket.gaierror(socket.EAI_AGAIN, "closed")
-        # Without search there is nothing that a dot at the end could say, but no hosts file has it.
+        # Without search a dot at the end means nothing, but names in a hosts file have none.
         name = host if self._searches else host.removesuffix(".")
         try:
             async with asyncio.timeout(self._limit_s):

@@ -1,11 +1,11 @@
-"""Reads the heads of answers before aiohttp does, so that what follows a good head cannot spoil it.
+"""Splits the head of a response off before aiohttp parses it, so that a bad body cannot spoil it.
 
-aiohttp's parser is given a packet at a time. If anything in one is wrong, all of it is lost: a
-status that came with a body it must not have, or with a broken chunk, counted as no answer at all.
-So it is given each head alone, and what every client overlooks in one is mended on the way: lines
-that are no fields, folded ones, a length that is said twice or beside chunks (RFC 9112, sections 5
-and 6.3). If a head leaves open where its body ends, its status counts, and the body as cut off.
-What is no head at all the parser gets as it is, and refuses.
+aiohttp hands its parser a packet at a time. If anything in one is wrong, all of it is lost: a status
+that came with a body it must not have, or with a broken chunk, counted as no answer at all. So the
+parser gets each head alone. On the way we mend what every client overlooks: lines that are no
+fields, folded lines, a length that is given twice or beside chunks (RFC 9112, sections 5 and 6.3).
+If a head does not say where its body ends, its status counts, and its body counts as cut off. What
+is no head at all goes to the parser as it is, and is refused.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _LENGTH = re.compile(rb"[0-9]{1,18}")
 
 
 class Connector(aiohttp.TCPConnector):
-    """Makes connections that read heads so; its arguments are those of aiohttp's."""
+    """Makes connections that do so; takes the same arguments as aiohttp's connector."""
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -103,9 +103,9 @@ class _Connection(ResponseHandler):
             payload.feed_eof()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Have who reads a body that broke off wake up.
+        """Wake up whoever reads a body that broke off.
 
-        A reader that was about to look for more would not see the exception, and wait for ever.
+        A reader that was about to ask for more would not see the exception, and would wait for ever.
         """
         payload = self._payload
         super().connection_lost(exc)
@@ -113,7 +113,7 @@ class _Connection(ResponseHandler):
             payload.feed_eof()
 
     def _mended(self, head: bytes) -> bytes:
-        """A head of nothing but fields, of which one at most says where the body ends."""
+        """A head with nothing but fields, at most one of which says where the body ends."""
         lines = _FOLD.sub(b" ", head.strip()).split(b"\n", MOST_FIELDS)
         fields: list[tuple[bytes, bytes]] = []
         framing: dict[bytes, list[bytes]] = {b"content-length": [], b"transfer-encoding": []}

@@ -1,8 +1,8 @@
-"""URLs as text: what of one is escaped before it is sent, and what a redirect's ``Location`` names.
+"""URLs as text: how one is escaped before it is sent, and where a redirect's ``Location`` leads.
 
-Origins sign what they are asked for, so nothing is written otherwise than it came: no escape is
-made or undone, no dot segment of a whole URL removed. Blanks and what is not ASCII cannot be sent
-at all; they are escaped, as browsers and curl do.
+Origins sign URLs, so each is sent as it came: no escape is made or undone, and no dot segment of
+a complete URL is removed. Only blanks and characters beyond ASCII cannot be sent as they are. They
+are escaped, as browsers and curl do.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 
 
 def target(rest: str) -> str:
-    """What is asked for of a host (RFC 9112, section 3.2.1: the origin form).
+    """The target of a request to a host (RFC 9112, section 3.2.1: the origin form).
 
     Args:
         rest: what follows the authority in a URL, without control characters.
@@ -28,10 +28,10 @@ def target(rest: str) -> str:
 def resolve(base: str, reference: str) -> str:
     """The URL that a reference means, as RFC 3986 resolves it (section 5.2).
 
-    One that names its host stays as it is; of others the dot segments are removed.
+    A reference that names its host stays as it is. Dot segments of others are removed.
 
     Args:
-        base: the URL of the answer that the reference stands in, with a path.
+        base: the URL that was answered with the reference, with a path.
         reference: the header's value; bytes that are not UTF-8 are escaped.
     """
     reference = _RAW_BYTE.sub(lambda found: f"%{ord(found[0]) - 0xDC00:02X}", reference)

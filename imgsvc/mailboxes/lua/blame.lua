@@ -1,7 +1,7 @@
 -- Note that an origin failed, and have it rest if it asks for that or keeps failing.
--- Guarantees: failures in a row are counted over all replicas; rests in a row grow; while an
--- origin rests nobody has a share of its places, but for what is open; failures of what was under
--- way only make the rest longer, if they ask for it.
+-- Guarantees: failures in a row are counted over all replicas. Each rest in a row is longer. While
+-- an origin rests nobody has a share of its connections, but open ones count. Failures of what was
+-- under way only make the rest longer, if they ask for it.
 -- KEYS  1 the origin's hash, as of share.lua
 -- ARGV  1 code of the failure  2 '1' if it worked since the one before  3 '1' if it asks for a
 --       rest  4 of how many ms (0: it does not say)  5 failures in a row before it rests unasked
@@ -26,9 +26,9 @@ else
     for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
       if string.sub(field, 1, 6) == 'share:' then
         local share = redis.call('HGET', KEYS[1], field)
-        local places, open, expiry = string.match(share, '^(%d+) (%d+) (%d+)$')
-        -- Any of its places may have been taken since it told.
-        open = math.max(places, open)
+        local granted, open, expiry = string.match(share, '^(%d+) (%d+) (%d+)$')
+        -- Its replica may have opened all of its share since it last told.
+        open = math.max(granted, open)
         redis.call('HSET', KEYS[1], field, '0 ' .. open .. ' ' .. expiry)
       end
     end

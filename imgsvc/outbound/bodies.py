@@ -1,4 +1,4 @@
-"""Reads the file in one answer: decoded, within limits, and not if the answer is none."""
+"""Reads the file in one answer: decoded, within limits, and refused if there is no file in it."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from imgsvc.outbound.content_codings import Sniff, coding, decoded
 from imgsvc.runtime.settings import Fetch
 
 _CHUNK = 256 * 1024
-# 203 is a 200 that a proxy has had its hands on; anything else has no whole picture.
+# 203 is a 200 that a proxy has changed; no other status comes with a whole picture.
 _WHOLE = frozenset({200, 203})
 # Statuses that speak of the moment rather than of the file.
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 _ASKING = frozenset({429, 503})
-_REFUSAL_S = 2.0  # for what a refusal says
+_REFUSAL_S = 2.0  # for reading the body of a refusal
 
 
 class StatusError(ServiceError):
     """An origin answered, but not with a file.
 
     Attributes:
-        asks_for_time: whether it asks to come back later, by its status, by ``Retry-After``, or by
-            keeping robots out.
+        asks_for_time: whether it asks to come back later: by its status, by ``Retry-After``, or by
+            a bot wall.
     """
 
     def __init__(
@@ -53,8 +53,8 @@ class StatusError(ServiceError):
         super().__init__(code, detail, retry_after_s=wait_s)
 
 
-class Reader:
-    """Reads answers.
+class BodyReader:
+    """Reads the bodies of answers.
 
     Args:
         limits: of a download.
@@ -73,7 +73,7 @@ class Reader:
         write: Callable[[bytes], Awaitable[None]],
         limit_bytes: int,
     ) -> int:
-        """Write a file in pieces; how many bytes it has.
+        """Write a file in pieces; returns how many bytes it has.
 
         Raises:
             ServiceError: with the code of an image that cannot be fetched.
@@ -102,7 +102,7 @@ class Reader:
         return total
 
     async def _start_of_refusal(self, response: aiohttp.ClientResponse) -> bytes:
-        """As much of a refusal as it takes to know a wall by; what is wrong with it is no matter."""
+        """As much of a refusal as it takes to know a wall by; errors in it do not matter."""
         start = b""
         if response.status in bot_walls.USUAL:
             with contextlib.suppress(ServiceError, aiohttp.ClientError, OSError):
