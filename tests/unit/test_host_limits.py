@@ -14,7 +14,7 @@ from imgsvc.outbound.host_limits import APART_S, LONGEST_S, HostLimits
 def test_so_many_go_at_once_and_the_others_do_not() -> None:
     limits = HostLimits()
     assert [limits.enter("a", 2) for _ in range(3)] == [True, True, False]
-    assert limits.enter("b", 2), "another host has places of its own"
+    assert limits.enter("b", 2), "another host has a limit of its own"
     limits.leave("a")
     assert limits.enter("a", 2)
 
@@ -29,7 +29,7 @@ def test_those_who_wait_ask_again_one_after_the_other() -> None:
 @pytest.mark.parametrize("held_s", [1.0, 12.0, 600.0])
 @pytest.mark.parametrize("waiting", [5, 100])
 def test_a_host_that_hung_is_asked_at_once_when_it_is_free(held_s: float, waiting: int) -> None:
-    """However long it held its places and however often it was asked meanwhile."""
+    """However long it held us and however often it was asked meanwhile."""
     limits = HostLimits()
     for _ in range(8):
         limits.enter("a", 8)
@@ -53,7 +53,7 @@ def test_nobody_waits_so_long_that_a_recovery_goes_unnoticed() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=60))
-def test_places_are_never_exceeded_and_a_host_nobody_is_with_is_forgotten(
+def test_the_limit_is_never_exceeded_and_a_host_nobody_is_with_is_forgotten(
     visits: list[tuple[str, bool]],
 ) -> None:
     limits, inside = HostLimits(), {"a": 0, "b": 0, "c": 0}
