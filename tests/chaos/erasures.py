@@ -61,8 +61,10 @@ async def a_hold_that_an_operator_lifts(scene: Scene) -> None:
     await wait_until(refused, "the bucket has refused it")
     replay = ("dead", "replay", str(posted.accepted))
     await scene.operator_dies(*replay)
-    assert await operate(scene.stack.environment, scene.stack.folder, *replay) == (0, "")
     scene.stack.gcs.heal()
+    # Where commands take long, it has been refused often by now, and would wait for as long.
+    exit_code, told = await operate(scene.stack.environment, scene.stack.folder, *replay)
+    assert exit_code == 0 or "There is no dead letter" in told, told
 
 
 async def a_request_whose_time_is_over(scene: Scene) -> None:
