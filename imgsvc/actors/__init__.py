@@ -1,17 +1,19 @@
 """The actors, in the order in which an image meets them.
 
-    Dealer      ledger            -> fetch             tenants in turn, and their requests
-    Fetcher     fetch             -> compress:<me>     URL to spool file; the PriorityFetcher
-                                                       beside it has fetch:priority
+    Dealer      ledger            -> fetch             tenants take turns, and so do their requests
+    Fetcher     fetch             -> compress:<me>     URL to spool file; beside it the
+                                                       PriorityFetcher reads fetch:priority
     Compressor  compress:<me>     -> upload:<me>       spool file to spool file
     Uploader    upload:<me>       -> bucket, ledger    the last image of a request -> notify
-    Copier      copies            -> ledger            other images with the same address
-    Notifier    notify            -> receiver          failed: notify:delayed
-    Clock       *:delayed         -> *                 what is due
-    Eraser      ledger            -> bucket, ledger    requests whose time is over, and leftovers
-    Reaper      a lost replica's  -> shared mailboxes  and this replica's heartbeat
+    Copier      copies            -> ledger            other images with the same URL
+    Notifier    notify            -> receiver          if that fails: notify:delayed
+    Clock       *:delayed         -> *                 messages that are due
+    Eraser      ledger            -> bucket, ledger    expired and erased requests, and orphans
+    Reaper      lost replicas     -> shared mailboxes  also sends this replica's heartbeat
 
-Every actor runs in every replica. ``PIPELINE`` is the whole composition.
+Every actor runs in every replica, and ``PIPELINE`` lists them all. ``actor`` is what they have in
+common; those that read a mailbox (``mailbox_actor``) return a ``verdict`` on each message, and
+``image_actor`` has the verdicts on images.
 """
 
 from imgsvc.actors.actor import Actor

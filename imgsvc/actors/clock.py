@@ -1,4 +1,4 @@
-"""Clock: brings back what was put aside, when it is due."""
+"""Clock: brings delayed messages back when they are due."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ _TICK_S = 0.25
 
 
 class Clock(Actor):
-    """Moves due messages to their mailboxes; Redis' own clock says what is due."""
+    """Moves due messages to their mailboxes. The clock of Redis decides what is due."""
 
     name: ClassVar[str] = "clock"
 
     async def run(self) -> None:
-        """Tick until stopped."""
-        await self.repeat(self._tick)
+        """Move messages until stopped."""
+        await self.repeat(self._promote)
 
-    async def _tick(self) -> float:
-        """Move what is due; returns the seconds until the next may be."""
+    async def _promote(self) -> float:
+        """Move what is due; returns the seconds until more may be."""
         wait_s = _TICK_S
         for mailbox in (FETCH, NOTIFY):
             next_s = await self.parts.mailboxes.delayed.promote(mailbox)

@@ -1,10 +1,11 @@
-"""Eraser: takes out of bucket and ledger what nobody wants any more.
+"""Eraser: removes from the bucket and the ledger what nobody wants any more.
 
-Requests go that a client erased or whose time is over. Of these, and of cancelled ones, objects may
-be left: a replica that was storing one when the request ended may have been lost before it could
-take it back. So their objects are looked through once more when nobody can still be at it.
+It erases requests that a client asked to erase, and expired ones. Such requests, and cancelled ones,
+may leave orphans in the bucket: a replica may have been lost after it stored an object and before it
+could delete that again. So once no upload can still be under way, the Eraser sweeps their objects.
 
-What the bucket does not let go, as of an object under a hold, is put off, and keeps nobody waiting.
+If the bucket refuses to delete something, such as an object under a hold, that request is tried again
+later. Others do not wait for it.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ from imgsvc.domain.errors import ErrorCode
 from imgsvc.mailboxes.keys import ERASING
 from imgsvc.storage.bucket_errors import BucketError
 
-_AT_ONCE = 10  # requests in turn, and more if they are of more tenants
-_BATCH = 100  # objects or products of each
+_AT_ONCE = 10  # requests, and more if they belong to more tenants
+_BATCH = 100  # objects or products of one request
 _LEAD_S = 15.0
 _REMEMBERED = 10_000
 _IDLE_S = 1.0
 
 
 class Eraser(Actor):
-    """Erases in the background, some of each request in turn, and never too fast."""
+    """Erases in the background: a batch of each request in turn, at a limited rate."""
 
     name: ClassVar[str] = "eraser"
 
@@ -36,8 +37,10 @@ class Eraser(Actor):
         super().__init__(parts)
         gcs, self._rate = parts.settings.gcs, parts.settings.retention.erase_per_s
         self._keep_days = parts.settings.retention.days
-        self._upload_s = gcs.retry_s + gcs.timeout_s  # so long may storing an object take
-        self._seen: dict[str, str] = {}  # request -> the last object that was looked at
+        self._upload_s = (
+            gcs.retry_s + gcs.timeout_s
+        )  # the longest time that storing an object takes
+        self._seen: dict[str, str] = {}  # request -> the last object that was seen
 
     async def run(self) -> None:
         """Erase until stopped."""
@@ -46,7 +49,7 @@ class Eraser(Actor):
             await self.parts.mailboxes.lead.release(ERASING)
 
     async def _erase_round(self) -> float:
-        """Do some of the work; returns the seconds until there may be more."""
+        """Erase and sweep a batch of each request; returns the seconds until there may be more."""
         if not await self.parts.mailboxes.lead.hold(ERASING, _LEAD_S):
             self._seen.clear()
             return _IDLE_S
@@ -54,15 +57,15 @@ class Eraser(Actor):
         for request_id in await ledger.erasures.expire(self._keep_days, _AT_ONCE):
             self.log.info("request.expired", request_id=request_id)
         erasing = await ledger.erasures.due(_AT_ONCE)
-        nobody_since = datetime.now(UTC) - timedelta(seconds=self._upload_s)
-        sweeping = await ledger.leftovers.due(nobody_since, _AT_ONCE)
-        done = [await self._take(each, self._erase_some) for each in erasing]
+        uploads_ended = datetime.now(UTC) - timedelta(seconds=self._upload_s)
+        sweeping = await ledger.leftovers.due(uploads_ended, _AT_ONCE)
+        done = [await self._try(each, self._erase_some) for each in erasing]
         for each, erased in sweeping.items():
-            done.append(await self._take(each, self._sweep_erased if erased else self._sweep_some))
+            done.append(await self._try(each, self._sweep_erased if erased else self._sweep_some))
         return 0.0 if any(done) else _IDLE_S
 
-    async def _take(self, request_id: str, step: Callable[[str], Awaitable[None]]) -> bool:
-        """Take a step unless told to stop, or have it wait because the bucket failed."""
+    async def _try(self, request_id: str, step: Callable[[str], Awaitable[None]]) -> bool:
+        """Do one step, and put the request off if the bucket fails; False if stopping."""
         if self.stopping.is_set():
             return False
         try:
@@ -77,7 +80,7 @@ class Eraser(Actor):
         return True
 
     async def _erase_some(self, request_id: str) -> None:
-        """Products first: what is stored for one that has none is found unwanted and goes again."""
+        """Erase products before objects, so that an object stored meanwhile is found unwanted."""
         gone = await self.parts.ledger.erasures.erase_products(request_id, _BATCH)
         if not gone:
             gone, all_gone = await self._erase_objects(request_id)
@@ -88,10 +91,10 @@ class Eraser(Actor):
         await self._slow_down(gone)
 
     async def _erase_objects(self, request_id: str) -> tuple[int, bool]:
-        """Delete some objects; how many, and whether none is left.
+        """Delete a batch of objects; returns how many, and whether none is left.
 
         Raises:
-            BucketError: some are kept. Those behind them are next, and then all from the first on.
+            BucketError: some were kept. The next batch comes after them, and then all are tried again.
         """
         seen = self._seen.pop(request_id, "")
         names = await self.parts.bucket.names(f"{request_id}/", _BATCH, after=seen)
@@ -108,11 +111,11 @@ class Eraser(Actor):
 
     def _remember(self, request_id: str, name: str) -> None:
         if len(self._seen) >= _REMEMBERED:
-            self._seen.clear()  # they are looked through from the first object on
+            self._seen.clear()  # those requests begin again with their first object
         self._seen[request_id] = name
 
     async def _sweep_erased(self, request_id: str) -> None:
-        """Of an erased request, products too: whoever repeats its upload may be late with them."""
+        """Sweep products as well: a repeated upload may have written some after the erasure."""
         if late := await self.parts.ledger.erasures.erase_products(request_id, _BATCH):
             await self._slow_down(late)
         else:

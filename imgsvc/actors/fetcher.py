@@ -1,4 +1,4 @@
-"""Fetcher: from a URL to a file in the spool."""
+"""Fetcher: downloads a URL into a file in the spool."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _FIRST_WAIT_S = 1.0
 
 
 class Fetcher(ImageActor):
-    """Takes images that are to be fetched; the only one that reads what origins send."""
+    """Takes images that are to be fetched. Only the Fetchers read what origins send."""
 
     name: ClassVar[str] = "fetcher"
     most_at_once = 8
@@ -44,17 +44,17 @@ class Fetcher(ImageActor):
         return FETCH
 
     def capacity(self) -> int:
-        """A window's worth: those with priority can go first only among those in hand."""
+        """A window, since priority counts only among the images in hand."""
         settings = self.parts.settings
         most = max(settings.redis.window, settings.fetch.concurrency)
         return 0 if self.parts.spool.is_full else most
 
     def at_once(self) -> int:
-        """How many are fetched at a time."""
+        """The most images to fetch at a time."""
         return self.parts.settings.fetch.concurrency
 
     def ahead(self) -> int:
-        """How many files may wait to be encoded, above which no more are fetched."""
+        """The most files that may wait to be encoded; above that nothing is fetched."""
         return self.parts.settings.fetch.ahead
 
     def _has_room(self) -> bool:
@@ -80,7 +80,7 @@ class Fetcher(ImageActor):
         self._fetching.lift()
 
     async def run(self) -> None:
-        """Fetch, and share origins with the other replicas meanwhile."""
+        """Fetch images, and meanwhile share origins with the other replicas."""
         async with asyncio.TaskGroup() as group:
             sharing = group.create_task(self.parts.politeness.keep_sharing(), name="politeness")
             try:
@@ -91,8 +91,8 @@ class Fetcher(ImageActor):
     async def handle(self, job: ImageJob, facts: Facts) -> Verdict:  # noqa: ARG002
         """Fetch one image into a new file and pass it to this replica's Compressor.
 
-        Twice is safe because it only reads from the origin and writes a file of its own; the
-        file of the loser is removed.
+        Twice is safe because it only reads from the origin and writes a file of its own. The file
+        of the run that loses is removed.
         """
         trip = Trip(self.parts.politeness, self.begin)
         try:
@@ -113,10 +113,10 @@ class Fetcher(ImageActor):
         return await self.closed(job)
 
     async def _fetch(self, job: ImageJob, work: Work, trip: Trip) -> Verdict:
-        """Fetch a file.
+        """Fetch a file, or find that it is the same as before.
 
         Raises:
-            PutOffError: not now.
+            PutOffError: its origin has no room for it now.
             ServiceError: with the code of an image that cannot be fetched.
         """
         key = source_key(work.tenant, work.url, work.recipe) if self._ttl_s else None
@@ -162,7 +162,7 @@ class Fetcher(ImageActor):
         return self.ended(job, "image.shared", due=ended.due)
 
     def _reuse(self, job: ImageJob, known: Remembered, source: Source, ms: Times) -> Verdict:
-        """Have the result copied that the same source had before."""
+        """Pass on what the same source was encoded to before, to have it copied."""
         end = known.end
         reused = Reused(
             source=source,

@@ -1,4 +1,4 @@
-"""Notifier: tells the client that its request has ended."""
+"""Notifier: delivers the webhooks that tell clients that their requests have ended."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from imgsvc.runtime.fair_semaphore import FairSemaphore
 from imgsvc.webhooks.delivery import Outcome, deliver
 from imgsvc.webhooks.payload import links, message_id, payload
 
-_IN_HAND = 4  # messages, for each attempt under way
+_IN_HAND = 4  # messages for each attempt that may be under way
 
 
 class _FullError(Exception):
-    """There is no place for an attempt.
+    """A limit leaves no room for another attempt.
 
     Attributes:
-        where: which places are taken.
-        wait_s: after which to ask again.
+        limit: which one: host, tenant or address.
+        wait_s: seconds after which to ask again.
     """
 
-    def __init__(self, where: str, wait_s: float) -> None:
-        self.where, self.wait_s = where, wait_s
-        super().__init__(f"{where}: {wait_s:.3f} s")
+    def __init__(self, limit: str, wait_s: float) -> None:
+        self.limit, self.wait_s = limit, wait_s
+        super().__init__(f"{limit}: {wait_s:.3f} s")
 
 
 class Notifier(MailboxActor[WebhookJob]):
-    """Takes announcements that are due now."""
+    """Takes webhooks that are due now."""
 
     name: ClassVar[str] = "notifier"
     jobs = WebhookJob
@@ -53,23 +53,23 @@ class Notifier(MailboxActor[WebhookJob]):
         )
         self._secrets = [secret.get_secret_value() for secret in webhook.secrets]
         self._limits = HostLimits()
-        # Neither one tenant nor one address may have all: a quarter is for the others, one at least.
+        # No tenant and no address may have all attempts: a quarter is left to others, at least one.
         self._share = max(1, webhook.concurrency - max(1, webhook.concurrency // 4))
         self._attempts = FairSemaphore(webhook.concurrency, self._share)
 
     def mailbox(self) -> str:
-        """Shared: any replica may announce."""
+        """Shared: any replica may deliver."""
         return NOTIFY
 
     def capacity(self) -> int:
-        """More than there are attempts at once: those of tenants with few are found among them."""
+        """More than there are attempts at a time: enough to find those of tenants that have few."""
         return _IN_HAND * self.parts.settings.webhook.concurrency
 
     async def handle(self, job: WebhookJob, facts: Facts) -> Verdict:  # noqa: ARG002
-        """Make one attempt to deliver a webhook, if one is due and there is a place for it.
+        """Make one attempt to deliver a webhook, if one is due and the limits have room for it.
 
-        Twice is safe because each run first claims an attempt in the ledger: a crash between
-        the POST and its record costs an attempt and repeats the same ``webhook-id``.
+        Twice is safe because each run first claims an attempt in the ledger: a crash between the
+        POST and its record costs an attempt, and the next one has the same ``webhook-id``.
         """
         ledger = self.parts.ledger
         pending = await ledger.deliveries.pending(job.request_id)
@@ -83,34 +83,34 @@ class Notifier(MailboxActor[WebhookJob]):
             self.parts.metrics.webhooks.labels(WebhookStatus.FAILED).inc()
             return Done(event="webhook.failed", fields={"post": made, "error": UNFINISHED})
         try:
-            with contextlib.ExitStack() as places:
-                return await self._in_turn(job, pending, places)
+            with contextlib.ExitStack() as entered:
+                return await self._attempt_in_turn(job, pending, entered)
         except _FullError as full:
             await ledger.deliveries.put_off(job.request_id, pending.attempt, full.wait_s)
-            fields = {"host": URL(pending.url).authority, "full": full.where}
+            fields = {"host": URL(pending.url).authority, "full": full.limit}
             return Later(job, full.wait_s, event="webhook.put_off", fields=fields)
 
-    async def _in_turn(
-        self, job: WebhookJob, pending: PendingDelivery, places: contextlib.ExitStack
+    async def _attempt_in_turn(
+        self, job: WebhookJob, pending: PendingDelivery, entered: contextlib.ExitStack
     ) -> Verdict:
-        """An attempt when it is the tenant's turn, if host, tenant and address have a place.
+        """Make an attempt when it is the tenant's turn.
 
         Raises:
-            _FullError: one of them has none.
+            _FullError: the limit of the host, the tenant or the address is reached.
         """
-        at_a_host = self.parts.settings.webhook.host_concurrency
-        self._enter(places, "host", URL(pending.url).authority, at_a_host)
-        self._enter(places, "tenant", pending.quota_tenant, self._share)
+        of_a_host = self.parts.settings.webhook.host_concurrency
+        self._enter(entered, "host", URL(pending.url).authority, of_a_host)
+        self._enter(entered, "tenant", pending.quota_tenant, self._share)
         async with self._attempts.hold(pending.quota_tenant):
             address = await self.parts.outbound.address(pending.url, pending.quota_tenant)
-            if address:  # else the attempt will tell
-                self._enter(places, "address", address, self._share)
+            if address:  # else the attempt fails, and says why
+                self._enter(entered, "address", address, self._share)
             return await self._attempt(job, pending)
 
-    def _enter(self, entered: contextlib.ExitStack, where: str, whose: str, places: int) -> None:
-        key = f"{where} {whose}"
-        if not self._limits.enter(key, places):
-            raise _FullError(where, self._limits.ask_again_s(key, time.monotonic()))
+    def _enter(self, entered: contextlib.ExitStack, limit: str, whose: str, most: int) -> None:
+        key = f"{limit} {whose}"
+        if not self._limits.enter(key, most):
+            raise _FullError(limit, self._limits.ask_again_s(key, time.monotonic()))
         entered.callback(self._limits.leave, key)
 
     async def _attempt(self, job: WebhookJob, pending: PendingDelivery) -> Verdict:
@@ -133,7 +133,7 @@ class Notifier(MailboxActor[WebhookJob]):
             next_wait_s=wait_s,
         )
         if not recorded and wait_s is not None:
-            # Erased meanwhile, or tried by another: nothing of it is to wait here.
+            # It was erased meanwhile, or another replica tries it: nothing is to wait here.
             return Done(event="webhook.void")
         return self._verdict(job, delivery, outcome, wait_s)
 
@@ -190,7 +190,7 @@ class Notifier(MailboxActor[WebhookJob]):
         return Done(event="webhook.delivered", fields=fields)
 
     async def give_up(self, job: WebhookJob, reason: str) -> None:
-        """Record that the announcement failed; left pending, it would come back for ever."""
+        """Record that the delivery failed; if it stayed pending, it would be dealt for ever."""
         self.log.error("webhook.given_up", reason=reason)
         await self.parts.ledger.deliveries.abandon(job.request_id)
         self.parts.metrics.webhooks.labels(WebhookStatus.FAILED).inc()

@@ -1,4 +1,4 @@
-"""Priority fetcher: fetches images that somebody waits for, in places that are theirs alone."""
+"""Priority fetcher: fetches the images that have priority, with a capacity of its own."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from imgsvc.mailboxes.keys import FETCH_PRIORITY
 
 
 class PriorityFetcher(Fetcher):
-    """A Fetcher beside the other: however slow what that one fetches, these go on.
+    """A Fetcher beside the other one, which goes on however slow the other's images are.
 
-    It shares origins with it, and their limits. What its mailbox has no room for is the other's.
+    Both share the limits of each origin. What the priority mailbox has no room for goes to the other.
     """
 
     name: ClassVar[str] = "priority_fetcher"
@@ -22,7 +22,7 @@ class PriorityFetcher(Fetcher):
         return FETCH_PRIORITY
 
     def capacity(self) -> int:
-        """None has to wait in hand."""
+        """As many as are fetched at once, so that none waits in hand."""
         return 0 if self.parts.spool.is_full else self.at_once()
 
     def at_once(self) -> int:
@@ -30,10 +30,10 @@ class PriorityFetcher(Fetcher):
         return self.parts.settings.redis.priority_window
 
     def ahead(self) -> int:
-        """As many as there are if the other Fetcher is as far ahead as it can be, and its own."""
+        """As many as the other Fetcher can have, and its own: so the other never holds it up."""
         fetch = self.parts.settings.fetch
         return fetch.ahead + fetch.concurrency + self.at_once()
 
     async def run(self) -> None:
-        """Fetch; the other Fetcher shares origins with the other replicas."""
+        """Fetch only; the other Fetcher shares origins with the other replicas."""
         await MailboxActor.run(self)

@@ -1,4 +1,4 @@
-"""Reaper: keeps this replica's heartbeat, and takes over from replicas that lost theirs."""
+"""Reaper: sends this replica's heartbeat, and takes over from replicas whose heartbeat stopped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _BEATS_PER_EXPIRY = 4
 
 
 class Reaper(Actor):
-    """Decides by heartbeats who is gone; what the gone ones held goes back to the others."""
+    """Gives the messages of lost replicas back to the shared mailboxes, and sweeps leftovers."""
 
     name: ClassVar[str] = "reaper"
 
@@ -50,7 +50,7 @@ class Reaper(Actor):
             self.log.warning("replica.reclaimed", replica=replica, messages=moved)
 
     async def _sweep_spool(self) -> None:
-        """Remove files whose message is gone, as after a loss of Redis: they count against the Fetcher."""
+        """Remove files without a message, as after a loss of Redis: they take up room in the spool."""
         candidates = self.parts.spool.unheld()
         if candidates:
             for file in candidates - await self.parts.mailboxes.streams.files_in_lanes():
@@ -58,7 +58,7 @@ class Reaper(Actor):
                 self.log.warning("spool.orphan", file=file)
 
     async def _sweep_journal(self) -> None:
-        """Remove what uploads left in the ledger that broke off, with their replica or without."""
+        """Remove what interrupted uploads left in the ledger."""
         now = time.monotonic()
         if now >= self._sweep_journal_at:
             if removed := await self.parts.ledger.journal.sweep():

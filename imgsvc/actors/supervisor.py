@@ -1,4 +1,4 @@
-"""Supervisor: runs the actors, and runs those again that crash."""
+"""Supervisor: runs the actors, and restarts those that crash."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _WAITS_S = backoff.exponential(_RESTARTS + 1, 0.2)
 
 
 class GaveUpError(Exception):
-    """An actor keeps crashing; the process must end so that someone notices."""
+    """An actor keeps crashing. The process must end so that somebody notices."""
 
 
 class Supervisor:
     """Runs one actor of each kind.
 
     Args:
-        parts: what actors are made of.
-        pipeline: the kinds.
+        parts: passed to every actor.
+        pipeline: the kinds of actors, in the order in which to stop them.
     """
 
     def __init__(self, parts: Parts, pipeline: Sequence[type[Actor]]) -> None:
@@ -43,7 +43,7 @@ class Supervisor:
         """Run all actors until ``stop``.
 
         Raises:
-            GaveUpError: one crashed too often; the others were cancelled.
+            GaveUpError: an actor crashed too often. The others were cancelled.
         """
         try:
             async with asyncio.TaskGroup() as group:
@@ -54,15 +54,15 @@ class Supervisor:
             raise errors.exceptions[0] from None
 
     async def stop(self) -> None:
-        """Stop all actors in the order of the pipeline.
+        """Stop all actors in the order of the pipeline, one after the other.
 
-        Each is waited for before the next is told, so that what is upstream has stopped when a
-        lane is drained, and the heartbeat goes on until the end.
+        So whoever fills a lane has stopped before the lane is drained, and the heartbeat goes on
+        until the end.
         """
         for kind in self._pipeline:
             self._stopping.add(kind)
             self._actors[kind].stop()
-            with contextlib.suppress(Exception):  # then they end by themselves, a little later
+            with contextlib.suppress(Exception):  # then the reads end by themselves, a little later
                 await self._parts.mailboxes.readers.end_reads()
             await asyncio.wait({self._tasks[kind]})
 
@@ -76,8 +76,8 @@ class Supervisor:
                 now = time.monotonic()
                 if len(crashes) == _RESTARTS and now - crashes[0] < _WITHIN_S:
                     self._log.critical("actor.gave_up", actor=kind.name, exc_info=True)
-                    told = redaction.of_error(error)
-                    raise GaveUpError(f"{kind.name} keeps crashing: {told}") from error
+                    reason = redaction.of_error(error)
+                    raise GaveUpError(f"{kind.name} keeps crashing: {reason}") from error
                 recent = sum(1 for at in crashes if now - at < _WITHIN_S)
                 crashes.append(now)
                 self._parts.metrics.actor_restarts.labels(kind.name).inc()

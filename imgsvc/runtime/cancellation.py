@@ -1,8 +1,8 @@
-"""Tasks that are cancelled until they have ended.
+"""Cancel tasks and wait, again and again until they have ended.
 
 A cancellation can get lost: in Python 3.11 ``asyncio.wait_for`` forgets one that comes together with
-its answer (cpython gh-86296), and redis-py sends every command through it. A task that goes on for
-ever must not keep its process from leaving, so it is told until it has ended.
+its answer (cpython gh-86296), and redis-py sends every command through it. Such a task would go on
+for ever and keep the process from ending, so it is cancelled until it has ended.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ _AGAIN_S = 0.5
 
 
 async def cancel_and_wait(*tasks: asyncio.Future[Any], within_s: float = math.inf) -> None:
-    """Cancel tasks until they have ended, whatever comes of them.
+    """Cancel tasks until they have ended, whatever they return or raise.
 
-    Whoever cancels the caller meanwhile wants the same: the tasks are told once more.
+    If the caller is cancelled meanwhile, this only cancels the tasks once more.
 
     Args:
-        tasks: which.
-        within_s: after so long they are left to themselves.
+        tasks: the tasks to end.
+        within_s: seconds after which to stop waiting for them.
     """
     clock = asyncio.get_running_loop()
     until = clock.time() + within_s
@@ -36,7 +36,7 @@ async def cancel_and_wait(*tasks: asyncio.Future[Any], within_s: float = math.in
 
 
 async def wait_or_cancel(*tasks: asyncio.Task[Any]) -> None:
-    """Wait until tasks have ended; if cancelled, end them."""
+    """Wait until tasks have ended. If this is cancelled, so are they."""
     try:
         await asyncio.wait(tasks)
     finally:

@@ -1,4 +1,4 @@
-"""Group commit: what arrives between two writes goes out together in the next one."""
+"""Group commit: items that arrive during one write go out together in the next."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _LOOK_EVERY_S = 0.02
 class GroupCommit(Generic[T, R]):
     """Turns many single writes, or reads, into few grouped ones.
 
-    An idle group writes at once; under load the next group gathers while a write is under way,
-    and until its turn has come or nobody else is expected. Tasks with priority make groups of
-    their own, which wait for nobody. Nobody is told of success before the write is acknowledged.
+    When idle it writes at once. Under load the next group gathers while a write is under way, and
+    then until the interval is over or no others are expected. Tasks with priority make groups of
+    their own, which wait for no interval. ``submit`` returns only once the write is acknowledged.
 
     Args:
-        write: writes a group and returns one answer for each item, in order. If it raises,
-            everyone in the group gets the error. Two groups may be written at a time.
-        most: items in one group at most.
-        every_s: the least time from the beginning of one write to that of the next.
-        expecting: whether others may still join.
+        write: writes a group, and returns one answer for each item, in order. If it raises, all
+            callers of the group get the error. It may be called for two groups at a time.
+        most: the most items in one group.
+        every_s: the least time between the beginnings of two writes.
+        expecting: whether more items may still come.
     """
 
     def __init__(
@@ -35,9 +35,9 @@ class GroupCommit(Generic[T, R]):
         every_s: float = 0.0,
         expecting: Callable[[], bool] = lambda: True,
     ) -> None:
-        self._lines = {
-            False: _Line(write, most, every_s, expecting),
-            True: _Line(write, most, 0.0, expecting),
+        self._queues = {
+            False: _Queue(write, most, every_s, expecting),
+            True: _Queue(write, most, 0.0, expecting),
         }
 
     async def submit(self, item: T) -> R:
@@ -46,12 +46,12 @@ class GroupCommit(Generic[T, R]):
         Raises:
             Exception: whatever ``write`` raised for the group.
         """
-        # Shielded: a caller that goes away does not take its neighbours' write with it.
-        return await asyncio.shield(self._lines[PRIORITY.get()].join(item))
+        # Shielded, so that a caller that is cancelled does not cancel the write of all others.
+        return await asyncio.shield(self._queues[PRIORITY.get()].join(item))
 
 
-class _Line(Generic[T, R]):
-    """Those who wait for the next write, and who writes."""
+class _Queue(Generic[T, R]):
+    """The items that wait for the next write, and the task that writes them."""
 
     def __init__(
         self,
@@ -64,12 +64,12 @@ class _Line(Generic[T, R]):
         self._most = most
         self._every_s = every_s
         self._expecting = expecting
-        self._turn = 0.0
+        self._not_before = 0.0
         self._waiting: list[tuple[T, asyncio.Future[R]]] = []
         self._writer: asyncio.Task[None] | None = None
 
     def join(self, item: T) -> asyncio.Future[R]:
-        """Wait in line."""
+        """Add an item; the future has its answer."""
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if self._writer is None or self._writer.done():
@@ -79,21 +79,21 @@ class _Line(Generic[T, R]):
     async def _write_all(self) -> None:
         loop = asyncio.get_running_loop()
         while self._waiting:
-            # Looked at again and again: nobody says when others stop being expected.
-            while (early_s := self._turn - loop.time()) > 0 and self._expecting():  # noqa: ASYNC110
+            # By polling: nothing tells when no others are expected any more.
+            while (early_s := self._not_before - loop.time()) > 0 and self._expecting():  # noqa: ASYNC110
                 await asyncio.sleep(min(early_s, _LOOK_EVERY_S))
-            self._turn = loop.time() + self._every_s
+            self._not_before = loop.time() + self._every_s
             group, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
             try:
                 answers = await self._write([item for item, _ in group])
-                told = list(zip(group, answers, strict=True))
-            except Exception as error:  # noqa: BLE001 - handed to those who asked
+                answered = list(zip(group, answers, strict=True))
+            except Exception as error:  # noqa: BLE001 - passed on to the callers
                 for _, future in group:
                     if not future.done():
                         future.set_exception(error)
-                        # Who asked may be gone, as when the process leaves: that is no news.
+                        # The caller may be gone, as at shutdown: asyncio need not log that.
                         future.exception()
             else:
-                for (_, future), answer in told:
+                for (_, future), answer in answered:
                     if not future.done():
                         future.set_result(answer)
