@@ -1,11 +1,12 @@
-"""What the kernel keeps a process from: codec workers, should a decoder be taken over.
+"""Confine codec workers by means of the kernel, in case a file takes over a decoder.
 
-A worker opens files of its own folder and of the libraries, and nothing else (landlock); it makes no
-socket, starts no program, and leaves other processes alone (seccomp); it gains no rights (no new
-privileges). The process that it works for shows nobody its memory and environment (not dumpable).
+A worker can open files in its own folder and in those of the libraries, and nowhere else (landlock).
+It can make no socket, start no program and touch no other process (seccomp). It can gain no rights
+(no new privileges). Nobody else can read the memory and environment of the service that it works for
+(not dumpable).
 
-Each is put on where the kernel has it, and ``in_force`` looks which are: containers and machines differ.
-Numbers and structures are those of the kernel's headers: linux/landlock.h, linux/seccomp.h,
+Kernels and containers differ: each protection is used where it exists, and ``in_force`` tells which
+are. Numbers and structures are those of the kernel's headers: linux/landlock.h, linux/seccomp.h,
 linux/filter.h, linux/audit.h, linux/prctl.h and asm/unistd.h; see landlock(7), seccomp(2), prctl(2).
 """
 
@@ -26,28 +27,33 @@ _PR_GET_SECCOMP, _PR_SET_SECCOMP = 21, 22
 _PR_SET_NO_NEW_PRIVS, _PR_GET_NO_NEW_PRIVS = 38, 39
 _SECCOMP_MODE_FILTER = 2
 
-# These calls have the same numbers on all architectures.
+# System calls with the same numbers on all architectures.
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _VERSION, _PATH_BENEATH = 1, 1
 _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 1, 1 << 2, 1 << 3
 _REMOVE_FILE, _MAKE_REG, _TRUNCATE = 1 << 5, 1 << 8, 1 << 14
 _READ = _READ_FILE | _READ_DIR
 _WRITE = _WRITE_FILE | _REMOVE_FILE | _MAKE_REG
-_KNOWN = {1: 1 << 13, 2: 1 << 14, 3: 1 << 15, 5: 1 << 16}  # version -> rights below this one
+_KNOWN = {
+    1: 1 << 13,
+    2: 1 << 14,
+    3: 1 << 15,
+    5: 1 << 16,
+}  # version: all rights below this one are known
 
 
 class _Calls(NamedTuple):
-    """An architecture's calls, by their numbers there.
+    """The numbers of system calls on one architecture.
 
     Attributes:
-        architecture: its number for audit.
+        architecture: its own number, as audit counts.
         network: socket socketpair bind listen accept accept4 connect sendto sendmsg.
         processes: execve execveat ptrace process_vm_readv process_vm_writev kcmp process_madvise
             pidfd_open pidfd_getfd pidfd_send_signal tkill rt_sigqueueinfo rt_tgsigqueueinfo.
         kernel: io_uring_setup bpf perf_event_open userfaultfd open_by_handle_at keyctl add_key
             request_key unshare setns mount umount2 chroot pivot_root.
-        own: kill tgkill; allowed if the first argument is the process itself.
-        limits: prlimit64; allowed if it is 0, which is the process itself.
+        own: kill tgkill; allowed if the first argument is this process.
+        limits: prlimit64; allowed if the first argument is 0, which means this process.
     """
 
     architecture: int
@@ -76,29 +82,29 @@ _CALLS = {
         limits=261,
     ),
 }
-_X32 = 0x40000000  # another numbering of the same calls, on x86_64
+_X32 = 0x40000000  # on x86_64: another numbering of the same calls
 _LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06  # of the classic Berkeley packet filter
 _ALLOW, _REFUSE = 0x7FFF0000, 0x00050000 | 1  # EPERM
 _NUMBER_AT, _ARCHITECTURE_AT, _FIRST_ARGUMENT_AT = 0, 4, 16
 
-_PROBE = "/etc/passwd"  # everybody may read it who is not kept from it
+_PROBE = "/etc/passwd"  # everybody may read it, except in a sandbox
 
 
 def hide() -> None:
-    """Have nobody of the same user read this process' memory or environment, where that can be.
+    """Hide the memory and environment of this process from others of the same user, if possible.
 
-    Nor can they dump or trace it: root still can. A program that it starts is its own again.
+    They cannot dump or trace it either; root still can. Programs that it starts are not hidden.
     """
     _prctl(_PR_SET_DUMPABLE, 0)
 
 
 def is_hidden() -> bool:
-    """Whether that is so."""
+    """Whether this process is hidden."""
     return _prctl(_PR_GET_DUMPABLE) == 0
 
 
 def confine(folder: Path | None) -> None:
-    """Keep this process, which must have one thread, and its threads to come from all they do not need.
+    """Confine this process and its future threads; it must have one thread when this is called.
 
     Args:
         folder: where it reads and writes files; None: files are not restricted.
@@ -106,14 +112,14 @@ def confine(folder: Path | None) -> None:
     if sys.platform != "linux":
         return
     if _prctl(_PR_SET_NO_NEW_PRIVS, 1) < 0:
-        return  # what follows needs it
+        return  # the other protections need it
     if folder:
         _restrict_files(folder)
     _restrict_calls()
 
 
 def in_force() -> tuple[str, ...]:
-    """Which of these protections this process has."""
+    """The protections that this process has."""
     found = []
     if _prctl(_PR_GET_NO_NEW_PRIVS) == 1:
         found.append("no_new_privileges")
@@ -129,7 +135,7 @@ def _can_read(path: str) -> bool:
         os.close(os.open(path, os.O_RDONLY))
     except PermissionError:
         return False
-    except OSError:  # then this says nothing
+    except OSError:  # which proves nothing
         return True
     return True
 
@@ -144,7 +150,7 @@ def _prctl(what: int, value: int | ctypes.Array[ctypes.c_char] = 0, more: object
 
 
 def _restrict_files(folder: Path) -> None:
-    """Landlock: nothing is opened but what is in the folder, and libraries are read."""
+    """Landlock: only files in the folder and the libraries can be opened."""
     call = ctypes.CDLL(None, use_errno=True).syscall
     version = call(_CREATE_RULESET, None, 0, _VERSION)
     if version < 1:
@@ -164,7 +170,7 @@ def _restrict_files(folder: Path) -> None:
 
 def _allow(call: object, rules: int, paths: Iterable[Path], rights: int) -> None:
     for path in paths:
-        with contextlib.suppress(OSError):  # such as one that is not there
+        with contextlib.suppress(OSError):  # it may not exist
             at = os.open(path, os.O_PATH | os.O_CLOEXEC)  # type: ignore[attr-defined,unused-ignore]
             granted = rights if path.is_dir() else rights & ~(_READ_DIR | _REMOVE_FILE | _MAKE_REG)
             rule = ctypes.create_string_buffer(struct.pack("=Qi", granted, at), 12)
@@ -175,7 +181,7 @@ def _allow(call: object, rules: int, paths: Iterable[Path], rights: int) -> None
 
 
 def _libraries() -> list[Path]:
-    """Where modules and shared libraries are that may be loaded yet."""
+    """Where modules and shared libraries are that may still be loaded."""
     python = [Path(each) for each in sys.path if each.endswith(("site-packages", "dist-packages"))]
     system = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache")
     ours = [Path(__file__).parents[1], Path(os.__file__).parent, Path(sys.base_prefix) / "lib"]
@@ -183,7 +189,7 @@ def _libraries() -> list[Path]:
 
 
 def _restrict_calls() -> None:
-    """Seccomp: calls that a decoder has no use for answer EPERM."""
+    """Seccomp: system calls that no decoder needs fail with EPERM."""
     calls = _CALLS.get(platform.machine())
     if not calls:
         return

@@ -41,11 +41,8 @@ def connect(settings: Gcs) -> tuple[storage.Client, requests.Session]:
     )
     # Proxies and certificates of the environment are looked up once, not for each call.
     environment = session.merge_environment_settings(client.api_endpoint, {}, None, None, None)
-    session.proxies, session.verify, session.trust_env = (
-        environment["proxies"],
-        environment["verify"],
-        False,
-    )
+    session.proxies, session.verify = environment["proxies"], environment["verify"]
+    session.trust_env = False
     # Other signers, such as that of an impersonated account, ask Google for each signature.
     if settings.signed_urls and not isinstance(
         getattr(credentials, "signer", None), crypt.RSASigner

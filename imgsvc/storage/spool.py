@@ -1,112 +1,75 @@
-"""The spool: files of this replica that wait for the next actor.
-
-Every process has a folder of its own under ``[spool] dir``, locked while it lives. Folders that
-nobody locks belonged to processes that are gone; their work is dealt again from the ledger, so
-they are swept.
-"""
+"""The spool: files of this replica that wait for the next actor."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
-import os
 import secrets
-import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 
 import aiofiles.os
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
-from imgsvc.runtime import logs
 from imgsvc.runtime.group_commit import GroupCommit
 from imgsvc.runtime.settings import Spool as SpoolSettings
+from imgsvc.storage.replica_folder import ReplicaFolder
 
-_LOCK = ".lock"
-# Of one file, before they are written; an origin may send a byte at a time.
+# How much of a file is gathered before it is written; an origin may send one byte at a time.
 _GATHERED_BYTES, _GATHERED_PIECES = 1024 * 1024, 256
-# Going to a thread and back costs ten times what removing a file does: under load these go together.
-_REMOVED, _REMOVE_EVERY_S = 64, 0.02
+# A trip to a thread costs ten times what removing a file does: under load removals go together.
+_REMOVED_AT_ONCE, _REMOVE_EVERY_S = 64, 0.02
 
 
 class Spool:
-    """The folder of one replica.
+    """The files of one replica.
 
     Args:
-        settings: where it is and how large it may grow.
-        replica: whose it is.
+        settings: where they are, and how many bytes they may have together.
+        replica: whose they are.
     """
 
     def __init__(self, settings: SpoolSettings, replica: str) -> None:
-        self._root = settings.dir
         self._quota_bytes = settings.quota_bytes
-        self.folder = settings.dir / replica
+        self._folder = ReplicaFolder(settings.dir, replica)
         self._sizes: dict[str, int] = {}
         self._held: set[str] = set()
         self._sources: set[str] = set()
         self._used_bytes = 0
-        self._removals = GroupCommit[Path, None](_unlink, _REMOVED, _REMOVE_EVERY_S)
+        self._removals = GroupCommit[Path, None](_unlink, _REMOVED_AT_ONCE, _REMOVE_EVERY_S)
         self.on_freed: dict[str, Callable[[], None]] = {}
-        """Who wants to be told when a file is gone, by name."""
-        self._lock_file: int | None = None
-        self._log = logs.get("spool")
+        """Called whenever a file is gone, by the name of who asked for it."""
+
+    @property
+    def folder(self) -> Path:
+        """Where all files are."""
+        return self._folder.path
 
     def open(self) -> None:
-        """Make and lock the folder, and sweep folders of processes that are gone.
+        """Make the folder, and sweep those of processes that are gone.
 
         Raises:
             OSError: the folder cannot be made or locked.
         """
-        self._root.mkdir(parents=True, exist_ok=True)
-        root = os.open(self._root, os.O_RDONLY)
-        try:
-            # One process at a time: a folder that is not locked yet must not look abandoned.
-            fcntl.flock(root, fcntl.LOCK_EX)
-            self.folder.mkdir(mode=0o700)
-            self._lock_file = os.open(self.folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for other in self._root.iterdir():
-                if other != self.folder and other.is_dir():
-                    self._sweep(other)
-        finally:
-            os.close(root)
+        self._folder.open()
 
     def close(self) -> None:
-        """Remove the folder."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        if self._lock_file is not None:
-            os.close(self._lock_file)
-            self._lock_file = None
-
-    def _sweep(self, folder: Path) -> None:
-        try:
-            lock = os.open(folder / _LOCK, os.O_RDWR)
-        except OSError:
-            return  # being made or being removed by its owner
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
-            self._log.info("spool.swept", folder=folder.name)
-        finally:
-            os.close(lock)
+        """Remove the folder with all files."""
+        self._folder.close()
 
     def path(self, file: str) -> Path:
         """Where a file of the spool is."""
         return self.folder / file
 
     def new_name(self) -> str:
-        """A name for a file that is not there yet; held until ``let_go`` or ``remove``."""
+        """A name for a new file; it is held until ``let_go`` or ``remove``."""
         name = secrets.token_hex(12)
         self._held.add(name)
         return name
 
     @contextlib.contextmanager
     def holding(self, file: str) -> Iterator[None]:
-        """Keep a file alive while it is worked on, whoever may have its message by now."""
+        """Keep a file while it is worked on, whoever may have its message by now."""
         self._held.add(file)
         try:
             yield
@@ -114,19 +77,22 @@ class Spool:
             self._held.discard(file)
 
     def let_go(self, file: str) -> None:
-        """Say that a message in a lane refers to the file now, and keeps it alive."""
+        """Stop holding a file, because a message in a lane keeps it now."""
         self._held.discard(file)
 
     def unheld(self) -> set[str]:
-        """Files that must have a message in a lane; those without have lost it."""
+        """Files that nobody holds: each must have a message in a lane, or has lost it."""
         return set(self._sizes) - self._held
 
     @contextlib.asynccontextmanager
     async def writing(self, file: str) -> AsyncIterator[Callable[[bytes], Awaitable[None]]]:
-        """Write a file piece by piece; it gets its name when it is whole, or is not there.
+        """Write a file piece by piece; it gets its name only when it is whole.
 
         Pieces are gathered: a trip to a thread costs as much as writing a megabyte, and most
         files are smaller than that.
+
+        Raises:
+            ServiceError: UNAVAILABLE if it cannot be written.
         """
         partial = self.path(f"{file}.part")
         self._sources.add(file)
@@ -154,7 +120,7 @@ class Spool:
             raise
 
     def count(self, file: str, size_bytes: int) -> None:
-        """Take a file into account, such as one that another process wrote here."""
+        """Count the bytes of a file; call this for one that another process wrote here."""
         self._used_bytes += size_bytes - self._sizes.get(file, 0)
         self._sizes[file] = size_bytes
 
@@ -167,17 +133,17 @@ class Spool:
         self._used_bytes -= self._sizes.pop(file, 0)
         self._sources.discard(file)
         self._held.discard(file)
-        for tell in self.on_freed.values():
-            tell()
+        for freed in self.on_freed.values():
+            freed()
 
     @property
     def sources(self) -> int:
-        """Files that were fetched, or are, and wait to be encoded."""
+        """Number of files that are being fetched or wait to be encoded."""
         return len(self._sources)
 
     @property
     def results(self) -> int:
-        """Files that wait to be stored."""
+        """Number of files that wait to be stored."""
         return len(self._sizes) - len(self._sources)
 
     @property
@@ -187,23 +153,23 @@ class Spool:
 
     @property
     def is_full(self) -> bool:
-        """Whether nothing more should be fetched for now."""
+        """Whether nothing more may be fetched for now."""
         return self.used_bytes >= self._quota_bytes
 
 
 async def _append(partial: Path, pieces: Sequence[bytes], whole: Path | None = None) -> None:
-    """Append to a file, and give it another name if it is whole now.
+    """Append to a file, and rename it to ``whole`` if that is given.
 
     Raises:
-        ServiceError: UNAVAILABLE; told apart from errors of the network, which are OSErrors too.
+        ServiceError: UNAVAILABLE, to distinguish it from errors of the network: OSErrors as well.
     """
     writing = asyncio.ensure_future(_append_in_thread(partial, pieces, whole))
     try:
         await asyncio.shield(writing)
     except asyncio.CancelledError:
-        await asyncio.wait({writing})  # or the thread could make the file anew after its removal
+        await asyncio.wait({writing})  # or the thread could make the file again after its removal
         if not writing.cancelled():
-            writing.exception()  # which is nobody's business any more
+            writing.exception()  # nobody needs it any more
         raise
     except OSError as error:
         raise ServiceError(
