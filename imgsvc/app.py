@@ -31,10 +31,10 @@ from imgsvc.outbound.politeness import Politeness
 from imgsvc.runtime import cgroups, logs, redaction
 from imgsvc.runtime.cancellation import cancel_and_wait
 from imgsvc.runtime.failpoints import Failpoints
-from imgsvc.runtime.leaving import Leaving
 from imgsvc.runtime.metrics import Metrics
 from imgsvc.runtime.replica import new_replica_id
 from imgsvc.runtime.settings import Settings, SettingsError
+from imgsvc.runtime.shutdown import ShutdownDeadline
 from imgsvc.storage.bucket import Bucket
 from imgsvc.storage.spool import Spool
 
@@ -46,12 +46,14 @@ _log = logs.get("app")
 
 
 @contextlib.asynccontextmanager
-async def parts(settings: Settings, leaving: Leaving | None = None) -> AsyncIterator[Parts]:
+async def parts(
+    settings: Settings, deadline: ShutdownDeadline | None = None
+) -> AsyncIterator[Parts]:
     """All clients and resources of one process; closed again at the end.
 
     Args:
         settings: all of them.
-        leaving: how long closing may take; ``[http] shutdown_s`` if left out.
+        deadline: for closing; ``[http] shutdown_s`` if left out.
 
     Raises:
         SettingsError: the bucket's credentials or MongoDB's connection string are unusable.
@@ -60,7 +62,7 @@ async def parts(settings: Settings, leaving: Leaving | None = None) -> AsyncIter
     replica = new_replica_id()
     metrics = Metrics()
     failpoints = Failpoints(settings.dev.failpoint)
-    close = (leaving or Leaving(settings.http.shutdown_s)).close
+    close = (deadline or ShutdownDeadline(settings.http.shutdown_s)).close
     async with contextlib.AsyncExitStack() as stack:
         client = connect(settings.redis)
         stack.push_async_callback(close, client.aclose)
@@ -157,8 +159,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """
     limits = cgroups.read()
     settings = cgroups.fit(settings, limits)
-    leaving = Leaving(settings.http.shutdown_s)
-    async with parts(settings, leaving) as made:
+    deadline = ShutdownDeadline(settings.http.shutdown_s)
+    async with parts(settings, deadline) as made:
         health = keys.Health()
         runner = web.AppRunner(
             application(made, health),
@@ -190,25 +192,27 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 )
                 if not settings.webhook.secrets:
                     _log.warning("webhook.unsigned", remedy="set [webhook] secrets")
-                await _work(made, stop, health, leaving)
+                await _work(made, stop, health, deadline)
         finally:
             health.state = "shutting down"
-            await _stop_serving(runner, leaving)
+            await _stop_serving(runner, deadline)
         _log.info("service.stopped")
 
 
-async def _stop_serving(runner: web.AppRunner, leaving: Leaving) -> None:
+async def _stop_serving(runner: web.AppRunner, deadline: ShutdownDeadline) -> None:
     """Let calls that are under way finish while there is time, and cut off the rest."""
     server = runner.server
     for site in runner.sites:
         await site.stop()
     if server:
         server.pre_shutdown()
-        await leaving.work(server.shutdown)
-    await leaving.close(runner.cleanup)
+        await deadline.work(server.shutdown)
+    await deadline.close(runner.cleanup)
 
 
-async def _work(made: Parts, stop: asyncio.Event, health: keys.Health, leaving: Leaving) -> None:
+async def _work(
+    made: Parts, stop: asyncio.Event, health: keys.Health, deadline: ShutdownDeadline
+) -> None:
     """Run the actors until told to stop, then leave in good order."""
 
     async def hand_back() -> None:
@@ -224,16 +228,16 @@ async def _work(made: Parts, stop: asyncio.Event, health: keys.Health, leaving: 
     try:
         await asyncio.wait({stopped, working}, return_when=asyncio.FIRST_COMPLETED)
         health.state = "shutting down"
-        leaving.begin()
-        await asyncio.wait({working}, timeout=leaving.work_s)
+        deadline.begin()
+        await asyncio.wait({working}, timeout=deadline.work_s)
         if working.done():
             await working
         else:
             _log.warning("shutdown.unfinished", remedy="the rest is handed to other replicas")
     finally:
-        leaving.begin()
-        await cancel_and_wait(stopped, working, within_s=leaving.left_s / 2)
-        await leaving.close(hand_back)
+        deadline.begin()
+        await cancel_and_wait(stopped, working, within_s=deadline.left_s / 2)
+        await deadline.close(hand_back)
 
 
 async def _run_actors(made: Parts, stop: asyncio.Event, health: keys.Health) -> None:

@@ -1,8 +1,8 @@
-"""Leaving: there is one deadline, from the signal to the end of the process.
+"""Graceful shutdown: one deadline for all of it, from the signal to the end of the process.
 
-Orchestrators kill after a time of their own, whatever is left to do. So work, calls under way, the
-handing back of messages and the closing of connections share one time; most of it is for the work, the
-rest for what has to be done after it.
+An orchestrator kills the process after some time, whatever is left to do. So work, calls under way,
+handing back messages and closing connections share one deadline. Most of the time is for the work; the
+rest is for what has to be done after it.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from collections.abc import Awaitable, Callable
 from imgsvc.runtime import logs
 from imgsvc.runtime.cancellation import cancel_and_wait
 
-_AFTER_WORK_S = 5.0  # at most, and a quarter of all at most
-_log = logs.get("leaving")
+_AFTER_WORK_S = 5.0  # but at most a quarter of all the time
+_log = logs.get("leaving")  # its old name, for those who search logs by it
 
 
-class Leaving:
-    """The time that is left.
+class ShutdownDeadline:
+    """The time that is left until the process must have ended.
 
     Args:
-        within_s: how long leaving may take in all.
+        within_s: how long the shutdown may take in all.
     """
 
     def __init__(self, within_s: float) -> None:
@@ -29,29 +29,29 @@ class Leaving:
         self._until: float | None = None
 
     def begin(self) -> None:
-        """Leave from now on; said again it changes nothing."""
+        """Start the clock; a second call changes nothing."""
         if self._until is None:
             self._until = asyncio.get_running_loop().time() + self._within_s
 
     @property
     def left_s(self) -> float:
-        """Seconds until all must be done."""
+        """Seconds until everything must be done."""
         if self._until is None:
             return self._within_s
         return max(0.0, self._until - asyncio.get_running_loop().time())
 
     @property
     def work_s(self) -> float:
-        """Seconds for which work and calls that are under way may go on."""
+        """Seconds for which work and calls under way may go on."""
         return max(0.0, self.left_s - min(_AFTER_WORK_S, self._within_s / 4))
 
     async def work(self, step: Callable[[], Awaitable[object]]) -> None:
-        """Do what may take as long as work may; then it is ended."""
+        """Do a step that may take as long as the work may; then it is cancelled."""
         self.begin()
         await self._bounded(step, self.work_s)
 
     async def close(self, step: Callable[[], Awaitable[object]]) -> None:
-        """Do something on the way out, while there is time."""
+        """Do a step of closing down, while there is time."""
         self.begin()
         await self._bounded(step, self.left_s)
 
