@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import cast
 
@@ -13,6 +14,7 @@ from imgsvc.mailboxes.refusals import translated
 from imgsvc.mailboxes.scripts import Scripts
 
 _BATCH = 1000
+_ENTRY_ID = re.compile(r"\d{1,19}-\d{1,19}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,9 @@ class DeadLetters:
         return await self._range("-", "+", limit)
 
     async def find(self, entry_id: str) -> DeadLetter | None:
-        """The dead letter of that id, if there is one."""
+        """The dead letter of that id, if there is one; an operator may have typed anything."""
+        if not _ENTRY_ID.fullmatch(entry_id):
+            return None
         found = await self._range(entry_id, entry_id, 1)
         return found[0] if found else None
 

@@ -218,6 +218,18 @@ async def test_a_buried_message_keeps_its_reason_and_may_be_dealt_again(
     assert await a.boxes.streams.deal(FETCH, [JOB], bounded=False) == (1, 1)
 
 
+async def test_a_dead_letter_is_found_by_its_id_and_by_nothing_else(
+    replica: Callable[..., Any],
+) -> None:
+    a = await replica()
+    (envelope,) = await a.dealt_to(1)
+    await a.boxes.dead_letters.bury(envelope, "tired")
+    (letter,) = await a.boxes.dead_letters.oldest(10)
+    assert await a.boxes.dead_letters.find(letter.entry_id) == letter
+    for typed in ("6f9619ff-8b86-d011-b42d-00cf4fc964ff", "", "-", "+", "$", "1-", "99", "x\n"):
+        assert await a.boxes.dead_letters.find(typed) is None
+
+
 # Dealing.
 
 
