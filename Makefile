@@ -8,7 +8,7 @@ PIP_TOOLS = 7.6.2
 COMPILE = pip-compile --quiet --generate-hashes --strip-extras --no-header --allow-unsafe --no-emit-options \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --annotation-style=line
 
-.PHONY: help setup demo run test test-all chaos fuzz bench lint lock clean
+.PHONY: help setup demo run test test-all chaos fuzz bench lint settings lock clean
 
 help: ## lists these targets
 	@awk -F ' *:.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s%s\n", $$1, $$2 }' Makefile
@@ -42,6 +42,9 @@ lint: .venv/ready ## checks style, types and the direction of imports
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
+
+settings: .venv/ready ## writes docs/settings.md from the descriptions of the settings
+	@.venv/bin/imgsvc config --reference > docs/settings.md
 
 lock: ## resolves the dependencies anew into requirements/*.txt (needs python3.11)
 	@set -e; tools=$$(mktemp -d); trap 'rm -rf "$$tools"' EXIT; PATH="$$tools/bin:$$PATH"; \

@@ -94,8 +94,17 @@ def listen(
 
 
 @cli.command(name="config")
-def show_config(config: Config = None) -> None:
+def show_config(
+    config: Config = None,
+    *,
+    reference: Annotated[bool, typer.Option("--reference", hidden=True)] = False,
+) -> None:
     """Print the settings in force, secrets masked."""
+    if reference:
+        from imgsvc.runtime.settings.reference import reference as document
+
+        print(document(), end="")  # noqa: T201
+        return
     print(settings.show(settings.load(config)))  # noqa: T201
 
 

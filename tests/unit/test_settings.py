@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr
 
 from imgsvc.runtime.settings import PLAIN_NAMES, Settings, SettingsError, load, show
+from imgsvc.runtime.settings.reference import reference
 from tests.unit.operator import complaint, with_env
 
 ROOT = Path(__file__).parents[2]
@@ -175,6 +176,14 @@ def test_the_file_in_the_repository_says_the_defaults() -> None:
         assert f"\n[{section}]" in text
         for key in field.annotation.model_fields:
             assert f"\n{key} =" in text or f"\n# {key} =" in text, f"[{section}] {key}"
+
+
+def test_the_reference_is_that_of_the_settings() -> None:
+    document = (ROOT / "docs" / "settings.md").read_text()
+    assert document == reference(), "run `make settings`"
+    for section, field in Settings.model_fields.items():
+        for key, each in field.annotation.model_fields.items():
+            assert each.description, f"[{section}] {key}"
 
 
 def test_settings_do_not_change() -> None:
