@@ -1,7 +1,7 @@
 """A test stand: real servers with nothing in them yet, an origin, and the service.
 
 Emulators slow down as they fill, so each measurement gets a stand of its own. All processes are
-started through ``imgsvc.embedded.servers.Server``, which sees to it that none outlives the bench.
+started through ``imgsvc.embedded.server.Server``, which sees to it that none outlives the bench.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from aiohttp import web
 
 from bench.meter import Meter
 from imgsvc.demo.loopback import serving
-from imgsvc.embedded.servers import LOOPBACK, EmbeddedServers, Endpoints, Server, free_ports
+from imgsvc.embedded.ports import LOOPBACK, free_ports
+from imgsvc.embedded.server import Server
+from imgsvc.embedded.servers import EmbeddedServers, Endpoints
 from imgsvc.runtime.settings import is_setting
 
 # Another build of the service can be measured by the same bench: the path of its Python.

@@ -23,7 +23,8 @@ import redis
 
 from imgsvc import app
 from imgsvc.cli.dev import for_development
-from imgsvc.embedded.servers import EmbeddedServers, free_ports
+from imgsvc.embedded.ports import free_ports
+from imgsvc.embedded.servers import EmbeddedServers
 from imgsvc.mailboxes.keys import WAKE
 from imgsvc.runtime.settings import Settings
 from tests.support import Listener, Origin, Receiver, Service, wait_until

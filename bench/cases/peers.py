@@ -24,7 +24,8 @@ from bench.lab import Lab
 from bench.meter import Meter
 from bench.photographs import Size, make
 from bench.stand import QUALITY, stand
-from imgsvc.embedded.servers import LOOPBACK, Server, free_ports
+from imgsvc.embedded.ports import LOOPBACK, free_ports
+from imgsvc.embedded.server import Server
 
 _THUMBOR, _SHARP = "thumbor==7.8.0", "sharp@0.35.5"
 _OF_THUMBOR = {"150 kB": 1.2, "1 MB": 0.75, "12 MP": None}

@@ -21,7 +21,7 @@ from imgsvc.cli.process import CommandError
 from imgsvc.cli.webhooks import webhooks
 from imgsvc.client import client
 from imgsvc.domain.errors import ServiceError
-from imgsvc.embedded.servers import EmbeddedError
+from imgsvc.embedded.errors import EmbeddedError
 from imgsvc.runtime import redaction, settings
 from imgsvc.runtime.settings import SettingsError
 

@@ -25,7 +25,8 @@ from imgsvc.demo.outcome import Outcome, Picture
 from imgsvc.demo.receiver import Receiver
 from imgsvc.demo.samples import PhotographsMissingError, Product, catalogue
 from imgsvc.demo.service import Service
-from imgsvc.embedded.servers import EmbeddedError, EmbeddedServers
+from imgsvc.embedded.errors import EmbeddedError
+from imgsvc.embedded.servers import EmbeddedServers
 from imgsvc.webhooks.signature import new_secret
 
 _LOG, _REPORT, _WEBHOOK, _SHEET = "service.log", "report.csv", "webhook.json", "before-after.png"

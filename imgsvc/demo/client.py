@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 
 from imgsvc.demo.samples import Product
-from imgsvc.embedded.servers import EmbeddedError
+from imgsvc.embedded.errors import EmbeddedError
 
 _FINISHED_S = 120.0
 _POLL_S = 0.1

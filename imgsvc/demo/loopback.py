@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from aiohttp import web
 
-from imgsvc.embedded.servers import LOOPBACK
+from imgsvc.embedded.ports import LOOPBACK
 
 
 @contextlib.asynccontextmanager

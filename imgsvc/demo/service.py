@@ -16,7 +16,9 @@ import aiohttp
 from imgsvc.demo.client import Client
 from imgsvc.demo.meter import Meter
 from imgsvc.embedded import child
-from imgsvc.embedded.servers import LOOPBACK, EmbeddedError, Endpoints, free_ports
+from imgsvc.embedded.errors import EmbeddedError
+from imgsvc.embedded.ports import LOOPBACK, free_ports
+from imgsvc.embedded.servers import Endpoints
 from imgsvc.runtime.settings import is_setting
 
 _BUCKET = "imgsvc-demo"

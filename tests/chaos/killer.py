@@ -23,7 +23,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from imgsvc.embedded.servers import EmbeddedServers, program
+from imgsvc.embedded.programs import program
+from imgsvc.embedded.servers import EmbeddedServers
 from tests.chaos.faults import FAULTS, Chaos
 from tests.chaos.fleet import Fleet
 from tests.chaos.invariants import FILES, RSS_BYTES, check

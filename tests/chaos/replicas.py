@@ -19,7 +19,7 @@ import aiohttp
 import orjson
 import psutil
 
-from imgsvc.embedded.servers import free_ports
+from imgsvc.embedded.ports import free_ports
 
 IMGSVC = (sys.executable, "-m", "imgsvc")
 WANDERING = (sys.executable, "-m", "tests.chaos.wandering")

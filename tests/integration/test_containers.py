@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 import yaml
 
-from imgsvc.embedded.servers import EmbeddedServers, free_ports
+from imgsvc.embedded.ports import free_ports
+from imgsvc.embedded.servers import EmbeddedServers
 from imgsvc.runtime.settings import PLAIN_NAMES
 from tests.contract.documents import ASKED, blocks
 

