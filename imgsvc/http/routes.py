@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import orjson
 from aiohttp import web
 
@@ -204,5 +206,11 @@ def add(app: web.Application) -> None:
     app[keys.POLICIES] = {r.handler: r.scope for r in ROUTES if r.scope in _COUNTED}
     # Not of operators' calls: health checkers add what keeps caches out, scrapers parameters.
     app[keys.WITHOUT_QUERY] = {r.handler for r in ROUTES if r.scope in _COUNTED and not r.query}
-    app[keys.OPENAPI] = orjson.dumps(openapi.document(ROUTES))
+    app[keys.OPENAPI] = _document()
     app.add_routes([web.route(r.method, r.path, r.handler) for r in ROUTES])
+
+
+@functools.cache
+def _document() -> bytes:
+    """The OpenAPI document; making it takes long, and it is the same for every application."""
+    return orjson.dumps(openapi.document(ROUTES))
