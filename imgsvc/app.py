@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator
 from aiohttp import web
 
 from imgsvc.actors import PIPELINE, Parts, Supervisor
+from imgsvc.auth.authenticator import Authenticator
 from imgsvc.auth.oauth import Tokens
 from imgsvc.domain.errors import ServiceError
 from imgsvc.http import keys, middleware, routes
-from imgsvc.http.auth import Authenticator
 from imgsvc.http.limits import header_timeout
 from imgsvc.http.limits.intake import Intake
 from imgsvc.http.limits.reserved import Reserved

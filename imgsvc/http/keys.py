@@ -7,8 +7,8 @@ from typing import Any
 
 from aiohttp import web
 
+from imgsvc.auth.authenticator import Authenticator
 from imgsvc.domain.model import Scope
-from imgsvc.http.auth import Authenticator
 from imgsvc.http.limits.intake import Intake
 from imgsvc.http.limits.reserved import Reserved
 from imgsvc.http.readiness import Readiness

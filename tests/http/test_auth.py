@@ -13,10 +13,10 @@ import pytest
 from aiohttp import web
 
 from imgsvc.auth import credentials
+from imgsvc.auth.authenticator import Authenticator
 from imgsvc.domain.model import Scope
 from imgsvc.embedded.servers import EmbeddedServers
 from imgsvc.http import keys, middleware
-from imgsvc.http.auth import Authenticator
 from imgsvc.http.route import Route
 from imgsvc.http.routes import ROUTES
 from imgsvc.ledger import Ledger
