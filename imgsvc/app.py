@@ -15,8 +15,8 @@ from imgsvc.auth.oauth import Tokens
 from imgsvc.domain.errors import ServiceError
 from imgsvc.http import keys, middleware, routes
 from imgsvc.http.limits import header_timeout
-from imgsvc.http.limits.intake import Intake
-from imgsvc.http.limits.reserved import Reserved
+from imgsvc.http.limits.body_budget import BodyBudget
+from imgsvc.http.limits.reservations import Reservations
 from imgsvc.http.readiness import Readiness
 from imgsvc.imaging import sandbox
 from imgsvc.imaging.identify import sniff
@@ -110,8 +110,8 @@ def application(parts: Parts, health: keys.Health) -> web.Application:
     app[keys.LEDGER] = parts.ledger
     app[keys.MAILBOXES] = parts.mailboxes
     app[keys.BUCKET] = parts.bucket
-    app[keys.RESERVED] = Reserved()
-    app[keys.INTAKE] = Intake(parts.settings.http.intake_bytes)
+    app[keys.RESERVATIONS] = Reservations()
+    app[keys.BODY_BUDGET] = BodyBudget(parts.settings.http.intake_bytes)
     app[keys.OUTBOUND] = parts.outbound
     app[keys.METRICS] = parts.metrics
     app[keys.HEALTH] = health
@@ -135,7 +135,7 @@ def application(parts: Parts, health: keys.Health) -> web.Application:
 
 
 def _authenticator(parts: Parts) -> Authenticator | None:
-    """Whom callers have to tell who they are; None if nobody has to."""
+    """Finds out who calls; None if nobody has to say."""
     auth = parts.settings.auth
     if not auth.takes_keys and not auth.takes_tokens:
         return None

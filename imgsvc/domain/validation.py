@@ -27,6 +27,11 @@ class ValidationProblems:
         if len(self._listed) < MOST:
             self._listed.append({"loc": [_shown(part) for part in loc], "msg": msg})
 
+    def extend(self, others: ValidationProblems) -> None:
+        """All that others found, after what was found before."""
+        self.count += others.count
+        self._listed += others._listed[: MOST - len(self._listed)]
+
     @property
     def enough(self) -> bool:
         """Whether there are so many that looking on would only cost time."""

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import OPEN_REQUEST, RequestStatus, SerialNumber
-from imgsvc.http import answers, keys, problem_details, tenancy, uploads
+from imgsvc.http import bodies, keys, problem_details, responses, tenancy
 from imgsvc.http.limits import quotas
 from imgsvc.http.schemas.requests import Retry
 from imgsvc.ledger import Choice
@@ -19,7 +19,7 @@ _log = logs.get("http")
 
 async def retry(request: web.Request) -> web.Response:
     """Have failed images worked on again; the request will end once more."""
-    wanted = await uploads.read_json(Retry, request) if request.can_read_body else Retry()
+    wanted = await bodies.json(Retry, request) if request.can_read_body else Retry()
     found = await tenancy.status(request)
     request_id, status = found["requestId"], found["status"]
     ledger = request.app[keys.LEDGER]
@@ -84,7 +84,7 @@ async def erase(request: web.Request) -> web.Response:
         _log.info("request.erasing", request_id=request_id)
         await request.app[keys.MAILBOXES].bell.ring()
     erasure = await ledger.erasures.find(request_id, tenant)
-    return answers.json(
+    return responses.json(
         {"requestId": request_id, "erased": bool(erasure and erasure.erased_at)}, status=202
     )
 
@@ -93,7 +93,7 @@ async def _accepted(request: web.Request, event: str, status: str) -> web.Respon
     request_id = request.match_info["id"]
     _log.info(event, request_id=request_id)
     await request.app[keys.MAILBOXES].bell.ring()
-    return answers.json(
+    return responses.json(
         {"requestId": request_id, "status": status},
         status=202,
         headers={"Location": f"/status/{request_id}"},

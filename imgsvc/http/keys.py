@@ -1,4 +1,4 @@
-"""What handlers find on the application; put there by ``app``."""
+"""The keys of what handlers find on the application, put there by ``app``, and on the call."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from aiohttp import web
 
 from imgsvc.auth.authenticator import Authenticator
 from imgsvc.domain.model import Scope
-from imgsvc.http.limits.intake import Intake
-from imgsvc.http.limits.reserved import Reserved
+from imgsvc.http.limits.body_budget import BodyBudget
+from imgsvc.http.limits.reservations import Reservations
 from imgsvc.http.readiness import Readiness
 from imgsvc.ledger import Ledger
 from imgsvc.mailboxes.mailboxes import Mailboxes
@@ -33,13 +33,13 @@ SETTINGS = web.AppKey("settings", Settings)
 LEDGER = web.AppKey("ledger", Ledger)
 MAILBOXES = web.AppKey("mailboxes", Mailboxes)
 BUCKET = web.AppKey("bucket", Bucket)
-RESERVED = web.AppKey("reserved", Reserved)
-INTAKE = web.AppKey("intake", Intake)
+RESERVATIONS = web.AppKey("reservations", Reservations)
+BODY_BUDGET = web.AppKey("body_budget", BodyBudget)
 OUTBOUND = web.AppKey("outbound", Outbound)
 METRICS = web.AppKey("metrics", Metrics)
 HEALTH = web.AppKey("health", Health)
 READINESS = web.AppKey("readiness", Readiness)
-AUTHENTICATOR = web.AppKey("authenticator", Authenticator)  # not there if everyone may come in
+AUTHENTICATOR = web.AppKey("authenticator", Authenticator)  # absent if nobody has to authenticate
 OPENAPI = web.AppKey("openapi", bytes)  # the document, as JSON
 SCOPES: web.AppKey[Mapping[Any, Scope | None]] = web.AppKey("scopes", Mapping)
 POLICIES: web.AppKey[Mapping[Any, str]] = web.AppKey("policies", Mapping)
@@ -47,7 +47,7 @@ WITHOUT_QUERY: web.AppKey[Collection[Handler]] = web.AppKey("without_query", Col
 
 CLIENT = web.RequestKey("client", str)
 TENANT = web.RequestKey("tenant", str)
-QUOTA_TENANT = web.RequestKey("quota_tenant", str)  # whose quotas count; an address if nobody's
+QUOTA_TENANT = web.RequestKey("quota_tenant", str)  # whose quotas count: a tenant or an address
 CALL_ID = web.RequestKey("call_id", str)
-# Name of a limit that counted the call -> its policy and where the tenant stands, for the headers.
+# Name of a limit that counted the call -> its policy and what is left, for the headers.
 LIMITS: web.RequestKey[dict[str, tuple[str, str]]] = web.RequestKey("limits", dict)

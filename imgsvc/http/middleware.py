@@ -12,9 +12,9 @@ from aiohttp.hdrs import METH_ALL
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import Scope, Shape
-from imgsvc.http import authentication, client_address, keys, problem_details
+from imgsvc.http import authentication, client_address, keys, problem_details, schema_validation
 from imgsvc.http.keys import Handler
-from imgsvc.http.limits import ratelimit
+from imgsvc.http.limits import rate_limit
 from imgsvc.ledger import NOBODY
 from imgsvc.runtime import logs
 
@@ -69,7 +69,7 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
         response = await handler(request)
         status = response.status
     finally:
-        request.app[keys.INTAKE].release(request)
+        request.app[keys.BODY_BUDGET].release(request)
         seconds = time.monotonic() - started
         # Clients may make methods up; each would be a series of its own for ever.
         method = request.method if request.method in METH_ALL else "other"
@@ -132,7 +132,7 @@ async def limit(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Uploads and reads are limited separately; operators' calls are not."""
     policy = request.app[keys.POLICIES].get(request.match_info.handler)
     if policy:
-        await ratelimit.admit(request, policy)
+        await rate_limit.admit(request, policy)
     return await handler(request)
 
 
@@ -140,7 +140,7 @@ async def limit(request: web.Request, handler: Handler) -> web.StreamResponse:
 async def no_query(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Refuse a query where the call takes none, rather than ignore it silently."""
     if request.query_string and request.match_info.handler in request.app[keys.WITHOUT_QUERY]:
-        problem_details.query(_NoQuery, request)
+        schema_validation.query(_NoQuery, request)
     return await handler(request)
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from imgsvc.http import answers, keys
+from imgsvc.http import keys, responses
 
 
 async def healthz(request: web.Request) -> web.Response:  # noqa: ARG001
     """The process runs and its loop turns."""
-    return answers.json({"status": "ok"})
+    return responses.json({"status": "ok"})
 
 
 async def readyz(request: web.Request) -> web.Response:
@@ -18,7 +18,7 @@ async def readyz(request: web.Request) -> web.Response:
     app = request.app
     checks = {**await app[keys.READINESS].checks(), "process": app[keys.HEALTH].state}
     ready = all(outcome == "ok" or outcome.startswith("ok, ") for outcome in checks.values())
-    return answers.json(
+    return responses.json(
         {"status": "ready" if ready else "not ready", "checks": checks},
         status=200 if ready else 503,
         headers={} if ready else {"Retry-After": "2"},

@@ -9,13 +9,15 @@ from aiohttp import web
 
 from imgsvc.domain.model import Receiver, Scope
 from imgsvc.http import (
-    api,
     changes,
     docs,
+    download,
     examples,
+    images,
     keys,
     openapi,
     ops,
+    requests,
     savings,
     webhooks,
 )
@@ -28,6 +30,7 @@ from imgsvc.http.schemas.requests import Changed, Erased, RequestsPage, Requests
 from imgsvc.http.schemas.savings import SavingsReport
 from imgsvc.http.schemas.uploads import Accepted, CsvQuery, Form, Upload, UploadHeaders
 from imgsvc.http.schemas.webhooks import Deliveries, Replayed, TestDelivery
+from imgsvc.http.uploads.upload import upload
 
 _COUNTED = (Scope.UPLOAD, Scope.READ)
 
@@ -35,7 +38,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST",
         "/api/upload",
-        api.upload,
+        upload,
         "Post products with image URLs",
         {200: DryRun, 202: Accepted},
         (400, 408, 413, 415, 422, 429, 503),
@@ -52,7 +55,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "GET",
         "/status/{id}",
-        api.status,
+        requests.status,
         "Where a request stands",
         {200: Status},
         (404, 410, 429, 503),
@@ -61,7 +64,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "GET",
         "/api/requests",
-        api.requests,
+        requests.requests,
         "List requests, newest first",
         {200: RequestsPage},
         (422, 429, 503),
@@ -71,7 +74,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "GET",
         "/api/requests/{id}/images",
-        api.images,
+        images.images,
         "The images of a request, in input order",
         {200: ImagesPage},
         (404, 410, 422, 429, 503),
@@ -149,7 +152,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "GET",
         "/download/{id}",
-        api.download,
+        download.download,
         "The report as CSV",
         {200: "text/csv"},
         (404, 409, 410, 422, 429, 503),

@@ -7,7 +7,7 @@ import asyncio
 from aiohttp import web
 
 from imgsvc.domain.model import OPEN_REQUEST
-from imgsvc.http import answers, keys, tenancy
+from imgsvc.http import keys, responses, tenancy
 from imgsvc.ledger import Document
 from imgsvc.reports.savings import Savings
 
@@ -27,7 +27,7 @@ async def savings(request: web.Request) -> web.Response:
             batch = []
     await asyncio.to_thread(counted.add, batch)
     told = await asyncio.to_thread(counted.told)
-    return answers.json(
+    return responses.json(
         {
             "requestId": found["requestId"],
             "status": found["status"],

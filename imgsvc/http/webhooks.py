@@ -9,7 +9,7 @@ from aiohttp import web
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import OPEN_REQUEST, Receiver, WebhookStatus
-from imgsvc.http import answers, keys, problem_details, tenancy, uploads
+from imgsvc.http import bodies, keys, problem_details, responses, tenancy
 from imgsvc.runtime import logs
 from imgsvc.webhooks.delivery import deliver
 from imgsvc.webhooks.payload import TEST_EVENT, payload
@@ -20,7 +20,7 @@ _log = logs.get("http")
 async def deliveries(request: web.Request) -> web.Response:
     """The attempts to announce the request's end, and when the next one is."""
     found = await tenancy.status(request)
-    return answers.json(await request.app[keys.LEDGER].delivery_log.attempts(found["requestId"]))
+    return responses.json(await request.app[keys.LEDGER].delivery_log.attempts(found["requestId"]))
 
 
 async def replay(request: web.Request) -> web.Response:
@@ -34,7 +34,7 @@ async def replay(request: web.Request) -> web.Response:
     if not await request.app[keys.LEDGER].deliveries.replay(request_id):
         raise ServiceError(ErrorCode.WEBHOOK_PENDING, retry_after_s=5)
     await request.app[keys.MAILBOXES].bell.ring()
-    return answers.json(
+    return responses.json(
         {"requestId": request_id, "webhook": {"status": WebhookStatus.PENDING, "attempts": 0}},
         status=202,
     )
@@ -42,7 +42,7 @@ async def replay(request: web.Request) -> web.Response:
 
 async def test(request: web.Request) -> web.Response:
     """Send one ``webhook.test``, signed as the others are, and tell what came of it."""
-    receiver = await uploads.read_json(Receiver, request)
+    receiver = await bodies.json(Receiver, request)
     outbound = request.app[keys.OUTBOUND]
     try:
         outbound.guard.parse(receiver.url)
@@ -62,7 +62,7 @@ async def test(request: web.Request) -> web.Response:
     )
     if outcome.cause:
         _log.warning("webhook.test_failed", error=outcome.error, cause=outcome.cause)
-    return answers.json(
+    return responses.json(
         {
             "delivered": outcome.error is None,
             "status": outcome.status,

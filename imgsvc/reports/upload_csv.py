@@ -58,14 +58,17 @@ class Sheet:
     Attributes:
         rows: those that were looked at; without those that cannot be told into their columns.
         count: how many there are, unless so much is wrong that reading ended early.
+        problems: all that is wrong, with its line and, where known, its column; the rows are to be
+            used only if there are none.
     """
 
     rows: Sequence[Row]
     count: int
+    problems: ValidationProblems
 
 
-def parse(body: bytes, problems: ValidationProblems, *, max_rows: int) -> Sheet:
-    """The products of a CSV file; usable only if nothing was found wrong.
+def parse(body: bytes, *, max_rows: int) -> Sheet:
+    """The products of a CSV file, and whatever is wrong with it.
 
     Columns may come in any order, under any name that :mod:`imgsvc.reports.columns` knows; those of our own
     reports' results are passed over. The separator (``,``, ``;``, tab or ``|``) is the one that the
@@ -73,16 +76,16 @@ def parse(body: bytes, problems: ValidationProblems, *, max_rows: int) -> Sheet:
 
     Args:
         body: the file in UTF-8, already bounded in size.
-        problems: gets every problem, with its line and, where known, its column.
         max_rows: how many rows are looked at and kept; more are only counted.
     """
+    problems = ValidationProblems()
     records = _records(_text(body, problems), problems)
     header_line, names = next(records, (1, []))
     where = _locate(header_line, names, problems)
     rows: list[Row] = []
     count = 0
     if not where.keys() >= {*REQUIRED}:
-        return Sheet(rows, count)
+        return Sheet(rows, count, problems)
     for line_no, found in records:
         if problems.enough:
             break
@@ -100,7 +103,7 @@ def parse(body: bytes, problems: ValidationProblems, *, max_rows: int) -> Sheet:
         rows.append(_row(line_no, record, where, problems))
     if not count and not problems.count:
         problems.add(_place(header_line), "is the last one; add a line per product")
-    return Sheet(rows, count)
+    return Sheet(rows, count, problems)
 
 
 def _text(body: bytes, problems: ValidationProblems) -> str:

@@ -10,7 +10,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from imgsvc.domain.model import ImageStatus
-from imgsvc.http.posted import Posted, examine
+from imgsvc.http.uploads.parse import parse
+from imgsvc.http.uploads.read import UploadBody
+from imgsvc.http.uploads.validate import Validated, validate
 from imgsvc.outbound.guard import Guard
 from imgsvc.reports import report_csv
 from imgsvc.reports.report_csv import Columns, ReportImage, ReportRow
@@ -51,11 +53,12 @@ def as_json(body: dict[str, Any]) -> bytes:
     return json.dumps(body).encode()
 
 
-def examined(content_type: str, body: bytes) -> Posted:
-    return examine(content_type, {"file": body}, LIMITS, 0, Guard(Net()))
+def validated(content_type: str, body: bytes) -> Validated:
+    parsed = parse(UploadBody(content_type, body, {}), LIMITS)
+    return validate(parsed, LIMITS, 0, Guard(Net()))
 
 
-def reported(posted: Posted, columns: Columns) -> bytes:
+def reported(upload: Validated, columns: Columns) -> bytes:
     """The report of a request in which every image failed."""
     rows = (
         ReportRow(
@@ -71,22 +74,22 @@ def reported(posted: Posted, columns: Columns) -> bytes:
                 for url in product.input_urls
             ],
         )
-        for _, product in posted.products
+        for _, product in upload.products
     )
     return report_csv.header(columns) + b"".join(report_csv.line(row, columns) for row in rows)
 
 
-def told(posted: Posted) -> list[tuple[str, str, list[str]]]:
+def told(upload: Validated) -> list[tuple[str, str, list[str]]]:
     return [
         (str(product.serial_number), product.product_name, [*product.input_urls])
-        for _, product in posted.products
+        for _, product in upload.products
     ]
 
 
 def check(body: dict[str, Any], columns: Columns) -> None:
-    before = examined("application/json", as_json(body))
+    before = validated("application/json", as_json(body))
     assert before.problems.listed == []
-    after = examined("text/csv", reported(before, columns))
+    after = validated("text/csv", reported(before, columns))
     assert after.problems.listed == []
     assert told(after) == told(before)
 
@@ -95,7 +98,7 @@ def check(body: dict[str, Any], columns: Columns) -> None:
 @given(columns=st.sampled_from(["basic", "full", "failed"]), products=products)
 def test_every_report_can_be_posted_again(columns: Columns, products: list[dict[str, Any]]) -> None:
     body = {"products": products}
-    assume(not examined("application/json", as_json(body)).problems.count)
+    assume(not validated("application/json", as_json(body)).problems.count)
     check(body, columns)
 
 
@@ -121,7 +124,7 @@ def test_odd_urls_can_be_posted_again(urls: list[str]) -> None:
 )
 def test_what_no_report_can_hold_is_refused(field: str, text: str, reason: str) -> None:
     product = {"serialNumber": "1", "productName": "A", "inputUrls": ["https://example.com/"]}
-    found = examined("application/json", as_json({"products": [{**product, field: text}]}))
+    found = validated("application/json", as_json({"products": [{**product, field: text}]}))
     (problem,) = found.problems.listed
     assert problem["loc"] == ["products", 0, field]
     assert reason in problem["msg"]
@@ -133,6 +136,6 @@ def test_urls_longer_together_than_a_cell_are_refused() -> None:
         "productName": "A",
         "inputUrls": ["https://example.com/" + "x" * 1_000_000] * 2,
     }
-    (problem,) = examined("application/json", as_json({"products": [product]})).problems.listed
+    (problem,) = validated("application/json", as_json({"products": [product]})).problems.listed
     assert problem["loc"] == ["products", 0, "inputUrls"]
     assert "characters together; 1048576 are the most" in problem["msg"]

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgsvc.domain.model import ImageStatus
-from imgsvc.domain.validation import ValidationProblems
 from imgsvc.reports import upload_csv
 from imgsvc.reports.report_csv import ReportImage, ReportRow, header, line
 from imgsvc.reports.upload_csv import Row
@@ -29,9 +28,8 @@ def failed(url: str, code: str = "DNS_FAILED", **more: Any) -> ReportImage:
 
 def parse(body: bytes) -> list[Row]:
     """The rows of a file with which nothing is wrong."""
-    problems = ValidationProblems()
-    read = upload_csv.parse(body, problems, max_rows=1000)
-    assert problems.listed == []
+    read = upload_csv.parse(body, max_rows=1000)
+    assert read.problems.listed == []
     return list(read.rows)
 
 

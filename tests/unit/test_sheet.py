@@ -22,17 +22,16 @@ CHAIR = Row(2, "S1", "Chair", ("https://a/1.jpg",))
 
 def parse(body: bytes, max_rows: int = 1000) -> list[Row]:
     """The rows of a file with which nothing is wrong."""
-    problems = ValidationProblems()
-    found = upload_csv.parse(body, problems, max_rows=max_rows)
-    assert problems.listed == []
+    found = upload_csv.parse(body, max_rows=max_rows)
+    assert found.problems.listed == []
     assert found.count >= len(found.rows)
     return list(found.rows)
 
 
 def found(text: str | bytes) -> ValidationProblems:
     """What is wrong with a file."""
-    problems = ValidationProblems()
-    upload_csv.parse(text if isinstance(text, bytes) else text.encode(), problems, max_rows=1000)
+    body = text if isinstance(text, bytes) else text.encode()
+    problems = upload_csv.parse(body, max_rows=1000).problems
     assert problems.count
     return problems
 
@@ -341,10 +340,9 @@ def test_texts_are_as_bounded_as_in_json() -> None:
 
 
 def test_more_rows_than_wanted_are_only_counted() -> None:
-    problems = ValidationProblems()
-    read = upload_csv.parse((HEADER + ROW * 2 + ",,x\n").encode(), problems, max_rows=2)
+    read = upload_csv.parse((HEADER + ROW * 2 + ",,x\n").encode(), max_rows=2)
     assert ([row.line for row in read.rows], read.count) == ([2, 3], 3)
-    assert problems.count == 0
+    assert read.problems.count == 0
 
 
 @pytest.mark.parametrize(
@@ -358,8 +356,7 @@ def test_more_rows_than_wanted_are_only_counted() -> None:
 )
 def test_a_file_that_is_nothing_but_wrong_is_not_read_to_its_end(body: bytes) -> None:
     begin = time.process_time()
-    problems = ValidationProblems()
-    upload_csv.parse(body, problems, max_rows=100_000)
+    problems = upload_csv.parse(body, max_rows=100_000).problems
     assert len(problems.listed) == MOST
     assert 10_000 <= problems.count < 10_010
     assert time.process_time() - begin < 4
@@ -367,9 +364,8 @@ def test_a_file_that_is_nothing_but_wrong_is_not_read_to_its_end(body: bytes) ->
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(lambda t: (HEADER + t).encode()))
 def test_any_bytes_are_rows_or_have_something_found_in_them(body: bytes) -> None:
-    problems = ValidationProblems()
-    read = upload_csv.parse(body, problems, max_rows=3)
-    if not problems.count:
+    read = upload_csv.parse(body, max_rows=3)
+    if not read.problems.count:
         assert read.rows
         assert all(row.serial_number and row.product_name and row.urls for row in read.rows)
 

@@ -1,4 +1,4 @@
-"""What one tenant may have done: images in a minute, images at a time, bytes in a day."""
+"""The quotas of a tenant: images in a minute, images at a time, bytes in a day."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from aiohttp import web
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.http import keys
-from imgsvc.http.limits.ratelimit import MINUTE_S, Policy, take
+from imgsvc.http.limits.rate_limit import MINUTE_S, Policy, take
 from imgsvc.mailboxes import traffic
 from imgsvc.runtime.settings import Http, Settings
 
-_ROOM_S = 30  # until room may have been made by images that end
+_RETRY_AFTER_S = 30  # by then images may have ended and made room
 
 
 def of_one_upload(settings: Settings) -> Http:
-    """What an upload is held to: no more images than its tenant could ever pay for."""
+    """The limits of one upload: no more images than its tenant's quotas ever allow."""
     limits = settings.ratelimit
     quotas = (limits.images_per_minute, limits.images_in_flight) if limits.enabled else ()
     most = min([settings.http.max_images, *filter(None, quotas)])
@@ -28,9 +28,9 @@ def of_one_upload(settings: Settings) -> Http:
 async def charged(
     request: web.Request, images: int, name: Hashable
 ) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-    """Charge images to whoever pays for a call; given back if the block raises.
+    """Charge images to the quotas of a call's tenant; given back if the block raises.
 
-    Gives a function that gives them back, for a call that turns out to be another one's repeat.
+    Gives a function that gives them back, for a call that turns out to repeat another one.
 
     Args:
         request: the call.
@@ -49,7 +49,7 @@ async def _charge(
     request: web.Request, images: int
 ) -> AsyncIterator[Callable[[], Awaitable[None]]]:
     limits = request.app[keys.SETTINGS].ratelimit
-    # Bytes are counted when they are fetched; here it is only asked whether too many were.
+    # Bytes are counted when they are fetched; this only asks whether there were too many.
     await take(
         request,
         Policy(
@@ -82,15 +82,15 @@ async def _charge(
 
 @contextlib.asynccontextmanager
 async def _room(request: web.Request, images: int, name: Hashable) -> AsyncIterator[None]:
-    """Exact for all calls of this replica; others may let in as much at the same moment."""
-    settings, reserved = request.app[keys.SETTINGS], request.app[keys.RESERVED]
+    """Reserve room; exact within this replica, but others may admit as much at that moment."""
+    settings, reservations = request.app[keys.SETTINGS], request.app[keys.RESERVATIONS]
     quota_tenant = request[keys.QUOTA_TENANT]
-    with reserved.watched() as promises:
+    with reservations.observe() as seen:
         waiting, of_tenant = await request.app[keys.LEDGER].requests.count_in_flight(quota_tenant)
-    all_reserved, of_tenant_reserved = promises.besides(name, quota_tenant)
+    all_reserved, of_tenant_reserved = seen.besides(name, quota_tenant)
     waiting, of_tenant = waiting + all_reserved, of_tenant + of_tenant_reserved
     if waiting + images > settings.http.backlog_limit:
-        raise ServiceError(ErrorCode.OVERLOADED, retry_after_s=_ROOM_S)
+        raise ServiceError(ErrorCode.OVERLOADED, retry_after_s=_RETRY_AFTER_S)
     if limit := settings.ratelimit.images_in_flight if settings.ratelimit.enabled else 0:
         room = max(0, limit - of_tenant)
         fits = images <= room
@@ -100,7 +100,7 @@ async def _room(request: web.Request, images: int, name: Hashable) -> AsyncItera
                 ErrorCode.QUOTA_EXCEEDED,
                 f"{of_tenant} images are not finished and {images} more would exceed the {limit} "
                 "allowed at a time; wait for some to end.",
-                retry_after_s=_ROOM_S,
+                retry_after_s=_RETRY_AFTER_S,
             )
-    with reserved.hold(name, quota_tenant, images):
+    with reservations.hold(name, quota_tenant, images):
         yield

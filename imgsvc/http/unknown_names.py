@@ -1,4 +1,4 @@
-"""What to say of a name that is not known: which one may have been meant, and which there are."""
+"""Advice on a name that is not known: the name that was probably meant, or those that exist."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Rate limits, counted in Redis and so shared by all replicas.
 
-Headers as in draft-ietf-httpapi-ratelimit-headers. When Redis cannot be asked, calls are let in:
-a limiter that is away must not take the service with it. That is said in log and metrics.
+Headers as in draft-ietf-httpapi-ratelimit-headers. The limiter fails open: while Redis does not
+answer, all calls are let in, and log and metrics say so.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _log = logs.get("ratelimit")
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A limit of what a tenant may take in a period.
+    """How much a tenant may take in a period.
 
     Attributes:
         name: as headers show it.
@@ -55,7 +55,7 @@ async def admit(request: web.Request, name: str) -> None:
 
 
 async def take(request: web.Request, policy: Policy, cost: int = 1) -> None:
-    """Take from a limit of whoever pays for a call; its headers tell what is left.
+    """Take from a limit of the call's tenant; the call's headers will tell what is left.
 
     Args:
         request: the call.
@@ -71,7 +71,7 @@ async def take(request: web.Request, policy: Policy, cost: int = 1) -> None:
         taken = await request.app[keys.MAILBOXES].limits.take(
             f"{policy.name}:{request[keys.QUOTA_TENANT]}", policy.limit, policy.period_s, cost
         )
-    except Exception as error:  # noqa: BLE001 - whatever it is, callers are not to suffer from it
+    except Exception as error:  # noqa: BLE001 - fail open, whatever it is
         request.app[keys.METRICS].ratelimit_open.inc()
         _log.warning("ratelimit.failed_open", policy=policy.name, reason=redaction.of_error(error))
         return

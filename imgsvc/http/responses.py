@@ -1,4 +1,4 @@
-"""JSON answers, all made in one way."""
+"""JSON responses, all made in one way."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def json(
     headers: Mapping[str, str] | None = None,
     content_type: str = "application/json",
 ) -> web.Response:
-    """An answer with ``body`` as JSON."""
+    """A response with ``body`` as JSON."""
     return web.Response(
         body=orjson.dumps(body), status=status, headers=headers, content_type=content_type
     )

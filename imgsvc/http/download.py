@@ -1,0 +1,112 @@
+"""The CSV report of a request, streamed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from imgsvc.domain.errors import ErrorCode, ServiceError
+from imgsvc.domain.model import OPEN_REQUEST, ImageStatus
+from imgsvc.http import (
+    image_view,
+    keys,
+    schema_validation,
+    tenancy,
+)
+from imgsvc.http.schemas.downloads import DownloadQuery
+from imgsvc.ledger import Document
+from imgsvc.reports import report_csv
+from imgsvc.runtime import logs
+from imgsvc.storage.bucket import Bucket
+
+_LINES = 500  # of a report, written at once
+_log = logs.get("http")
+
+
+async def download(request: web.Request) -> web.StreamResponse:
+    """The report, streamed."""
+    wanted = schema_validation.query(DownloadQuery, request)
+    found = await tenancy.status(request)
+    if found["status"] in OPEN_REQUEST and not wanted.partial:
+        raise ServiceError(
+            ErrorCode.NOT_FINISHED,
+            "The request is not finished; wait, or ask with ?partial=true.",
+            retry_after_s=5,
+        )
+    columns: report_csv.Columns = "failed" if wanted.only else wanted.columns
+    rows = request.app[keys.LEDGER].requests.products(
+        found["requestId"],
+        found["totalProducts"],
+        with_status=ImageStatus.FAILED if wanted.only else None,
+    )
+    bucket = request.app[keys.BUCKET]
+    # The first lines are made before the status is sent: an error can still be told.
+    pending = [row async for row in _take(rows, _LINES)]
+    bom = request.app[keys.SETTINGS].http.csv_bom if wanted.bom is None else wanted.bom
+    text = report_csv.header(columns, bom=bom) + await _lines(bucket, pending, columns)
+    response = web.StreamResponse(
+        headers={
+            "Content-Type": "text/csv; charset=utf-8",
+            "Content-Disposition": f'attachment; filename="{found["requestId"]}.csv"',
+        }
+    )
+    await response.prepare(request)
+    try:
+        await response.write(text)
+        while pending := [row async for row in _take(rows, _LINES)]:
+            await response.write(await _lines(bucket, pending, columns))
+    except ServiceError:
+        # The status is sent: only a broken transfer can still say that this is not all.
+        _log.exception("report.broken_off", request_id=found["requestId"])
+        if request.transport:
+            request.transport.abort()
+        return response
+    await response.write_eof()
+    return response
+
+
+async def _take(rows: AsyncIterator[Document], count: int) -> AsyncIterator[Document]:
+    for _ in range(count):
+        try:
+            yield await anext(rows)
+        except StopAsyncIteration:
+            return
+
+
+async def _lines(bucket: Bucket, rows: list[Document], columns: report_csv.Columns) -> bytes:
+    shown = [
+        [image_view.view(row, i, image) for i, image in enumerate(row["images"])] for row in rows
+    ]
+    await image_view.fill_in_urls(bucket, [image for row in shown for image in row])
+    return b"".join(
+        report_csv.line(
+            report_csv.ReportRow(
+                str(row["serialNumber"]),
+                row["productName"],
+                [
+                    _report_image(image, stored.get("note"))
+                    for image, stored in zip(of_row, row["images"], strict=True)
+                ],
+            ),
+            columns,
+        )
+        for row, of_row in zip(rows, shown, strict=True)
+    )
+
+
+def _report_image(image: Document, note: str | None) -> report_csv.ReportImage:
+    error = image["error"] or {}
+    return report_csv.ReportImage(
+        input_url=image["inputUrl"],
+        status=ImageStatus(image["status"]),
+        output_url=image["outputUrl"],
+        error_code=error.get("code"),
+        error_detail=error.get("detail"),
+        bytes_in=image["bytesIn"],
+        bytes_out=image["bytesOut"],
+        format=image["format"],
+        width=image["width"],
+        height=image["height"],
+        note=note,
+    )
