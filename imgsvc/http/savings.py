@@ -1,4 +1,4 @@
-"""The savings report of a request."""
+"""The call for the savings report of a request."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from imgsvc.http import keys, responses, tenancy
 from imgsvc.ledger import Document
 from imgsvc.reports.savings import Savings
 
-_BATCH = 2000  # images, roughly; with more the loop would notice threads that are busy with them
+_BATCH = 2000  # images, roughly; threads that are busy with more would slow the event loop down
 
 
 async def savings(request: web.Request) -> web.Response:
-    """What was saved, where it came from, how long it took; also while the request runs."""
+    """What was saved, where it came from and how long it took, also while the request runs."""
     found = await tenancy.status(request)
-    counted = Savings()
+    sums = Savings()
     batch: list[Document] = []
     products = max(2, _BATCH * found["totalProducts"] // found["totalImages"])
     async for images in request.app[keys.LEDGER].requests.image_ends(found["requestId"], products):
         batch += images
         if len(batch) >= _BATCH:
-            await asyncio.to_thread(counted.add, batch)
+            await asyncio.to_thread(sums.add, batch)
             batch = []
-    await asyncio.to_thread(counted.add, batch)
-    told = await asyncio.to_thread(counted.told)
+    await asyncio.to_thread(sums.add, batch)
+    summary = await asyncio.to_thread(sums.summary)
     return responses.json(
         {
             "requestId": found["requestId"],
             "status": found["status"],
             "partial": found["status"] in OPEN_REQUEST,
-            **told,
+            **summary,
         }
     )

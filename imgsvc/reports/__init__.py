@@ -1,1 +1,1 @@
-"""The CSV in and out, and what a request saved."""
+"""CSV in and out, and the savings of a request."""

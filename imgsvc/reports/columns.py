@@ -1,4 +1,4 @@
-"""The columns of a CSV: what they are called, and what else people call them."""
+"""The columns of a CSV: their titles, and what else people call them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RESULTS = (
     "Heights",
     "Notes",
 )
-"""Of reports, in their order; passed over when one is posted again."""
+"""The columns that reports add, in order; ignored when a report is posted again."""
 
 SYNONYMS = {
     SERIAL: ("SKU", "ID", "Product ID", "Serial", "Serial No", "S. No.", "Sr. No."),
@@ -35,24 +35,24 @@ SYNONYMS = {
     ),
 }
 
-# In any script: "SKU*", "Image\u2011URL". But nothing that could not be read.
+# Punctuation of any script: "SKU*", "Image\u2011URL". But not the mark of an unreadable character.
 _BETWEEN_WORDS = re.compile(r"(?:[^\w\ufffd]|_)+")
 _PLURAL = re.compile(r"(image|url|link|name|number|product|title|serial|sku|id|picture|photo)s")
 
 
 def title(name: str) -> str | None:
-    """The title of the column that somebody called ``name``, if there is one."""
+    """The title of the column that ``name`` stands for, or None."""
     return _TITLES.get(_folded(name))
 
 
 def known() -> str:
-    """All of them, for somebody who called one by another name."""
+    """All known names, to be shown to somebody who used another one."""
     others = (f"{', '.join(names)} for {of}" for of, names in SYNONYMS.items())
     return f"{', '.join((*REQUIRED, *RESULTS))}; also {'; '.join(others)}"
 
 
 def _folded(name: str) -> str:
-    """A name as it is compared: without case, plural, blanks and what people put between words."""
+    """A name for comparison: without case, plural, blanks and punctuation between words."""
     return _PLURAL.sub(r"\1", _BETWEEN_WORDS.sub("", name).casefold())
 
 

@@ -1,7 +1,7 @@
-"""The report: a request's products and what became of their images, as CSV (RFC 4180).
+"""CSV out (RFC 4180): a request's products and what became of their images.
 
-Whatever :func:`line` writes, :func:`imgsvc.reports.upload_csv.parse` reads back, so a report can be posted
-again. Plain functions on values; streaming is done by whoever calls :func:`line` row by row.
+:mod:`imgsvc.reports.upload_csv` reads back whatever is written here, so a report can be posted
+again. These are plain functions; the caller streams, one :func:`line` after the other.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from imgsvc.reports import cells
 from imgsvc.reports.columns import INPUTS, NAME, RESULTS, SERIAL
 
 Columns = Literal["basic", "full", "failed"]
-"""Which report: the four contract columns, all columns, or what failed, to be posted again."""
+"""Which report: four columns, all columns, or only what failed, to be posted again."""
 
-_OF_IMAGE: dict[str, Callable[[Any], object]] = {
+_VALUES: dict[str, Callable[[Any], object]] = {
     "Output Image URLs": attrgetter("output_url"),
     "Status": attrgetter("status"),
     "Error Codes": attrgetter("error_code"),
-    # A ", " inside a detail would shift those after it.
+    # A ", " inside a detail would shift those of the next images.
     "Error Details": lambda image: (image.error_detail or "").replace(", ", "; "),
     "Bytes In": attrgetter("bytes_in"),
     "Bytes Out": attrgetter("bytes_out"),
@@ -34,7 +34,7 @@ _OF_IMAGE: dict[str, Callable[[Any], object]] = {
     "Heights": attrgetter("height"),
     "Notes": attrgetter("note"),
 }
-"""What each column of results shows of an image."""
+"""Title of a column -> what it shows of an image."""
 
 _RESULTS: dict[Columns, tuple[str, ...]] = {
     "basic": ("Output Image URLs",),
@@ -45,7 +45,7 @@ _RESULTS: dict[Columns, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportImage:
-    """One image of a report; what is None leaves an empty place in its column."""
+    """One image of a report; None leaves an empty place in its column."""
 
     input_url: str
     status: ImageStatus
@@ -62,7 +62,7 @@ class ReportImage:
 
 @dataclass(frozen=True, slots=True)
 class ReportRow:
-    """One product of a report, its images in the order in which they were posted."""
+    """One product of a report, with its images in the order in which they were posted."""
 
     serial_number: str
     product_name: str
@@ -74,7 +74,7 @@ def header(columns: Columns = "basic", *, bom: bool = False) -> bytes:
 
     Args:
         columns: which report.
-        bom: begin with a byte order mark, without which Excel takes UTF-8 for something else.
+        bom: begin with a byte order mark; without it Excel does not recognise UTF-8.
     """
     first = _encoded((SERIAL, NAME, INPUTS, *_RESULTS[columns]), csv.QUOTE_MINIMAL)
     return codecs.BOM_UTF8 + first if bom else first
@@ -83,26 +83,26 @@ def header(columns: Columns = "basic", *, bom: bool = False) -> bytes:
 def line(row: ReportRow, columns: Columns = "basic") -> bytes:
     """One product as a line of a report, with its line end, in UTF-8.
 
-    Within a cell the images are joined with ``, ``; what an image does not have leaves an empty
-    place and never moves its neighbours: ``u1, , u3``. No cell runs as a formula in a spreadsheet.
+    Within a cell the images are joined with ``, ``. A missing value leaves an empty place, so that
+    its neighbours stay where they are: ``u1, , u3``. No spreadsheet runs a cell as a formula.
 
     Returns:
-        The line; for ``failed`` only the failed images, and nothing at all if there are none.
+        The line; for ``failed`` with the failed images only, and empty if there are none.
     """
     images = row.images
     if columns == "failed":
         images = [image for image in images if image.status is ImageStatus.FAILED]
         if not images:
             return b""
-    results = (cells.join(map(_OF_IMAGE[title], images)) for title in _RESULTS[columns])
+    results = (cells.join(map(_VALUES[title], images)) for title in _RESULTS[columns])
     record = (
         cells.write_text(row.serial_number),
         cells.write_text(row.product_name),
         cells.write_urls([image.input_url for image in images]),
         *map(cells.neutralise, results),
     )
-    # Everything is quoted since LibreOffice by default also splits unquoted cells at ";" and
-    # tabs, and would so dig a formula out of the middle of a name.
+    # Everything is quoted: LibreOffice by default also splits unquoted cells at ";" and tabs, and
+    # could so find a formula in the middle of a name.
     return _encoded(record, csv.QUOTE_ALL)
 
 

@@ -1,7 +1,7 @@
-"""What a request saved, where its images came from and how long they took; pure.
+"""What a request saved, where its images came from and how long they took.
 
-Numbers of each image are kept in arrays, a few dozen bytes for each, so that percentiles are
-exact: 100,000 images of as many origins take about 30 MB while the report is made.
+The numbers of each image are kept in arrays, so that percentiles are exact. That takes a few dozen
+bytes an image: 100,000 images of as many origins take about 30 MB while they are summed up.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ORIGINS = 10  # the slowest that are shown
 
 
 class Savings:
-    """Adds images up, any number at a time."""
+    """Sums images up, any number at a time."""
 
     def __init__(self) -> None:
         self._statuses: Counter[str] = Counter()
@@ -37,12 +37,12 @@ class Savings:
         self._failed_at: Counter[str] = Counter()
 
     def add(self, images: Iterable[Mapping[str, Any]]) -> None:
-        """Count images, as the ledger has them."""
+        """Add images, as the ledger has them."""
         for image in images:
             status = image["status"]
             self._statuses[status] += 1
             if status == ImageStatus.COMPLETED:
-                self._saved(image["format"], image["bytesIn"], image["bytesOut"])
+                self._add_completed(image["format"], image["bytesIn"], image["bytesOut"])
             elif status == ImageStatus.FAILED:
                 self._errors[image["error"]["code"]] += 1
             else:
@@ -55,14 +55,14 @@ class Savings:
                 self._origins[origin].append(times["fetch"])
                 self._failed_at[origin] += status == ImageStatus.FAILED
 
-    def _saved(self, kind: str, before: int, after: int) -> None:
-        self._formats[kind].update(images=1, bytesIn=before, bytesOut=after)
-        self._bytes_in.append(before)
-        self._bytes_out.append(after)
-        self._shares.append(_share(before, after) or 0)
+    def _add_completed(self, format_: str, bytes_in: int, bytes_out: int) -> None:
+        self._formats[format_].update(images=1, bytesIn=bytes_in, bytesOut=bytes_out)
+        self._bytes_in.append(bytes_in)
+        self._bytes_out.append(bytes_out)
+        self._shares.append(_share(bytes_in, bytes_out) or 0)
 
-    def told(self) -> dict[str, Any]:
-        """All of it, as ``GET /api/requests/{id}/report`` shows it."""
+    def summary(self) -> dict[str, Any]:
+        """The sums, as ``GET /api/requests/{id}/report`` shows them."""
         before, after = sum(self._bytes_in), sum(self._bytes_out)
         return {
             "images": {"total": self._statuses.total()}
@@ -92,7 +92,9 @@ class Savings:
         }
 
     def _slowest(self) -> list[dict[str, Any]]:
-        medians = ((_at(sorted(times), 50), origin) for origin, times in self._origins.items())
+        medians = (
+            (_nearest_rank(sorted(times), 50), origin) for origin, times in self._origins.items()
+        )
         return [
             {
                 "origin": origin,
@@ -106,16 +108,16 @@ class Savings:
 
 
 def _share(before: int, after: int) -> float | None:
-    """How much smaller, from 0 to 1, below 0 if larger; None if there was nothing."""
+    """How much smaller: from 0 to 1, below 0 if larger, None if there was nothing."""
     return round(1 - after / before, 4) if before else None
 
 
 def _percentiles(values: Iterable[float], *percents: int) -> dict[str, float] | None:
     """The values at these percentiles; None if there are no values."""
     ordered = sorted(values)
-    return {f"p{p}": _at(ordered, p) for p in percents} if ordered else None
+    return {f"p{p}": _nearest_rank(ordered, p) for p in percents} if ordered else None
 
 
-def _at(ordered: Sequence[float], percent: int) -> float:
-    """The value that so many percent do not exceed (nearest rank)."""
+def _nearest_rank(ordered: Sequence[float], percent: int) -> float:
+    """The value that so many percent of the values do not exceed."""
     return ordered[math.ceil(len(ordered) * percent / 100) - 1]

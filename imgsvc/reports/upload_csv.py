@@ -1,6 +1,6 @@
-"""A CSV as clients post it: read, and whatever is wrong with it named with its line and column.
+"""CSV in (RFC 4180): the products that clients post, and what is wrong in which line and column.
 
-The format is RFC 4180. Whatever :mod:`imgsvc.reports.report_csv` writes is read back as it was.
+Whatever :mod:`imgsvc.reports.report_csv` writes is read back unchanged.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ from imgsvc.reports import cells, columns
 from imgsvc.reports.columns import INPUTS, NAME, REQUIRED, SERIAL
 
 LONGEST_CELL = 2 * 1024 * 1024
-"""Characters; more than the URLs of a product can take, and little beside a whole file."""
+"""Characters; more than the URLs of a product can have, and little compared with a whole file."""
 
-# For the whole process, whose only readers of CSV are these: the csv module has no limit for each.
-# Its own is shorter than a cell of a hundred long URLs.
+# The csv module has one limit for the whole process, where nobody else reads CSV. Its default is
+# shorter than a cell with a hundred long URLs.
 csv.field_size_limit(LONGEST_CELL)
 
 _SEPARATORS = ",;\t|"
 
-# The header record with the blank lines before it, whose quoted cells may span lines. Possessive,
-# so that a quote that is never closed costs one pass.
+# The header, after any blank lines; its quoted cells may span lines. Possessive quantifiers, so that
+# a quote that is never closed takes one pass.
 _HEAD = re.compile(r'\s*+(?:[^"\r\n]++|"[^"]*+")*+')
 _QUOTED = re.compile(r'"[^"]*"')
 
-# NUL, and what decoding makes of bytes that are no text.
+# NUL, and what decoding makes of bytes that are not UTF-8.
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One product as posted; what it lacks is empty, and among the problems.
+    """One product as posted; a missing value is empty, and among the problems.
 
     Attributes:
         line: where it begins in the file, counted from 1.
         serial_number: what identifies it.
         product_name: what it is called.
-        urls: texts; whether each is a usable URL is for others to judge.
+        urls: texts, which are not checked to be usable URLs.
     """
 
     line: int
@@ -56,8 +56,8 @@ class Sheet:
     """The products of a file.
 
     Attributes:
-        rows: those that were looked at; without those that cannot be told into their columns.
-        count: how many there are, unless so much is wrong that reading ended early.
+        rows: those that were read, without rows that have too many cells.
+        count: of all rows, unless so much is wrong that reading ended early.
         problems: all that is wrong, with its line and, where known, its column; the rows are to be
             used only if there are none.
     """
@@ -68,15 +68,15 @@ class Sheet:
 
 
 def parse(body: bytes, *, max_rows: int) -> Sheet:
-    """The products of a CSV file, and whatever is wrong with it.
+    """The products of a CSV file, and what is wrong with it.
 
-    Columns may come in any order, under any name that :mod:`imgsvc.reports.columns` knows; those of our own
-    reports' results are passed over. The separator (``,``, ``;``, tab or ``|``) is the one that the
-    first line uses, be it the header or Excel's ``sep=;``. Lines without content are skipped.
+    Columns may come in any order, under any name that :mod:`imgsvc.reports.columns` knows; the
+    columns that our reports add are ignored. The separator (``,``, ``;``, tab or ``|``) is the one
+    that the first line uses, be it the header or Excel's ``sep=;``. Empty lines are skipped.
 
     Args:
         body: the file in UTF-8, already bounded in size.
-        max_rows: how many rows are looked at and kept; more are only counted.
+        max_rows: how many rows are read; the rest is only counted.
     """
     problems = ValidationProblems()
     records = _records(_text(body, problems), problems)
@@ -92,7 +92,7 @@ def parse(body: bytes, *, max_rows: int) -> Sheet:
         count += 1
         if count > max_rows:
             continue
-        record = _take_together(found, len(names), where)
+        record = _rejoin(found, len(names), where)
         if len(record) > len(names):
             problems.add(
                 _place(line_no),
@@ -107,7 +107,7 @@ def parse(body: bytes, *, max_rows: int) -> Sheet:
 
 
 def _text(body: bytes, problems: ValidationProblems) -> str:
-    """The text of a file; what is not text is replaced, and each line that has some is found."""
+    """The text of a file; unreadable characters are replaced, and each line with some is reported."""
     text = body.decode("utf-8-sig", "surrogateescape")
     if not _NO_TEXT.search(text):
         return text
@@ -126,24 +126,24 @@ def _text(body: bytes, problems: ValidationProblems) -> str:
 def _records(text: str, problems: ValidationProblems) -> Iterator[tuple[int, list[str]]]:
     """Each record that has content, as its first line's number and its cells.
 
-    Blank cells at the end, which spreadsheets like to add, are cut off. Text that is not CSV
-    ends the records and is found.
+    Blank cells at the end, which spreadsheets like to add, are cut off. Text that is not CSV ends
+    the records and is reported.
     """
     head = _HEAD.match(text)
     bare = _QUOTED.sub("", head[0] if head else "")
     reader = csv.reader(
-        # newline="": line ends inside quoted cells are the csv module's business.
+        # newline="": the csv module handles line ends inside quoted cells.
         io.StringIO(text, newline=""),
         delimiter=max(_SEPARATORS, key=bare.count),
         skipinitialspace=True,  # people write: SKU1, Chair, "https://…, https://…"
-        strict=True,  # else a quote that is never closed swallows the rest of the file
+        strict=True,  # otherwise an unclosed quote would swallow the rest of the file
     )
     begins = 1
     try:
         for record in reader:
             while record and not record[-1].strip():
                 del record[-1]
-            # Which tells Excel the separator.
+            # "sep=;" tells Excel the separator.
             if record and not (begins == 1 and record == ["sep="]):
                 yield begins, record
             begins = reader.line_num + 1
@@ -156,7 +156,7 @@ def _records(text: str, problems: ValidationProblems) -> Iterator[tuple[int, lis
 
 
 def _locate(line_no: int, names: Sequence[str], problems: ValidationProblems) -> dict[str, int]:
-    """Where each known column stands; unknown, repeated and missing ones are found."""
+    """The index of each known column; unknown, repeated and missing ones are reported."""
     where: dict[str, int] = {}
     for index, name in enumerate(names):
         if problems.enough:
@@ -200,8 +200,8 @@ def _row(
     return Row(line_no, serial, name, tuple(urls))
 
 
-def _take_together(record: list[str], width: int, where: dict[str, int]) -> list[str]:
-    """The cells with URLs that nobody quoted joined again, if they stand in the last column."""
+def _rejoin(record: list[str], width: int, where: dict[str, int]) -> list[str]:
+    """The record, with the URLs of the last column joined again if nobody quoted them."""
     last = width - 1
     if len(record) <= width or where[INPUTS] != last:
         return record
@@ -212,5 +212,5 @@ def _take_together(record: list[str], width: int, where: dict[str, int]) -> list
 
 
 def _place(line_no: int, *column: str) -> list[str | int]:
-    """Where something was found; without a column it is about the whole line."""
+    """The place of a problem; without a column it is about the whole line."""
     return ["line", line_no, *column]

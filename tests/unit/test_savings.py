@@ -29,7 +29,7 @@ def failed(code: str, url: str, **ms: int) -> dict[str, Any]:
 def told(*images: dict[str, Any]) -> dict[str, Any]:
     savings = Savings()
     savings.add(images)
-    return savings.told()
+    return savings.summary()
 
 
 def test_bytes_are_told_in_total_and_by_format() -> None:
@@ -107,5 +107,5 @@ def test_in_parts_or_at_once_is_the_same(sizes: list[int], size: int) -> None:
     parts = Savings()
     for start in range(0, len(images), size):
         parts.add(images[start : start + size])
-    assert parts.told() == told(*images)
-    assert parts.told()["perImage"]["bytesIn"]["p50"] == statistics.median_low(sizes)
+    assert parts.summary() == told(*images)
+    assert parts.summary()["perImage"]["bytesIn"]["p50"] == statistics.median_low(sizes)
