@@ -18,7 +18,7 @@ _log = logs.get("http")
 
 
 async def retry(request: web.Request) -> web.Response:
-    """Have failed images worked on again; the request will end once more."""
+    """Work on failed images again; the request will end a second time."""
     wanted = await bodies.json(Retry, request) if request.can_read_body else Retry()
     found = await tenancy.status(request)
     request_id, status = found["requestId"], found["status"]
@@ -27,7 +27,7 @@ async def retry(request: web.Request) -> web.Response:
         raise ServiceError(ErrorCode.NOT_FINISHED, retry_after_s=5)
     if status == RequestStatus.CANCELLED:
         raise ServiceError(ErrorCode.WAS_CANCELLED)
-    products = await _named(request, wanted.products, found["totalProducts"])
+    products = await _products(request, wanted.products, found["totalProducts"])
     choice = Choice(codes=wanted.codes, products=products)
     images = await ledger.commands.count_failed(request_id, choice)
     if not images:
@@ -42,9 +42,10 @@ async def retry(request: web.Request) -> web.Response:
     return await _accepted(request, "request.retried", RequestStatus.PROCESSING)
 
 
-async def _named(
+async def _products(
     request: web.Request, names: Sequence[SerialNumber] | None, total_products: int
 ) -> Sequence[SerialNumber] | None:
+    """The products that a client named, as the ledger knows them."""
     if names is None:
         return None
     ledger, request_id = request.app[keys.LEDGER], request.match_info["id"]
@@ -60,13 +61,13 @@ async def _named(
 
 
 async def cancel(request: web.Request) -> web.Response:
-    """Stop what has not been done; a second time it changes nothing."""
+    """Stop what has not been done; cancelling twice changes nothing."""
     request_id = (await tenancy.status(request))["requestId"]
     ledger = request.app[keys.LEDGER]
     await ledger.commands.cancel(request_id)
     await ledger.commands.carry_out_cancellation(
         request_id
-    )  # a small request at once; the dealer does the rest
+    )  # a small request ends at once; the dealer does the rest
     status = (await tenancy.status(request))["status"]
     if status not in {*OPEN_REQUEST, RequestStatus.CANCELLED}:
         raise ServiceError(ErrorCode.ALREADY_FINISHED)
@@ -74,7 +75,7 @@ async def cancel(request: web.Request) -> web.Response:
 
 
 async def erase(request: web.Request) -> web.Response:
-    """Have a request erased; a second time it tells how far that is."""
+    """Have a request erased; asked again, say whether that is done."""
     request_id, tenant = request.match_info["id"], request[keys.TENANT]
     ledger = request.app[keys.LEDGER]
     if not await ledger.erasures.find(request_id, tenant):

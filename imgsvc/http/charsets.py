@@ -1,4 +1,4 @@
-"""What clients post in other encodings than UTF-8: known by its label, and made UTF-8."""
+"""Other encodings than UTF-8: found by their labels, and converted to UTF-8."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from imgsvc.domain.errors import ErrorCode, ServiceError
 
 _CHUNK = 64 * 1024
 
-# Python's codec -> labels: those of the WHATWG Encoding Standard (section 4.2), which also says that
-# the larger page is meant where a smaller one is named, such as windows-1252 by ISO-8859-1. Beside
-# it, what spreadsheets save under DOS and on old Macs. ASCII is ASCII here: what says so and holds
-# more may be anything. Left out are UTF-7, HZ and the like, which hide ASCII in other ASCII.
+# Python's codec -> labels of the WHATWG Encoding Standard (section 4.2). As it says, a label of a
+# smaller code page stands for the larger one: ISO-8859-1 for windows-1252. Added are the encodings
+# of spreadsheets under DOS and on old Macs. ASCII stays ASCII: text that claims to be and is not
+# could be anything. UTF-7, HZ and the like are left out, because they hide ASCII in other ASCII.
 _LABELS = {
     "utf-8": "utf-8 utf8 unicode-1-1-utf-8 unicode11utf8 unicode20utf8 x-unicode20utf8",
     "utf-16-le": "utf-16 utf-16le ucs-2 iso-10646-ucs-2 csunicode unicode unicodefeff",
@@ -71,8 +71,8 @@ class Charset(NamedTuple):
     """An encoding.
 
     Attributes:
-        name: as it is called in a refusal.
-        codec: as Python calls it.
+        name: for the refusal.
+        codec: Python's name.
     """
 
     name: str
@@ -88,11 +88,11 @@ _MARKS = (
 
 
 class UnreadableError(ValueError):
-    """Some of the bytes are no text in this encoding; the text of the error says so.
+    """The bytes are not text in this encoding.
 
     Args:
         charset: the encoding.
-        line: where the first of them is, counted from 1.
+        line: of the first unreadable byte, counted from 1.
     """
 
     def __init__(self, charset: Charset, line: int) -> None:
@@ -104,19 +104,19 @@ class UnreadableError(ValueError):
 
 
 class TooLargeError(ValueError):
-    """As UTF-8 it is larger than may be."""
+    """The text is larger in UTF-8 than allowed."""
 
 
 def find(label: str | None) -> Charset:
-    """What a ``charset`` names; without one it is UTF-8.
+    """The encoding with this label; UTF-8 if there is none.
 
     Raises:
-        ServiceError: UNSUPPORTED_MEDIA_TYPE, with the label and what is known.
+        ServiceError: UNSUPPORTED_MEDIA_TYPE, with the label and the known ones.
     """
     if label is None or not label.strip():
         return UTF_8
-    # Asked of a table, not of Python: it knows codecs that are none of texts, and remembers each
-    # label that it was ever asked for.
+    # Not codecs.lookup: Python also has codecs that are not for text, and it caches each label that
+    # it was ever asked for.
     codec = _CODECS.get(_bare(label))
     if codec is None:
         raise ServiceError(
@@ -130,16 +130,16 @@ def find(label: str | None) -> Charset:
 def as_utf8(content: bytes, charset: Charset, limit: int) -> bytes:
     """The same text in UTF-8, without a byte order mark.
 
-    A mark says more than a label: it was written with the text.
+    A byte order mark overrides the label: it was written with the text.
 
     Args:
         content: the bytes that were posted.
-        charset: what their label says.
-        limit: bytes that the result may have; one that is UTF-8 already is not looked at.
+        charset: as labelled.
+        limit: bytes of the result; content that is UTF-8 already is not checked.
 
     Raises:
-        UnreadableError: this is no text in that encoding.
-        TooLargeError: the result would be larger.
+        UnreadableError: the content is not text in that encoding.
+        TooLargeError: the result would be larger than the limit.
     """
     begin = 0
     for mark, of in _MARKS:
@@ -162,7 +162,7 @@ def as_utf8(content: bytes, charset: Charset, limit: int) -> bytes:
 
 
 def _bare(label: str) -> str:
-    """A label as it is compared: without case and punctuation."""
+    """A label for comparison: without case and punctuation."""
     return re.sub(r"[\W_]", "", label).lower()
 
 

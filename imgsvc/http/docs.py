@@ -20,7 +20,7 @@ async def docs(request: web.Request) -> web.Response:  # noqa: ARG001
 
 
 async def docs_script(request: web.Request) -> web.Response:  # noqa: ARG001
-    """The page's script; apart from it, because the content policy forbids inline ones."""
+    """The page's script; a file of its own, because the content policy forbids inline scripts."""
     return _static("docs.js", "text/javascript")
 
 

@@ -1,4 +1,4 @@
-"""Bodies as they are sent and answered, for the OpenAPI document; tests post and check each."""
+"""Examples for the OpenAPI document; the tests post and check each of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CSV = (
     '1,Chair,"https://example.com/a.jpg, https://example.com/b.png"\n'
 )
 
-# Media type -> body; of a form its fields.
+# Media type -> body; for a form its fields.
 UPLOAD: dict[str, Any] = {
     "application/json": {
         "products": [
@@ -66,7 +66,7 @@ _STATUS: dict[str, Any] = {
 }
 _OF_IMAGE = {"serialNumber": 1, "productName": "Chair", "product": 0}
 
-# Status and shape, or media type -> what is answered.
+# Status, and schema or media type -> an answer.
 ANSWERS: Mapping[tuple[int, type[BaseModel] | str], Any] = {
     (202, Accepted): {"requestId": ID, "status": "PENDING"},
     (200, DryRun): {

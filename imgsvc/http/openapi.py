@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, made from the table of routes and the shapes it names."""
+"""The OpenAPI 3.1 document, made from the table of routes and the schemas it names."""
 
 from __future__ import annotations
 
@@ -87,13 +87,15 @@ def _operation(
         }
         for name in re.findall(r"{(\w+)}", route.path)
     ]
-    for place, beside in (("query", route.query), ("header", route.headers)):
-        if beside:
-            may_be_empty = {"allowEmptyValue": True} if place == "query" else {}  # as forms send it
-            shape = components[by_model[beside]["$ref"].rpartition("/")[2]]
+    for place, model in (("query", route.query), ("header", route.headers)):
+        if model:
+            may_be_empty = (
+                {"allowEmptyValue": True} if place == "query" else {}
+            )  # browsers send empty fields
+            schema = components[by_model[model]["$ref"].rpartition("/")[2]]
             parameters += [
-                {"name": name, "in": place, "required": False, "schema": schema} | may_be_empty
-                for name, schema in shape["properties"].items()
+                {"name": name, "in": place, "required": False, "schema": value} | may_be_empty
+                for name, value in schema["properties"].items()
             ]
     if parameters:
         operation["parameters"] = parameters
@@ -108,22 +110,22 @@ def _operation(
                 for media, model in route.body.items()
             },
         }
-    for status, shape in route.answers.items():
-        media = shape if isinstance(shape, str) else "application/json"
-        told: dict[str, Any] = {
+    for status, model in route.answers.items():
+        media = model if isinstance(model, str) else "application/json"
+        content: dict[str, Any] = {
             "schema": {"type": "object" if media.endswith("json") else "string"}
-            if isinstance(shape, str)
-            else by_model[shape]
+            if isinstance(model, str)
+            else by_model[model]
         }
-        if (status, shape) in examples.ANSWERS:
-            told["example"] = examples.ANSWERS[status, shape]
+        if (status, model) in examples.ANSWERS:
+            content["example"] = examples.ANSWERS[status, model]
         operation["responses"][str(status)] = {
             "description": HTTPStatus(status).phrase,
-            "content": {media: told},
+            "content": {media: content},
         }
-    refusals = {422, *route.refusals}  # every call refuses a query that it does not know
+    refusals = {422, *route.refusals}  # every call refuses an unknown query
     if isinstance(route.scope, Scope):
-        # Also without: whether a service asks who calls is its operator's choice.
+        # {}: or none, because the operator may choose not to authenticate callers.
         operation["security"] = [{_SCHEME: [route.scope]}, {}]
         refusals |= {401, 403}
     for status in sorted(refusals):

@@ -9,7 +9,7 @@ from imgsvc.http import keys, responses
 
 
 async def healthz(request: web.Request) -> web.Response:  # noqa: ARG001
-    """The process runs and its loop turns."""
+    """The process and its event loop run."""
     return responses.json({"status": "ok"})
 
 
@@ -26,7 +26,7 @@ async def readyz(request: web.Request) -> web.Response:
 
 
 async def metrics(request: web.Request) -> web.Response:
-    """Prometheus' text."""
+    """Metrics in Prometheus' text format."""
     return web.Response(
         body=request.app[keys.METRICS].render(), headers={"Content-Type": CONTENT_TYPE_LATEST}
     )

@@ -1,8 +1,8 @@
 """Whether the servers that this replica needs answer, for ``/readyz``.
 
-Anybody may ask, as often as they like. So each server is asked by one check at a time, which all who
-ask meanwhile share, and a failure holds for a moment: a server in trouble, or one that hangs, is not
-asked once more for each call.
+Anybody may call, as often as they like. So there is one check of a server at a time, which all
+calls share, and a failure is kept for a moment: a server that is in trouble or hangs does not get
+one more check for each call.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from imgsvc.runtime.cancellation import cancel_and_wait
 from imgsvc.runtime.settings import SettingsError
 
 _ANSWER_S = 4.0  # nobody waits longer for a check
-_GIVEN_UP_S = 30.0  # a check that hangs is replaced after this
+_GIVEN_UP_S = 30.0  # then a check that hangs is replaced
 _FAILURE_HOLDS_S = 2.0
 _BUCKET_HOLDS_S = 15.0  # each check costs money at the real bucket
 _log = logs.get("http")
@@ -26,10 +26,10 @@ Check = Callable[[], Awaitable[str | None]]
 
 
 class Readiness:
-    """What is known of Redis, MongoDB and the bucket.
+    """Checks Redis, MongoDB and the bucket.
 
     Args:
-        redis: raises ServiceError if something is wrong with it, else tells what it cannot know.
+        redis: raises ServiceError if something is wrong; returns what it could not check, if any.
         mongo: likewise.
         bucket: likewise.
     """
@@ -42,22 +42,22 @@ class Readiness:
         }
 
     async def checks(self) -> dict[str, str]:
-        """By name of the server: ``ok``, perhaps with what cannot be known, or what is wrong."""
-        told = await asyncio.gather(*(server.told() for server in self._servers.values()))
-        return dict(zip(self._servers, told, strict=True))
+        """By name of the server: ``ok``, possibly with what could not be checked, or what is wrong."""
+        results = await asyncio.gather(*(server.result() for server in self._servers.values()))
+        return dict(zip(self._servers, results, strict=True))
 
     async def close(self) -> None:
-        """Wait for no check any more."""
+        """Cancel the checks."""
         for server in self._servers.values():
             await server.close()
 
 
 class _Server:
-    """One server, and the check that is under way or was the last.
+    """One server, with its current or last check.
 
     Args:
         check: see above.
-        holds_s: how long it is taken to be well after a check has said so.
+        holds_s: how long a success is kept.
     """
 
     def __init__(self, check: Check, holds_s: float = 0.0) -> None:
@@ -68,7 +68,7 @@ class _Server:
         self._last = ""
         self._last_until = float("-inf")
 
-    async def told(self) -> str:
+    async def result(self) -> str:
         now = time.monotonic()
         if now < self._last_until:
             return self._last
@@ -78,7 +78,7 @@ class _Server:
         if self._asking is None or self._asking.done():
             self._asked_at = now
             self._asking = asyncio.create_task(self._ask())
-        # All wait for the same check, and as long as the first: shared, it must not be cancelled.
+        # asyncio.wait does not cancel the check, which others share. All wait as long as the first.
         left_s = max(0.0, self._asked_at + _ANSWER_S - now)
         done, _ = await asyncio.wait({self._asking}, timeout=left_s)
         return next((task.result() for task in done), f"no answer within {_ANSWER_S:g} s")
@@ -86,17 +86,17 @@ class _Server:
     async def _ask(self) -> str:
         holds_s = _FAILURE_HOLDS_S
         try:
-            said = await self._check() or "ok"
+            result = await self._check() or "ok"
             holds_s = self._holds_s
         except ServiceError as error:
-            said = error.detail
+            result = error.detail
         except SettingsError:
-            said = "made for a newer version of this service"
-        except Exception:  # noqa: BLE001 - told to whoever asks, and to the log
+            result = "made for a newer version of this service"
+        except Exception:  # noqa: BLE001 - goes into the answer and the log
             _log.exception("readiness.failed")
-            said = "the check failed; the log says why"
-        self._last, self._last_until = said, time.monotonic() + holds_s
-        return said
+            result = "the check failed; the log says why"
+        self._last, self._last_until = result, time.monotonic() + holds_s
+        return result
 
     async def close(self) -> None:
         if self._asking:

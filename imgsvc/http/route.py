@@ -1,4 +1,4 @@
-"""One call: its address, what answers it, and what the OpenAPI document says of it."""
+"""One route: a call's address, its handler, and what the OpenAPI document says about it."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ class Route:
 
     Attributes:
         method: in capitals.
-        path: with ``{id}`` where a request's id stands.
-        handler: answers it.
+        path: with ``{id}`` in place of a request's id.
+        handler: answers the call; its name is the ``operationId``.
         summary: one line for the document.
-        answers: status -> shape of the body, or its media type where it is not JSON.
-        refusals: statuses that come with a problem.
-        query: shape of the query; a call of clients without one takes none.
-        headers: shape of the headers that mean something.
-        body: media type -> shape of the body.
-        examples: media type -> a body that is accepted; one for each.
-        body_may_be_missing: then it is as if it were ``{}``.
-        scope: what a caller must be allowed; ``docs``: as ``[auth] protect_docs`` says; ``open``:
-            nothing. It names the rate limit that counts the call, too, if there is one.
+        answers: status -> schema of the body, or its media type if it is not JSON.
+        refusals: statuses of problem details.
+        query: schema of the query; without one, a client's call takes no query.
+        headers: schema of the headers that have a meaning.
+        body: media type -> schema of the body.
+        examples: media type -> a body that is accepted, one for each.
+        body_may_be_missing: a missing body counts as ``{}``.
+        scope: what the caller needs; ``docs``: as ``[auth] protect_docs`` says; ``open``: nothing.
+            It also names the rate limit that counts the call, if there is one.
     """
 
     method: Literal["GET", "POST", "DELETE"]

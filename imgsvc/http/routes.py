@@ -1,4 +1,4 @@
-"""The whole table: every address, what answers it, and what the OpenAPI document says of it."""
+"""The whole table of routes: every call's address and handler, and its part of the document."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from imgsvc.http.schemas.uploads import Accepted, CsvQuery, Form, Upload, Upload
 from imgsvc.http.schemas.webhooks import Deliveries, Replayed, TestDelivery
 from imgsvc.http.uploads.upload import upload
 
-_COUNTED = (Scope.UPLOAD, Scope.READ)
+_RATE_LIMITED = (Scope.UPLOAD, Scope.READ)
 
 ROUTES: tuple[Route, ...] = (
     Route(
@@ -206,9 +206,11 @@ def add(app: web.Application) -> None:
         r.handler: r.scope if isinstance(r.scope, Scope) else of_docs if r.scope == "docs" else None
         for r in ROUTES
     }
-    app[keys.POLICIES] = {r.handler: r.scope for r in ROUTES if r.scope in _COUNTED}
-    # Not of operators' calls: health checkers add what keeps caches out, scrapers parameters.
-    app[keys.WITHOUT_QUERY] = {r.handler for r in ROUTES if r.scope in _COUNTED and not r.query}
+    app[keys.POLICIES] = {r.handler: r.scope for r in ROUTES if r.scope in _RATE_LIMITED}
+    # Operators' calls take any query: health checkers add one against caches, scrapers add parameters.
+    app[keys.WITHOUT_QUERY] = {
+        r.handler for r in ROUTES if r.scope in _RATE_LIMITED and not r.query
+    }
     app[keys.OPENAPI] = _document()
     app.add_routes([web.route(r.method, r.path, r.handler) for r in ROUTES])
 

@@ -1,8 +1,7 @@
-"""JSON as clients post it (RFC 8259), read in one way everywhere.
+"""JSON from clients (RFC 8259), parsed more strictly than the standard library does.
 
-Stricter than the standard library: a name that stands twice in an object is refused, for what one
-reader takes from such an object another does not; and so are numbers that are none and halves of
-characters.
+A name that occurs twice in an object is refused, because parsers disagree about which one counts.
+NaN, Infinity and lone surrogates are refused, too.
 """
 
 from __future__ import annotations
@@ -14,16 +13,16 @@ from typing import Any, NoReturn
 
 from imgsvc.domain.errors import ErrorCode
 
-_HALF = re.compile(r"\\u[dD][89a-fA-F]")  # of a character, as an escape; two make one
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # an escape; two make a character
 
 
 class JsonError(ValueError):
-    """The text cannot be used; what it says reads on from the place.
+    """The text cannot be used.
 
     Args:
-        code: INVALID_JSON, or VALIDATION_FAILED for a name that is there twice.
-        message: what is wrong, and the remedy.
-        loc: the name that is there twice.
+        code: INVALID_JSON, or VALIDATION_FAILED for a name that occurs twice.
+        message: what is wrong, and the remedy; it continues a sentence that begins with the place.
+        loc: the name that occurs twice.
     """
 
     def __init__(self, code: ErrorCode, message: str, *loc: str) -> None:
@@ -33,16 +32,16 @@ class JsonError(ValueError):
 
 
 def parse(text: bytes) -> Any:
-    """What a JSON text says; a BOM in front says nothing.
+    """The value of a JSON text; a leading byte order mark is ignored.
 
     Raises:
-        JsonError: it is no JSON, or not clear.
+        JsonError: the text is not JSON, or ambiguous.
     """
     try:
-        written = text.decode("utf-8-sig")
-        said = json.loads(written, object_pairs_hook=_each_once, parse_constant=_no_number)
-        if _HALF.search(written):
-            json.dumps(said, ensure_ascii=False).encode()
+        decoded = text.decode("utf-8-sig")
+        value = json.loads(decoded, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        if _SURROGATE.search(decoded):
+            json.dumps(value, ensure_ascii=False).encode()
     except JsonError:
         raise
     except UnicodeDecodeError as error:
@@ -58,23 +57,23 @@ def parse(text: bytes) -> Any:
         raise _invalid("it is nested too deeply") from None
     except json.JSONDecodeError as error:
         raise _invalid(str(error)) from None
-    except ValueError:  # Python's limit for integers, whose size makes reading them slow
+    except ValueError:  # Python's limit for digits of an integer, because parsing many is slow
         raise _invalid("a number has thousands of digits; send it as a string") from None
-    return said
+    return value
 
 
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The pairs of one object."""
-    said = dict(pairs)
-    if len(said) < len(pairs):
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object with these pairs, unless a name occurs twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
         [(twice, _)] = Counter(name for name, _ in pairs).most_common(1)
         raise JsonError(
             ErrorCode.VALIDATION_FAILED, "is there twice in one object; remove one of them", twice
         )
-    return said
+    return found
 
 
-def _no_number(name: str) -> NoReturn:
+def _refuse_constant(name: str) -> NoReturn:
     raise _invalid(f"{name} is no number of JSON")
 
 

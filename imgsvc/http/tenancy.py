@@ -1,4 +1,4 @@
-"""A tenant's own requests: to everybody else they do not exist."""
+"""A tenant sees its own requests only: for everybody else they do not exist."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from imgsvc.ledger import Document, iso
 
 
 async def status(request: web.Request) -> Document:
-    """The status object of the request that the call's path names.
+    """The status object of the request in the call's path.
 
     Raises:
-        ServiceError: NOT_FOUND if the caller has no such request, whoever else may have it; GONE
-            if they had it erased, or its time was over.
+        ServiceError: NOT_FOUND if the tenant has no such request, even if another has; GONE if it
+            was erased or has expired.
     """
     request_id, tenant = request.match_info["id"], request[keys.TENANT]
     ledger = request.app[keys.LEDGER]

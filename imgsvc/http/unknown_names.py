@@ -10,11 +10,11 @@ from pydantic import BaseModel
 
 
 def advice(name: str, known: Collection[str]) -> str:
-    """What is wrong with a name, and the remedy.
+    """What is wrong with an unknown name, and the remedy.
 
     Args:
         name: as the client wrote it.
-        known: all that it could be.
+        known: all names that exist there.
     """
     meant = next((each for each in known if _bare(each) == _bare(name)), None)
     if meant:
@@ -24,28 +24,28 @@ def advice(name: str, known: Collection[str]) -> str:
     return f"is not known; there is {', '.join(known)}"
 
 
-def known_at(shape: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
-    """The names that the object at a place has: a place of pydantic's, within a shape."""
-    shapes = [shape]
+def known_at(schema: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
+    """The field names of the object at this place (pydantic's ``loc``) within a schema."""
+    schemas = [schema]
     for step in loc:
         if isinstance(step, str):
-            shapes = [
+            schemas = [
                 below
-                for each in shapes
+                for each in schemas
                 for field, about in each.model_fields.items()
                 if step == (about.alias or field)
-                for below in _shapes_in(about.annotation)
+                for below in _schemas_in(about.annotation)
             ]
-    return [about.alias or field for each in shapes for field, about in each.model_fields.items()]
+    return [about.alias or field for each in schemas for field, about in each.model_fields.items()]
 
 
-def _shapes_in(annotation: Any) -> Iterator[type[BaseModel]]:
+def _schemas_in(annotation: Any) -> Iterator[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for part in get_args(annotation):
-        yield from _shapes_in(part)
+        yield from _schemas_in(part)
 
 
 def _bare(name: str) -> str:
-    """A name without what spellings differ in: ``input_urls`` is ``inputUrls``."""
+    """A name for comparison: ``input_urls`` is the same as ``inputUrls``."""
     return re.sub(r"[^a-z0-9]", "", name.lower())

@@ -1,4 +1,4 @@
-"""The calls about webhooks: what was sent, sending it again, sending a test."""
+"""The calls about webhooks: list the deliveries, deliver again, deliver a test."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _log = logs.get("http")
 
 
 async def deliveries(request: web.Request) -> web.Response:
-    """The attempts to announce the request's end, and when the next one is."""
+    """The attempts to deliver a request's webhook, and when the next one is due."""
     found = await tenancy.status(request)
     return responses.json(await request.app[keys.LEDGER].delivery_log.attempts(found["requestId"]))
 
 
 async def replay(request: web.Request) -> web.Response:
-    """Announce the request's end once more."""
+    """Deliver a request's webhook once more."""
     found = await tenancy.status(request)
     request_id = found["requestId"]
     if found["status"] in OPEN_REQUEST:
@@ -41,7 +41,7 @@ async def replay(request: web.Request) -> web.Response:
 
 
 async def test(request: web.Request) -> web.Response:
-    """Send one ``webhook.test``, signed as the others are, and tell what came of it."""
+    """Deliver one ``webhook.test``, signed like any other webhook, and return the outcome."""
     receiver = await bodies.json(Receiver, request)
     outbound = request.app[keys.OUTBOUND]
     try:

@@ -1,1 +1,1 @@
-"""What bounds calls: rates, quotas, bytes of bodies, connections."""
+"""The limits of calls: rates, quotas, memory for bodies, time for headers."""

@@ -1,7 +1,7 @@
-"""Connections whose first request does not arrive, or only byte by byte, are closed.
+"""A time limit for the headers of a connection's first request.
 
-aiohttp closes a connection that is idle after an answer, half a request or not; for the first
-request it has no time limit of its own.
+aiohttp closes connections that stay idle after a response, but has no time limit for the first
+request, which may never arrive, or byte by byte.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _log = logs.get("http")
 
 @contextlib.asynccontextmanager
 async def cut_off(server: web.Server, limit_s: float) -> AsyncIterator[None]:
-    """Watch a server that does not listen yet, until the block is left.
+    """Close connections that are too slow, during the block.
 
     Args:
-        server: of the application's runner.
-        limit_s: how long a client may take from connecting to the end of its first head.
+        server: of the application's runner; must not listen yet.
+        limit_s: from connecting to the end of the first request's headers.
     """
     watch = _Watch(server, limit_s)
     watching = asyncio.create_task(watch.run())
@@ -36,25 +36,27 @@ async def cut_off(server: web.Server, limit_s: float) -> AsyncIterator[None]:
 
 
 class _Watch:
+    """Looks from time to time which connections have had no request yet."""
+
     def __init__(self, server: web.Server, limit_s: float) -> None:
         self._server = server
         self._limit_s = limit_s
         self._since: dict[web.RequestHandler, float] = {}
-        self._spoken: set[web.RequestHandler] = set()
+        self._had_request: set[web.RequestHandler] = set()
         make = server.request_factory
 
         def made(message: Any, payload: Any, connection: web.RequestHandler, *rest: Any) -> Any:
-            self._spoken.add(connection)
+            self._had_request.add(connection)
             return make(message, payload, connection, *rest)
 
-        server.request_factory = made  # called with each head that is complete
+        server.request_factory = made  # called when a request's headers are complete
 
     async def run(self) -> None:
         clock = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self._limit_s / 4)
             now, open_ones = clock.time(), self._server.connections
-            self._spoken.intersection_update(open_ones)
+            self._had_request.intersection_update(open_ones)
             self._since = {one: self._since.get(one, now) for one in open_ones}
             late = [one for one, since in self._since.items() if self._is_late(one, now - since)]
             for one in late:
@@ -63,4 +65,4 @@ class _Watch:
                 _log.info("http.cut_off", connections=len(late), reason="no request in time")
 
     def _is_late(self, connection: web.RequestHandler, age_s: float) -> bool:
-        return connection not in self._spoken and age_s >= self._limit_s * 3 / 4
+        return connection not in self._had_request and age_s >= self._limit_s * 3 / 4

@@ -1,4 +1,4 @@
-"""The kinds of fields that several calls share: texts, serial numbers, times, cursors."""
+"""Fields that several schemas share: texts, serial numbers, times, cursors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]")
 
 
 def _in_a_cell(text: str) -> str:
-    """A text that a report can hold, and that can be posted again with it."""
+    """A text that a CSV report can hold, and that can be posted again with it."""
     if not text.strip():
         raise ValueError("is blank; say something")
     if "\0" in text:
@@ -32,7 +32,7 @@ Text = Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT), AfterValidat
 
 
 def _serial(said: object) -> SerialNumber:
-    """Told in one go: pydantic would tell what is wrong with it as a number and as a text."""
+    """One message: pydantic would say what is wrong with it as an integer and as a string."""
     if isinstance(said, str):
         if 0 < len(said) <= LONGEST_TEXT:
             return _in_a_cell(said)
@@ -53,14 +53,14 @@ AnySerial = Annotated[
 
 
 def _written_out(text: str) -> str:
-    """Pydantic would take a number for seconds, or milliseconds if there are many, since 1970."""
+    """Refuse a number: pydantic would take it for seconds or milliseconds since 1970."""
     if not _DATE.match(text):
         raise ValueError("a time is written like 2026-01-31T12:00:00Z")
     return _LOST_PLUS.sub(r"\1+\2", text)
 
 
 def _in_utc(time: datetime) -> datetime:
-    """The same moment; near the first and the last year there is none in UTC."""
+    """The same moment in UTC, which may not exist at either end of the calendar."""
     try:
         return time.astimezone(UTC)
     except OverflowError:

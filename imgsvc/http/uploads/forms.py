@@ -16,26 +16,26 @@ def parts(request: web.Request) -> MultipartReader:
     """The parts of a request's body, to be read one after the other.
 
     Raises:
-        ValueError: it is no form, also later while it is read.
+        ValueError: the body is not a form; also raised later, while it is read.
     """
     return _Parts(request.headers, cast("StreamReader", _FewLines(request.content)))
 
 
 def charset(part: BodyPartReader) -> str:
-    """What a part says of its charset, or the form of its plain fields; else it is empty.
+    """The charset of a part, or an empty text if nothing names one.
 
-    A file is what it is, whatever the form around it is written in (section 4.6).
+    The form's own charset applies to its text fields, but not to a file in it (section 4.6).
     """
-    said = parse_mimetype(part.headers.get("Content-Type", ""))
-    if not said.type or (said.type, said.subtype) == ("text", "plain"):
+    media_type = parse_mimetype(part.headers.get("Content-Type", ""))
+    if not media_type.type or (media_type.type, media_type.subtype) == ("text", "plain"):
         return part.get_charset("")
-    return said.parameters.get("charset", "")
+    return media_type.parameters.get("charset", "")
 
 
 class _Parts(MultipartReader):
-    """Reads the field ``_charset_`` if it comes first, as it has to.
+    """Reads the field ``_charset_``, which has to come first.
 
-    aiohttp's own way to do so ends with an error: it does not read to the field's end.
+    aiohttp's own code for this ends with an error: it does not read to the end of the field.
     """
 
     _is_first = True
@@ -56,10 +56,10 @@ class _Parts(MultipartReader):
 
 
 class _FewLines:
-    """A body of which only so many lines are read; else it is the ``StreamReader`` that it wraps.
+    """A ``StreamReader`` of which only so many lines can be read.
 
-    Lines before the first part of a form are no part, so that nobody counts them: a client could
-    send them without end, and each costs as much time as a large piece.
+    Lines before the first part of a form belong to no part, so nobody else counts them. A client
+    could send them without end, and each takes as much time as a large piece.
     """
 
     def __init__(self, content: StreamReader) -> None:
