@@ -1,1 +1,1 @@
-"""Who may come in: API keys and the tokens of an issuer."""
+"""Authentication: who calls, by an API key or by an issuer's token."""

@@ -1,7 +1,7 @@
 """API keys as texts: ``isk_<id>_<secret>``. Nothing here does I/O.
 
-A secret is 32 random bytes, which nobody guesses; so a plain SHA-256 keeps it, where a password
-that people choose would need a slow hash.
+A secret is 32 random bytes, which nobody can guess. So it is stored as a plain SHA-256; only a
+password that people choose would need a slow hash.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import secrets
 from typing import NamedTuple
 
 PREFIX = "isk_"
-_FORM = re.compile(r"isk_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
+_PATTERN = re.compile(r"isk_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
 
 
 class Credential(NamedTuple):
-    """An API key, taken apart."""
+    """An API key in its parts."""
 
     id: str
     secret: str
@@ -27,20 +27,20 @@ class Credential(NamedTuple):
 
     @property
     def digest(self) -> bytes:
-        """What is kept of the secret."""
+        """What is stored of the secret."""
         return hashlib.sha256(self.secret.encode()).digest()
 
     def fits(self, digest: bytes) -> bool:
-        """Whether ``digest`` is that of this secret; takes the same time wherever they differ."""
+        """Whether ``digest`` is that of this secret; compared in constant time."""
         return hmac.compare_digest(self.digest, digest)
 
 
 def new() -> Credential:
-    """A key that nobody ever had."""
+    """A new random key."""
     return Credential(secrets.token_hex(8), secrets.token_urlsafe(32))
 
 
 def parse(text: str) -> Credential | None:
-    """The key in ``text``, or None if it has not the form of one."""
-    found = _FORM.fullmatch(text)
+    """The key in ``text``, or None if it does not look like one."""
+    found = _PATTERN.fullmatch(text)
     return Credential(found[1], found[2]) if found else None

@@ -1,7 +1,7 @@
-"""The public keys of a token issuer, as it publishes them (a JWK set, RFC 7517).
+"""The public keys that a token issuer publishes (a JWK set, RFC 7517).
 
-PyJWT's own client of such sets blocks the loop and does not pass our guard, so the fetching is done
-here; the keys are PyJWT's.
+PyJWT's own client for such sets blocks the event loop and bypasses our guard. So they are fetched
+here, and PyJWT only parses them.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ _log = logs.get("jwks")
 
 
 class KeySet:
-    """Fetched when it is first needed, when it is old, and when a key is asked for that it lacks.
+    """A set that is fetched when it is first needed, when it is old, and when it lacks a key.
 
-    One fetch runs at a time, and two are ``pause_s`` apart: tokens with made-up key ids cannot
-    have us call the issuer more often. If one fails, the keys that are there stay.
+    One fetch runs at a time, and two are ``pause_s`` apart: tokens with made-up key ids cannot make
+    us call the issuer more often. If a fetch fails, the keys from before stay.
 
     Args:
         outbound: the guarded client.
         url: where the set is.
-        key_type: the only ``kty`` that is taken.
-        fresh_s: age in seconds from which on the set is fetched again, while the old one serves.
-        pause_s: seconds between the beginnings of two fetches.
+        key_type: the only ``kty`` that is accepted.
+        fresh_s: age at which the set is fetched again; the old one serves meanwhile.
+        pause_s: from the start of one fetch to the next.
     """
 
     def __init__(
@@ -56,10 +56,10 @@ class KeySet:
         self._fetch: asyncio.Task[None] | None = None
 
     async def get(self, kid: str | None) -> jwt.PyJWK | None:
-        """The key of this id, or None if the issuer has none; without id, its only key.
+        """The key with this id, or None if the issuer has none; without an id, its only key.
 
         Raises:
-            ServiceError: UNAVAILABLE if the key is not known and the issuer could not be asked.
+            ServiceError: UNAVAILABLE; the key is not known, and the issuer cannot be reached.
         """
         key = self._find(kid)
         if key is not None:
@@ -85,7 +85,7 @@ class KeySet:
         return self._keys.get(kid)
 
     def _begin(self) -> None:
-        """Fetch, unless that is being done or was begun a moment ago."""
+        """Start a fetch, unless one was started a moment ago."""
         if time.monotonic() - self._began < self._pause_s:
             return
         self._began = time.monotonic()
@@ -120,7 +120,7 @@ class KeySet:
         return found
 
     async def close(self) -> None:
-        """Fetch no more."""
+        """Stop a fetch that is running."""
         if self._fetch is not None:
             self._fetch.cancel()
             await asyncio.gather(self._fetch, return_exceptions=True)

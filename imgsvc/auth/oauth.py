@@ -1,6 +1,6 @@
-"""Bearer tokens of one issuer: JSON Web Tokens, checked here and asked about nowhere.
+"""The tokens of one issuer: JSON Web Tokens, verified here without asking the issuer.
 
-What a token says of itself decides nothing: neither which family of algorithms is right, nor where
+A token cannot choose how it is verified: the settings name the family of algorithms and where the
 keys are (``jku`` and ``x5u`` are not read).
 """
 
@@ -20,14 +20,14 @@ from imgsvc.runtime.settings import Auth, SettingsError
 
 TENANT_PREFIX = "oauth:"
 _MAX_TENANT = 255  # of a subject, by OpenID Connect Core section 2
-# Family -> type of its keys, and its algorithms. All are asymmetric.
+# Family -> the type of its keys, and its algorithms. All are asymmetric.
 _FAMILIES = {
     "RS": ("RSA", ("RS256", "RS384", "RS512")),
     "PS": ("RSA", ("PS256", "PS384", "PS512")),
     "ES": ("EC", ("ES256", "ES384", "ES512")),
     "EdDSA": ("OKP", ("EdDSA",)),
 }
-# The first that matches; the rest is not worth telling apart.
+# The first that matches is the reason that the client gets.
 _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (jwt.ExpiredSignatureError, "The token has expired."),
     (jwt.ImmatureSignatureError, "The token is not valid yet."),
@@ -44,7 +44,7 @@ class Token:
     """What a valid token says.
 
     Attributes:
-        tenant: whose requests it gives access to; never that of an API key by accident.
+        tenant: whose requests it gives access to; has a prefix, so it is never an API key's.
         scopes: what it allows.
         left_s: seconds until it expires.
     """
@@ -58,11 +58,11 @@ class Tokens:
     """Checks tokens.
 
     Args:
-        settings: the issuer and what its tokens must say.
-        outbound: to fetch its keys with.
+        settings: the issuer, and the claims that its tokens need.
+        outbound: fetches its keys.
 
     Raises:
-        SettingsError: the address of the keys is one that the guard refuses.
+        SettingsError: the guard refuses the address of the keys.
     """
 
     def __init__(self, settings: Auth, outbound: Outbound) -> None:
@@ -79,14 +79,14 @@ class Tokens:
         self._keys = KeySet(outbound, url, key_type)
 
     async def check(self, text: str) -> Token:
-        """What a token says, if it is valid now.
+        """What a token says, if it is valid.
 
         Raises:
             ServiceError: UNAUTHENTICATED with the reason, or UNAVAILABLE if the issuer's keys
                 cannot be had.
         """
         try:
-            # First, so that a token which cannot be right has nothing fetched.
+            # Checked first, so that a token which cannot be valid causes no fetch.
             header = jwt.get_unverified_header(text)
             if header.get("alg") not in self._algorithms:
                 raise jwt.InvalidAlgorithmError
@@ -125,7 +125,7 @@ class Tokens:
         )
 
     async def close(self) -> None:
-        """Fetch no more keys."""
+        """Stop fetching keys."""
         await self._keys.close()
 
 
