@@ -73,31 +73,11 @@ def _operation(
     route: Route, by_model: Mapping[Any, Any], components: Mapping[str, Any]
 ) -> dict[str, Any]:
     operation: dict[str, Any] = {
-        "operationId": route.handler.__name__.strip("_"),
+        "operationId": route.handler.__name__,
         "summary": route.summary,
-        "responses": {},
+        "responses": _responses(route, by_model),
     }
-    parameters = [
-        {
-            "name": name,
-            "in": "path",
-            "required": True,
-            "schema": {"type": "string"},
-            "example": examples.ID,
-        }
-        for name in re.findall(r"{(\w+)}", route.path)
-    ]
-    for place, model in (("query", route.query), ("header", route.headers)):
-        if model:
-            may_be_empty = (
-                {"allowEmptyValue": True} if place == "query" else {}
-            )  # browsers send empty fields
-            schema = components[by_model[model]["$ref"].rpartition("/")[2]]
-            parameters += [
-                {"name": name, "in": place, "required": False, "schema": value} | may_be_empty
-                for name, value in schema["properties"].items()
-            ]
-    if parameters:
+    if parameters := _parameters(route, by_model, components):
         operation["parameters"] = parameters
     if route.body:
         operation["requestBody"] = {
@@ -110,6 +90,39 @@ def _operation(
                 for media, model in route.body.items()
             },
         }
+    if isinstance(route.scope, Scope):
+        # {}: or none, because the operator may choose not to authenticate callers.
+        operation["security"] = [{_SCHEME: [route.scope]}, {}]
+    return operation
+
+
+def _parameters(
+    route: Route, by_model: Mapping[Any, Any], components: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    parameters: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": {"type": "string"},
+            "example": examples.ID,
+        }
+        for name in re.findall(r"{(\w+)}", route.path)
+    ]
+    for place, model in (("query", route.query), ("header", route.headers)):
+        if model:
+            # Browsers send the empty fields of a form, too.
+            may_be_empty = {"allowEmptyValue": True} if place == "query" else {}
+            schema = components[by_model[model]["$ref"].rpartition("/")[2]]
+            parameters += [
+                {"name": name, "in": place, "required": False, "schema": value} | may_be_empty
+                for name, value in schema["properties"].items()
+            ]
+    return parameters
+
+
+def _responses(route: Route, by_model: Mapping[Any, Any]) -> dict[str, Any]:
+    responses = {}
     for status, model in route.answers.items():
         media = model if isinstance(model, str) else "application/json"
         content: dict[str, Any] = {
@@ -119,18 +132,15 @@ def _operation(
         }
         if (status, model) in examples.ANSWERS:
             content["example"] = examples.ANSWERS[status, model]
-        operation["responses"][str(status)] = {
-            "description": HTTPStatus(status).phrase,
-            "content": {media: content},
-        }
+        responses[str(status)] = _response(status, media, content)
     refusals = {422, *route.refusals}  # every call refuses an unknown query
     if isinstance(route.scope, Scope):
-        # {}: or none, because the operator may choose not to authenticate callers.
-        operation["security"] = [{_SCHEME: [route.scope]}, {}]
         refusals |= {401, 403}
     for status in sorted(refusals):
-        operation["responses"][str(status)] = {
-            "description": HTTPStatus(status).phrase,
-            "content": {"application/problem+json": {"schema": by_model[Problem]}},
-        }
-    return operation
+        content = {"schema": by_model[Problem]}
+        responses[str(status)] = _response(status, "application/problem+json", content)
+    return responses
+
+
+def _response(status: int, media: str, content: dict[str, Any]) -> dict[str, Any]:
+    return {"description": HTTPStatus(status).phrase, "content": {media: content}}
