@@ -9,9 +9,7 @@ from typing import Any
 import orjson
 
 from imgsvc.domain.errors import ServiceError
-from imgsvc.http import (
-    problem_details,
-)
+from imgsvc.http import problem_details
 
 
 def encode(position: list[Any]) -> str:

@@ -1,4 +1,4 @@
-"""The CSV report of a request, streamed."""
+"""The call for the CSV report of a request."""
 
 from __future__ import annotations
 
@@ -8,24 +8,19 @@ from aiohttp import web
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import OPEN_REQUEST, ImageStatus
-from imgsvc.http import (
-    image_view,
-    keys,
-    schema_validation,
-    tenancy,
-)
+from imgsvc.http import image_view, keys, schema_validation, tenancy
 from imgsvc.http.schemas.downloads import DownloadQuery
 from imgsvc.ledger import Document
 from imgsvc.reports import report_csv
 from imgsvc.runtime import logs
 from imgsvc.storage.bucket import Bucket
 
-_LINES = 500  # of a report, written at once
+_LINES = 500  # made and written at once
 _log = logs.get("http")
 
 
 async def download(request: web.Request) -> web.StreamResponse:
-    """The report, streamed."""
+    """The CSV report, streamed."""
     wanted = schema_validation.query(DownloadQuery, request)
     found = await tenancy.status(request)
     if found["status"] in OPEN_REQUEST and not wanted.partial:
@@ -41,7 +36,7 @@ async def download(request: web.Request) -> web.StreamResponse:
         with_status=ImageStatus.FAILED if wanted.only else None,
     )
     bucket = request.app[keys.BUCKET]
-    # The first lines are made before the status is sent: an error can still be told.
+    # The first lines are made before the status is sent, so that an error can still be answered.
     pending = [row async for row in _take(rows, _LINES)]
     bom = request.app[keys.SETTINGS].http.csv_bom if wanted.bom is None else wanted.bom
     text = report_csv.header(columns, bom=bom) + await _lines(bucket, pending, columns)
@@ -57,7 +52,7 @@ async def download(request: web.Request) -> web.StreamResponse:
         while pending := [row async for row in _take(rows, _LINES)]:
             await response.write(await _lines(bucket, pending, columns))
     except ServiceError:
-        # The status is sent: only a broken transfer can still say that this is not all.
+        # The status is sent. Only a broken transfer can still show that the report is incomplete.
         _log.exception("report.broken_off", request_id=found["requestId"])
         if request.transport:
             request.transport.abort()
@@ -75,10 +70,10 @@ async def _take(rows: AsyncIterator[Document], count: int) -> AsyncIterator[Docu
 
 
 async def _lines(bucket: Bucket, rows: list[Document], columns: report_csv.Columns) -> bytes:
-    shown = [
+    views = [
         [image_view.view(row, i, image) for i, image in enumerate(row["images"])] for row in rows
     ]
-    await image_view.fill_in_urls(bucket, [image for row in shown for image in row])
+    await image_view.fill_in_urls(bucket, [image for row in views for image in row])
     return b"".join(
         report_csv.line(
             report_csv.ReportRow(
@@ -91,7 +86,7 @@ async def _lines(bucket: Bucket, rows: list[Document], columns: report_csv.Colum
             ),
             columns,
         )
-        for row, of_row in zip(rows, shown, strict=True)
+        for row, of_row in zip(rows, views, strict=True)
     )
 
 

@@ -1,4 +1,4 @@
-"""An image as clients see it."""
+"""An image of the ledger as clients see it."""
 
 from __future__ import annotations
 

@@ -1,21 +1,14 @@
-"""A page of the images of a request."""
+"""The call for the images of a request."""
 
 from __future__ import annotations
 
 from aiohttp import web
 
-from imgsvc.http import (
-    cursors,
-    image_view,
-    keys,
-    responses,
-    schema_validation,
-    tenancy,
-)
+from imgsvc.http import cursors, image_view, keys, responses, schema_validation, tenancy
 from imgsvc.http.schemas.images import ImagesQuery
 from imgsvc.ledger import Document
 
-_END = 1 << 31  # of products and of images in one
+_END = 1 << 31  # above any number of products, and of images in one
 
 
 async def images(request: web.Request) -> web.Response:

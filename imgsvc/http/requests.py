@@ -6,13 +6,7 @@ from datetime import UTC, datetime
 
 from aiohttp import web
 
-from imgsvc.http import (
-    cursors,
-    keys,
-    responses,
-    schema_validation,
-    tenancy,
-)
+from imgsvc.http import cursors, keys, responses, schema_validation, tenancy
 from imgsvc.http.schemas.requests import RequestsQuery
 
 
