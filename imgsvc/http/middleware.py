@@ -1,4 +1,4 @@
-"""What happens around every call: its id, its refusals, its log line, its headers."""
+"""What happens around every call: id, log line, headers, errors, authentication, limits."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     finally:
         request.app[keys.BODY_BUDGET].release(request)
         seconds = time.monotonic() - started
-        # Clients may make methods up; each would be a series of its own for ever.
+        # Clients can invent methods, and each would be a new series for ever.
         method = request.method if request.method in METH_ALL else "other"
         request.app[keys.METRICS].http_seconds.labels(route, method, str(status)).observe(seconds)
         _log.info(
@@ -88,7 +88,7 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 @web.middleware
 async def refuse(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every refusal is problem+json, and no traceback reaches a client."""
+    """Answer every error with problem details; no traceback reaches a client."""
     try:
         return await handler(request)
     except ServiceError as error:
@@ -119,8 +119,8 @@ async def authenticate(request: web.Request, handler: Handler) -> web.StreamResp
         # A handler that is not in the table is for operators only.
         scope = request.app[keys.SCOPES].get(request.match_info.handler, Scope.ADMIN)
         if scope:
-            shown = request.headers.getall("Authorization", [])
-            caller = await authentication.identify(authenticator, shown)
+            authorization = request.headers.getall("Authorization", [])
+            caller = await authentication.identify(authenticator, authorization)
             structlog.contextvars.bind_contextvars(tenant=caller.tenant, key=caller.key)
             authentication.require(caller, scope)
             request[keys.TENANT] = request[keys.QUOTA_TENANT] = caller.tenant

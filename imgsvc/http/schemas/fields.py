@@ -31,17 +31,17 @@ def _in_a_cell(text: str) -> str:
 Text = Annotated[str, Field(min_length=1, max_length=LONGEST_TEXT), AfterValidator(_in_a_cell)]
 
 
-def _serial(said: object) -> SerialNumber:
+def _serial(value: object) -> SerialNumber:
     """One message: pydantic would say what is wrong with it as an integer and as a string."""
-    if isinstance(said, str):
-        if 0 < len(said) <= LONGEST_TEXT:
-            return _in_a_cell(said)
-        raise ValueError(f"has {len(said)} characters; 1 to {LONGEST_TEXT} are allowed")
-    if type(said) is not int:  # True is an int, too
+    if isinstance(value, str):
+        if 0 < len(value) <= LONGEST_TEXT:
+            return _in_a_cell(value)
+        raise ValueError(f"has {len(value)} characters; 1 to {LONGEST_TEXT} are allowed")
+    if type(value) is not int:  # True is an int, too
         raise ValueError('is neither an integer like 7 nor a string like "SKU-7"')
-    if not -_INT64 <= said < _INT64:
+    if not -_INT64 <= value < _INT64:
         raise ValueError("is an integer of more than 64 bits; send it as a string")
-    return said
+    return value
 
 
 AnySerial = Annotated[

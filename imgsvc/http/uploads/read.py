@@ -65,9 +65,9 @@ async def _content(request: web.Request, query: UploadQuery) -> dict[str, bytes]
         case "application/json":
             return {"file": await bodies.text(request, limit, ErrorCode.INVALID_JSON)}
         case "text/csv":
-            beside = query.model_dump(exclude={"dry_run"}, exclude_none=True)
+            fields = query.model_dump(exclude={"dry_run"}, exclude_none=True)
             body = await bodies.text(request, limit, ErrorCode.INVALID_CSV)
-            return {"file": body} | {name: str(value).encode() for name, value in beside.items()}
+            return {"file": body} | {name: str(value).encode() for name, value in fields.items()}
         case "multipart/form-data":
             return await _form(request, limit)
     raise ServiceError(ErrorCode.UNSUPPORTED_MEDIA_TYPE)
