@@ -8,6 +8,7 @@ from aiohttp import web
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import OPEN_REQUEST, RequestStatus, SerialNumber
+from imgsvc.domain.validation import ValidationProblems
 from imgsvc.http import bodies, keys, problem_details, responses, tenancy
 from imgsvc.http.limits import quotas
 from imgsvc.http.schemas.requests import Retry
@@ -35,7 +36,7 @@ async def retry(request: web.Request) -> web.Response:
     most = quotas.of_one_upload(request.app[keys.SETTINGS]).max_images
     if images > most:
         msg = f"{images} images are more than the {most} allowed at once; name some, then others"
-        raise problem_details.invalid([{"loc": ["products"], "msg": msg}])
+        raise problem_details.invalid(["products"], msg)
     async with quotas.charged(request, images, object()):
         if not await ledger.commands.retry(request_id, choice, images):
             raise ServiceError(ErrorCode.NOT_FINISHED, retry_after_s=5)
@@ -50,13 +51,13 @@ async def _products(
         return None
     ledger, request_id = request.app[keys.LEDGER], request.match_info["id"]
     found = await ledger.commands.resolve_products(request_id, names, total_products)
-    impossible = [
-        {"loc": ["products", i], "msg": "is no product's serial number, and no product's number"}
-        for i, name in enumerate(found)
-        if isinstance(name, int) and name < 0
-    ]
-    if impossible:
-        raise problem_details.invalid(impossible)
+    problems = ValidationProblems()
+    for i, name in enumerate(found):
+        if isinstance(name, int) and name < 0:
+            msg = "is no product's serial number, and no product's number"
+            problems.add(["products", i], msg)
+    if problems.count:
+        raise problem_details.refusal(ErrorCode.VALIDATION_FAILED, problems)
     return found
 
 

@@ -36,5 +36,5 @@ def decode(cursor: str) -> list[Any]:
 def invalid() -> ServiceError:
     """The refusal of a text that is no cursor of the call it was sent to."""
     return problem_details.invalid(
-        [{"loc": ["cursor"], "msg": "is not a cursor; pass nextCursor of the page before"}]
+        ["cursor"], "is not a cursor; pass nextCursor of the page before"
     )

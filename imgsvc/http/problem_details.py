@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -50,11 +50,10 @@ def response(error: ServiceError) -> web.Response:
     return responses.json(body, status=status, content_type=MEDIA_TYPE, headers=headers)
 
 
-def invalid(errors: Iterable[Mapping[str, Any]]) -> ServiceError:
-    """The refusal of a body or query, for what is wrong at these places."""
+def invalid(loc: Sequence[str | int], msg: str) -> ServiceError:
+    """The refusal of a body or query, for what is wrong at one place."""
     problems = ValidationProblems()
-    for error in errors:
-        problems.add(error["loc"], error["msg"])
+    problems.add(loc, msg)
     return refusal(ErrorCode.VALIDATION_FAILED, problems)
 
 

@@ -66,11 +66,11 @@ def query(schema: type[M], request: web.Request) -> M:
         ServiceError: VALIDATION_FAILED.
     """
     values: Mapping[str, str] = request.query
-    repeated = sorted({name for name in values if len(request.query.getall(name)) > 1})
-    if repeated:
-        raise problem_details.invalid(
-            [{"loc": [name], "msg": "is given twice"} for name in repeated]
-        )
+    problems = ValidationProblems()
+    for name in sorted({name for name in values if len(request.query.getall(name)) > 1}):
+        problems.add([name], "is given twice")
+    if problems.count:
+        raise problem_details.refusal(ErrorCode.VALIDATION_FAILED, problems)
     known = {field.alias for field in schema.model_fields.values()}
     # Browsers send the fields of a form that nobody filled in, too.
     return validated(

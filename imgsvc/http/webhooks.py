@@ -47,7 +47,7 @@ async def test(request: web.Request) -> web.Response:
     try:
         outbound.guard.parse(receiver.url)
     except ServiceError as error:
-        raise problem_details.invalid([{"loc": ["url"], "msg": error.detail}]) from None
+        raise problem_details.invalid(["url"], error.detail) from None
     settings = request.app[keys.SETTINGS].webhook
     secrets = [receiver.secret] if receiver.secret else settings.secrets
     outcome = await deliver(

@@ -27,6 +27,6 @@ def repeat(request: web.Request, body: UploadBody, keep_s: float) -> Repeat | No
     if not given:
         return None
     if len(given) > 1:
-        raise problem_details.invalid([{"loc": [_HEADER], "msg": "is given twice"}])
+        raise problem_details.invalid([_HEADER], "is given twice")
     key = schema_validation.validated(UploadHeaders, {_HEADER: given[0]}).idempotency_key
     return Repeat(str(key), body.digest(), keep_s)

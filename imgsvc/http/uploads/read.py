@@ -80,14 +80,14 @@ async def _form(request: web.Request, limit: int) -> dict[str, bytes]:
             name = part.name if isinstance(part, BodyPartReader) else None
             if not isinstance(part, BodyPartReader) or name not in _FORM_FIELDS:
                 advice = unknown_names.advice(name or "?", _FORM_FIELDS)
-                raise problem_details.invalid([{"loc": [name or "?"], "msg": advice}])
+                raise problem_details.invalid([name or "?"], advice)
             if name in form:
-                raise problem_details.invalid([{"loc": [name], "msg": "is given twice"}])
+                raise problem_details.invalid([name], "is given twice")
             form[name] = await _part(request, part, name, limit)
     except (ValueError, AssertionError, HttpProcessingError, web.RequestPayloadError):
         raise ServiceError(ErrorCode.BAD_REQUEST, "The form is not well-formed.") from None
     if "file" not in form:
-        raise problem_details.invalid([{"loc": ["file"], "msg": "is missing; attach the CSV"}])
+        raise problem_details.invalid(["file"], "is missing; attach the CSV")
     return form
 
 
