@@ -12,7 +12,8 @@ from aiohttp.hdrs import METH_ALL
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import Scope, Shape
-from imgsvc.http import authentication, client_address, keys, problem_details, schema_validation
+from imgsvc.http import authentication, client_address, keys, problem_details
+from imgsvc.http.input import schema_validation
 from imgsvc.http.keys import Handler
 from imgsvc.http.limits import rate_limit
 from imgsvc.ledger import NOBODY

@@ -8,19 +8,8 @@ import orjson
 from aiohttp import web
 
 from imgsvc.domain.model import Receiver, Scope
-from imgsvc.http import (
-    changes,
-    docs,
-    download,
-    examples,
-    images,
-    keys,
-    openapi,
-    ops,
-    requests,
-    savings,
-    webhooks,
-)
+from imgsvc.http import docs, examples, keys, openapi, ops, webhooks
+from imgsvc.http.requests import changes, deliveries, download, images, savings, status
 from imgsvc.http.route import Route
 from imgsvc.http.schemas.downloads import DownloadQuery
 from imgsvc.http.schemas.dry_run import DryRun
@@ -55,7 +44,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "GET",
         "/status/{id}",
-        requests.status,
+        status.status,
         "Where a request stands",
         {200: Status},
         (404, 410, 429, 503),
@@ -64,7 +53,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "GET",
         "/api/requests",
-        requests.requests,
+        status.requests,
         "List requests, newest first",
         {200: RequestsPage},
         (422, 429, 503),
@@ -93,7 +82,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "GET",
         "/api/requests/{id}/deliveries",
-        webhooks.deliveries,
+        deliveries.deliveries,
         "The attempts to deliver a request's webhook",
         {200: Deliveries},
         (404, 410, 429, 503),
@@ -102,7 +91,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST",
         "/api/requests/{id}/deliveries/replay",
-        webhooks.replay,
+        deliveries.replay,
         "Send a request's webhook once more, with the same id",
         {202: Replayed},
         (404, 409, 410, 429, 503),

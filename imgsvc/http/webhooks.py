@@ -1,4 +1,4 @@
-"""The calls about webhooks: list the deliveries, deliver again, deliver a test."""
+"""The call that delivers a test webhook."""
 
 from __future__ import annotations
 
@@ -7,37 +7,15 @@ from datetime import UTC, datetime
 
 from aiohttp import web
 
-from imgsvc.domain.errors import ErrorCode, ServiceError
-from imgsvc.domain.model import OPEN_REQUEST, Receiver, WebhookStatus
-from imgsvc.http import bodies, keys, problem_details, responses, tenancy
+from imgsvc.domain.errors import ServiceError
+from imgsvc.domain.model import Receiver
+from imgsvc.http import keys, problem_details, responses
+from imgsvc.http.input import bodies
 from imgsvc.runtime import logs
 from imgsvc.webhooks.delivery import deliver
 from imgsvc.webhooks.payload import TEST_EVENT, payload
 
 _log = logs.get("http")
-
-
-async def deliveries(request: web.Request) -> web.Response:
-    """The attempts to deliver a request's webhook, and when the next one is due."""
-    found = await tenancy.status(request)
-    return responses.json(await request.app[keys.LEDGER].delivery_log.attempts(found["requestId"]))
-
-
-async def replay(request: web.Request) -> web.Response:
-    """Deliver a request's webhook once more."""
-    found = await tenancy.status(request)
-    request_id = found["requestId"]
-    if found["status"] in OPEN_REQUEST:
-        raise ServiceError(ErrorCode.NOT_FINISHED, retry_after_s=5)
-    if found["webhook"] is None:
-        raise ServiceError(ErrorCode.NO_WEBHOOK)
-    if not await request.app[keys.LEDGER].deliveries.replay(request_id):
-        raise ServiceError(ErrorCode.WEBHOOK_PENDING, retry_after_s=5)
-    await request.app[keys.MAILBOXES].bell.ring()
-    return responses.json(
-        {"requestId": request_id, "webhook": {"status": WebhookStatus.PENDING, "attempts": 0}},
-        status=202,
-    )
 
 
 async def test(request: web.Request) -> web.Response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from imgsvc.domain.errors import ServiceError
-from imgsvc.http.charsets import TooLargeError, UnreadableError, as_utf8, find
+from imgsvc.http.input.charsets import TooLargeError, UnreadableError, as_utf8, find
 
 TEXTS = {
     "utf-8": "Café 椅子",

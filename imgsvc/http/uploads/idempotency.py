@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from imgsvc.http import problem_details, schema_validation
+from imgsvc.http import problem_details
+from imgsvc.http.input import schema_validation
 from imgsvc.http.schemas.uploads import UploadHeaders
 from imgsvc.http.uploads.read import UploadBody
 from imgsvc.ledger import Repeat

@@ -8,8 +8,8 @@ from typing import Any
 
 from imgsvc.domain.errors import ErrorCode
 from imgsvc.domain.validation import ValidationProblems
-from imgsvc.http import strict_json
-from imgsvc.http.strict_json import JsonError
+from imgsvc.http.input import strict_json
+from imgsvc.http.input.strict_json import JsonError
 from imgsvc.http.uploads.read import UploadBody
 from imgsvc.reports import upload_csv
 from imgsvc.reports.upload_csv import Sheet

@@ -10,7 +10,8 @@ from aiohttp import BodyPartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
-from imgsvc.http import bodies, charsets, keys, problem_details, schema_validation, unknown_names
+from imgsvc.http import keys, problem_details
+from imgsvc.http.input import bodies, charsets, schema_validation, unknown_names
 from imgsvc.http.schemas.uploads import CsvQuery, Form, UploadQuery
 from imgsvc.http.uploads import forms
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import Recipe, Subscription
 from imgsvc.domain.validation import ValidationProblems
-from imgsvc.http import schema_validation
+from imgsvc.http.input import schema_validation
 from imgsvc.http.schemas.uploads import Instructions, Product, Upload
 from imgsvc.http.uploads.parse import Parsed
 from imgsvc.ledger import NewProduct

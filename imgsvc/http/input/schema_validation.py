@@ -10,7 +10,8 @@ from pydantic import BaseModel, ValidationError
 
 from imgsvc.domain.errors import ErrorCode
 from imgsvc.domain.validation import ValidationProblems
-from imgsvc.http import problem_details, unknown_names
+from imgsvc.http import problem_details
+from imgsvc.http.input import unknown_names
 
 M = TypeVar("M", bound=BaseModel)
 

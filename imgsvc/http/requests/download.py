@@ -8,7 +8,9 @@ from aiohttp import web
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import OPEN_REQUEST, ImageStatus
-from imgsvc.http import image_view, keys, schema_validation, tenancy
+from imgsvc.http import keys
+from imgsvc.http.input import schema_validation
+from imgsvc.http.requests import image_view, tenancy
 from imgsvc.http.schemas.downloads import DownloadQuery
 from imgsvc.ledger import Document
 from imgsvc.reports import report_csv

@@ -7,7 +7,8 @@ import asyncio
 from aiohttp import web
 
 from imgsvc.domain.model import OPEN_REQUEST
-from imgsvc.http import keys, responses, tenancy
+from imgsvc.http import keys, responses
+from imgsvc.http.requests import tenancy
 from imgsvc.ledger import Document
 from imgsvc.reports.savings import Savings
 

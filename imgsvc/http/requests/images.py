@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from imgsvc.http import cursors, image_view, keys, responses, schema_validation, tenancy
+from imgsvc.http import keys, responses
+from imgsvc.http.input import schema_validation
+from imgsvc.http.requests import cursors, image_view, tenancy
 from imgsvc.http.schemas.images import ImagesQuery
 from imgsvc.ledger import Document
 

@@ -1,4 +1,4 @@
-"""The calls that read requests: one, or a page of them."""
+"""The calls for the status of a request, and for a page of requests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 
 from aiohttp import web
 
-from imgsvc.http import cursors, keys, responses, schema_validation, tenancy
+from imgsvc.http import keys, responses
+from imgsvc.http.input import schema_validation
+from imgsvc.http.requests import cursors, tenancy
 from imgsvc.http.schemas.requests import RequestsQuery
 
 

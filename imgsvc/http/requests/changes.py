@@ -9,8 +9,10 @@ from aiohttp import web
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import OPEN_REQUEST, RequestStatus, SerialNumber
 from imgsvc.domain.validation import ValidationProblems
-from imgsvc.http import bodies, keys, problem_details, responses, tenancy
+from imgsvc.http import keys, problem_details, responses
+from imgsvc.http.input import bodies
 from imgsvc.http.limits import quotas
+from imgsvc.http.requests import tenancy
 from imgsvc.http.schemas.requests import Retry
 from imgsvc.ledger import Choice
 from imgsvc.runtime import logs

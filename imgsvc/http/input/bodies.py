@@ -11,9 +11,10 @@ from pydantic import BaseModel
 
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.validation import ValidationProblems
-from imgsvc.http import charsets, keys, problem_details, schema_validation, strict_json
-from imgsvc.http.charsets import Charset
-from imgsvc.http.strict_json import JsonError
+from imgsvc.http import keys, problem_details
+from imgsvc.http.input import charsets, schema_validation, strict_json
+from imgsvc.http.input.charsets import Charset
+from imgsvc.http.input.strict_json import JsonError
 
 CHUNK = 64 * 1024
 SMALL = 64 * 1024
