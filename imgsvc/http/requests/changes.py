@@ -68,9 +68,8 @@ async def cancel(request: web.Request) -> web.Response:
     request_id = (await tenancy.status(request))["requestId"]
     ledger = request.app[keys.LEDGER]
     await ledger.commands.cancel(request_id)
-    await ledger.commands.carry_out_cancellation(
-        request_id
-    )  # a small request ends at once; the dealer does the rest
+    # A small request ends at once; the dealer does the rest.
+    await ledger.commands.carry_out_cancellation(request_id)
     status = (await tenancy.status(request))["status"]
     if status not in {*OPEN_REQUEST, RequestStatus.CANCELLED}:
         raise ServiceError(ErrorCode.ALREADY_FINISHED)
