@@ -43,15 +43,15 @@ class Copier(ImageActor):
         image = (job.request_id, job.product, job.index)
         shared = await self.parts.ledger.copies.shared_end(*image, job.turn)
         copies, due = 0, False
-        for start in range(0, len(shared.copies) if shared else 0, _PAGE):
-            assert shared is not None  # noqa: S101 - else there is no page
-            async with self._pages.hold(shared.quota_tenant):
-                if self.stopping.is_set():
-                    return HandOff(COPIES, job, event="copies.left", fields={"copies": copies})
-                self.begin()
-                page = await self.parts.ledger.copies.end(shared, slice(start, start + _PAGE))
-            self.count(shared.end, page.images)
-            copies, due = copies + page.images, due or page.due
+        if shared:
+            for start in range(0, len(shared.copies), _PAGE):
+                async with self._pages.hold(shared.quota_tenant):
+                    if self.stopping.is_set():
+                        return HandOff(COPIES, job, event="copies.left", fields={"copies": copies})
+                    self.begin()
+                    page = await self.parts.ledger.copies.end(shared, slice(start, start + _PAGE))
+                self.count(shared.end, page.images)
+                copies, due = copies + page.images, due or page.due
         if not copies:  # who ended them may have died before looking whether those were the last
             due = await self.parts.ledger.completion.complete(job.request_id)
         done = job.model_copy(update={"copied": False})

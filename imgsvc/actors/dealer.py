@@ -171,19 +171,19 @@ class Dealer(Actor):
             return False
         queue.product = page[-1].product
         last = max(after + _PAGE, queue.product) >= queue.products - 1
-        few = last and sum(len(open_.turns) for open_ in page) <= _FEW
+        few = last and sum(len(product.turns) for product in page) <= _FEW
         queue.jobs.extend(
             ImageJob(
                 request_id=queue.request_id,
                 call_id=queue.call_id,
-                product=open_.product,
+                product=product.product,
                 index=index,
                 turn=turn,
-                copied=index in open_.copied,
+                copied=index in product.copied,
                 priority=few,
             )
-            for open_ in page
-            for index, turn in open_.turns.items()
+            for product in page
+            for index, turn in product.turns.items()
         )
         return bool(queue.jobs)
 
@@ -193,19 +193,19 @@ class Dealer(Actor):
         page = await self.parts.ledger.backlog.images(queue.request_id, after, _PAGE)
         # While an image is in flight, the Copier will see to its copies.
         originals = {
-            f"{queue.request_id}/{open_.originals[i]}"
-            for open_ in page
-            for i in open_.turns.keys() & open_.originals.keys()
+            f"{queue.request_id}/{product.originals[i]}"
+            for product in page
+            for i in product.turns.keys() & product.originals.keys()
         }
         waited_for = await self.parts.mailboxes.streams.in_flight(originals)
         return [
             replace(
-                open_,
+                product,
                 turns={
                     i: turn
-                    for i, turn in open_.turns.items()
-                    if f"{queue.request_id}/{open_.originals.get(i)}" not in waited_for
+                    for i, turn in product.turns.items()
+                    if f"{queue.request_id}/{product.originals.get(i)}" not in waited_for
                 },
             )
-            for open_ in page
+            for product in page
         ]
