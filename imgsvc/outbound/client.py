@@ -99,7 +99,7 @@ class Outbound:
             tenant: whose share of name lookups it uses.
 
         Returns:
-            What was fetched; None if it is as known.
+            What was fetched; None if it has not changed.
 
         Raises:
             ServiceError: with the code of an image that cannot be fetched.
@@ -120,8 +120,34 @@ class Outbound:
                             hops += 1
         return step
 
+    async def _hop(
+        self,
+        url: URL,
+        write: Callable[[bytes], Awaitable[None]],
+        conditions: Mapping[str, str],
+        *,
+        closing: bool,
+    ) -> URL | Downloaded | None:
+        """Ask once: gives the file, None if it has not changed, or the next URL, checked as well."""
+        headers = {**_FETCH_HEADERS, **conditions}
+        async with self._session.get(
+            url,
+            allow_redirects=False,
+            timeout=aiohttp.ClientTimeout(
+                total=None, sock_connect=self._net.connect_s, sock_read=self._fetch.silence_s
+            ),
+            headers=headers | ({"Connection": "close"} if closing else {}),
+        ) as response:
+            location = response.headers.get("Location")
+            if conditions and response.status == 304:  # noqa: PLR2004 - not modified
+                return None
+            if response.status not in _REDIRECTS or not location:
+                size = await self._bodies.read(response, write, self._fetch.max_bytes)
+                return Downloaded(size, validators_of(response.headers))
+        return self.guard.parse(urls.resolve(str(url), location))
+
     async def read(self, text: str, *, limit_bytes: int, timeout_s: float) -> bytes:
-        """A small document; redirects are not followed.
+        """Read a small document; redirects are not followed.
 
         Args:
             text: the URL.
@@ -148,32 +174,6 @@ class Outbound:
             ):
                 await self._bodies.read(response, keep, limit_bytes)
         return bytes(body)
-
-    async def _hop(
-        self,
-        url: URL,
-        write: Callable[[bytes], Awaitable[None]],
-        conditions: Mapping[str, str],
-        *,
-        closing: bool,
-    ) -> URL | Downloaded | None:
-        """Ask once: for the file, None if it is as known, or the next URL, checked like the first."""
-        headers = {**_FETCH_HEADERS, **conditions}
-        async with self._session.get(
-            url,
-            allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=self._net.connect_s, sock_read=self._fetch.silence_s
-            ),
-            headers=headers | ({"Connection": "close"} if closing else {}),
-        ) as response:
-            location = response.headers.get("Location")
-            if conditions and response.status == 304:  # noqa: PLR2004 - not modified
-                return None
-            if response.status not in _REDIRECTS or not location:
-                size = await self._bodies.read(response, write, self._fetch.max_bytes)
-                return Downloaded(size, validators_of(response.headers))
-        return self.guard.parse(urls.resolve(str(url), location))
 
     async def address(self, text: str, tenant: str) -> str | None:
         """The address that would be connected to first; None if nobody can say.

@@ -267,7 +267,7 @@ async def replica(make_settings: Callable[..., Settings]) -> AsyncIterator[Calla
     await client.aclose()
 
 
-async def places(
+async def share_of(
     origins: Origins, open_: int | None = 0, *, worked: bool = False, wants: bool = True
 ) -> int:
     found = await origins.share({ORIGIN: OriginUse(open_, worked, wants)})
@@ -278,18 +278,18 @@ async def test_who_comes_later_gets_a_fair_share_once_it_is_free(
     replica: Callable[..., Origins],
 ) -> None:
     one, two, three = (replica(name) for name in "abc")
-    assert await places(one) == 8
-    assert await places(two) == 0, "all are taken"
-    assert await places(one, 8) == 4, "no more than this from now on"
-    assert await places(two) == 0, "but those that are open are taken still"
-    assert await places(one, 5) == 4
-    assert await places(two) == 3
-    assert await places(one, 4) == 4
-    assert await places(two, 3) == 4
-    await places(three)
-    await places(one, None)
-    assert await places(two, 4) == 4
-    assert await places(three) == 4
+    assert await share_of(one) == 8
+    assert await share_of(two) == 0, "all are taken"
+    assert await share_of(one, 8) == 4, "no more than this from now on"
+    assert await share_of(two) == 0, "but those that are open are taken still"
+    assert await share_of(one, 5) == 4
+    assert await share_of(two) == 3
+    assert await share_of(one, 4) == 4
+    assert await share_of(two, 3) == 4
+    await share_of(three)
+    await share_of(one, None)
+    assert await share_of(two, 4) == 4
+    assert await share_of(three) == 4
 
 
 async def test_failures_of_all_replicas_in_a_row_count_and_success_forgives(
@@ -298,7 +298,7 @@ async def test_failures_of_all_replicas_in_a_row_count_and_success_forgives(
     one, two = replica("a"), replica("b")
     await one.blame(ORIGIN, DOWN)
     await two.blame(ORIGIN, DOWN)
-    await places(two, worked=True)
+    await share_of(two, worked=True)
     for origins in (one, two):
         assert (await origins.blame(ORIGIN, DOWN))[0].rest_s == 0
     standing, begins = await one.blame(ORIGIN, DOWN)
@@ -306,7 +306,7 @@ async def test_failures_of_all_replicas_in_a_row_count_and_success_forgives(
     assert standing.rest_s == 0.2
     standing, begins = await two.blame(ORIGIN, DOWN)
     assert not begins, "it was under way when the rest began"
-    assert await places(two) == 0
+    assert await share_of(two) == 0
 
 
 async def test_rests_grow_and_end_with_one_try_until_it_is_given_up(
@@ -317,26 +317,26 @@ async def test_rests_grow_and_end_with_one_try_until_it_is_given_up(
         standing, _ = await one.blame(ORIGIN, BUSY)
         assert (standing.rest_s, standing.given_up) == (planned_s, None)
         await asyncio.sleep(planned_s + 0.01)
-        assert [await places(one), await places(two)] == [1, 0]
+        assert [await share_of(one), await share_of(two)] == [1, 0]
     standing, _ = await one.blame(ORIGIN, DOWN)
     assert (standing.rest_s, standing.given_up) == (0.8, ErrorCode.CONNECT_FAILED)
     await asyncio.sleep(0.81)
-    assert await places(two) == 1
-    assert await places(two, 1, worked=True) == 4, "the other one is still there"
+    assert await share_of(two) == 1
+    assert await share_of(two, 1, worked=True) == 4, "the other one is still there"
 
 
-async def test_what_is_open_takes_places_while_an_origin_rests_and_after(
+async def test_what_is_open_counts_while_an_origin_rests_and_after(
     replica: Callable[..., Origins],
 ) -> None:
     one, two = replica("a"), replica("b")
-    assert await places(one) == 8
+    assert await share_of(one) == 8
     await two.blame(ORIGIN, BUSY)
-    assert await places(one, 5, wants=False) == 0
+    assert await share_of(one, 5, wants=False) == 0
     await asyncio.sleep(0.21)
-    assert await places(one, 5, wants=False) == 0, "who tries is for others to say"
-    assert await places(two) == 1
-    assert await places(two, 1, worked=True) == 3
-    assert await places(one, 2) == 4
+    assert await share_of(one, 5, wants=False) == 0, "who tries is for others to say"
+    assert await share_of(two) == 1
+    assert await share_of(two, 1, worked=True) == 3
+    assert await share_of(one, 2) == 4
 
 
 async def test_what_an_origin_asks_for_is_heard_within_bounds(
@@ -359,11 +359,11 @@ async def test_shares_together_are_never_more_than_there_are(
     for _ in range(100):
         name = draw.choice("abcd")
         if draw.random() < 0.1:
-            await places(replica(name), None)
+            await share_of(replica(name), None)
             held[name] = 0
         else:
             open_ = draw.randint(0, held.get(name, 0))
-            held[name] = max(open_, await places(replica(name), open_))
+            held[name] = max(open_, await share_of(replica(name), open_))
         most = max(most, sum(held.values()))
         assert most <= 8
     assert most == 8
@@ -374,7 +374,7 @@ async def test_without_redis_nobody_can_say(make_settings: Callable[..., Setting
     away = made.redis.model_copy(update={"port": free_port()})
     client: redis.asyncio.Redis = connect(away)
     with pytest.raises(ServiceError) as caught:
-        await places(Origins(Scripts(client), "a", made.fetch))
+        await share_of(Origins(Scripts(client), "a", made.fetch))
     assert caught.value.code is ErrorCode.UNAVAILABLE
     await client.aclose()
 
