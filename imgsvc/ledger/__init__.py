@@ -1,24 +1,25 @@
-"""The ledger: MongoDB holds the work, and what became of it.
+"""The ledger: MongoDB holds the requests, and what became of them.
 
-Five collections. ``requests`` has one document for each request; ``products`` one for each
-product, with its images embedded and ``open``, how many of them are not terminal, so that one
-conditional update finishes an image exactly once. Products are written first and the request
-last: a request exists when its document does. When it is erased a tombstone takes the place of
-that. ``intakes`` has an entry for each upload that is being written, and for each
-``Idempotency-Key`` while it is remembered. ``api_keys`` is apart from these: who may come in.
-And ``meta`` has the version of all that.
+There are six collections. ``requests`` has a document for each request, and ``products`` one for
+each product. A product's document embeds its images, and counts in ``open`` those that have not
+ended, so that one conditional update ends an image exactly once. Products are written first and the
+request last: a request exists when its document does. An erased request leaves a tombstone under its
+key. ``intakes`` has an entry for each upload that is being written, and for each ``Idempotency-Key``
+while it is remembered. ``sources`` remembers results, to use them again. ``api_keys`` has the
+callers' keys. ``meta`` has the version of the schema.
 
-The counters on a request serve ``/status`` while it runs. They are a cache: the end of a request
-is decided by asking whether any product is still open, and its final numbers are counted anew.
+The counters of a request serve ``/status`` while it runs. They are a cache: whether a request has
+ended depends on its products alone, and its final numbers are counted anew.
 
-Motor is used in ``client`` alone, and only through calls that PyMongo's ``AsyncMongoClient`` has too.
+``ledger`` composes the parts; each gets the store, and the other parts that it needs, in its
+constructor. Only ``client`` imports motor, and only for calls that PyMongo's ``AsyncMongoClient`` has too.
 """
 
 from __future__ import annotations
 
 from imgsvc.ledger.api_keys import USE_NOTED, ApiKey
 from imgsvc.ledger.backlog import OpenImages, OpenRequest, Work
-from imgsvc.ledger.commands import Choice
+from imgsvc.ledger.choices import Choice
 from imgsvc.ledger.copies import CopiesEnded, Shared
 from imgsvc.ledger.deliveries import Delivery, PendingDelivery
 from imgsvc.ledger.delivery_log import UNFINISHED, FailedWebhook

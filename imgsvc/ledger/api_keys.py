@@ -1,4 +1,4 @@
-"""API keys: who may come in, and as whom. Only the digest of a secret is kept."""
+"""API keys: whom they identify, and what they allow. Only a digest of each secret is kept."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class ApiKeys:
             digest: of its secret.
             tenant: whose it is.
             scopes: what it allows.
-            expires_at: from when on it does not let in any more; None: it always does.
+            expires_at: when it stops being valid; None: never.
         """
         with translated():
             await self._store.write(
@@ -88,7 +88,7 @@ class ApiKeys:
             return [_api_key(found) async for found in cursor.sort("createdAt", ASCENDING)]
 
     async def revoke(self, key_id: str) -> bool:
-        """Let nobody in with this key any more; False if there is no such key."""
+        """Make a key invalid for good; False if there is no such key."""
         with translated():
             await self._store.write(
                 "revoke_key",

@@ -1,4 +1,4 @@
-"""Dealing images out: which are open, and what there is to do for one."""
+"""The work that is left: open requests, their open images, and what to do for each."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ class OpenImages:
     product: int
     turns: Mapping[int, int]  # index of each -> the turn in which it is worked on
     copied: Container[int] = ()  # indexes of those that others are copies of
-    originals: Mapping[int, str] = field(default_factory=dict)  # of those that are copies, as spots
+    originals: Mapping[int, str] = field(
+        default_factory=dict
+    )  # of those that are copies, by position
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ class Backlog:
         """Requests with work to be done, oldest first.
 
         Args:
-            limit: how many at most; but whose requests are not among the oldest gets as many too.
+            limit: how many at most; a tenant that has none among these gets as many too.
         """
         wanted = {"status": {"$in": sorted(OPEN_REQUEST)}, "cancelling": None}
         found = await self._store.oldest(
@@ -144,7 +146,7 @@ class Backlog:
         ]
 
     async def _open_originals(self, request_id: str, page: Iterable[Document]) -> set[str]:
-        """Which of the images are open that open ones on this page are copies of."""
+        """The originals of open images on this page that are open themselves."""
         wanted = {
             image["of"]: ImageRef.at(request_id, image["of"])
             for found in page
@@ -157,13 +159,14 @@ class Backlog:
         return {of for of, image in originals.items() if image and is_pending(image)}
 
     async def work(self, request_id: str, product: int, index: int, turn: int = 0) -> Work | None:
-        """What there is to do for an image in this turn, or None if it is not open (any more)."""
+        """What to do for an image in this turn; None if it is not open, or not any more."""
         return await self._lookups.submit(ImageRef(request_id, product, index, turn))
 
     async def is_wanted(self, request_id: str) -> bool:
         """Whether the images of a request are still to be worked on, as of a moment ago.
 
-        That suffices to stop soon when it is cancelled; what was late is found when it ends.
+        That is enough to stop soon after a cancellation. Work that goes on too long is noticed when
+        its end is written.
         """
         now = time.monotonic()
         known_at = self._wanted_at.get(request_id)

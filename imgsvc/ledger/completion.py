@@ -1,4 +1,4 @@
-"""Ending requests, and counting what became of their images."""
+"""Ends requests, and counts what became of their images."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Completion:
 
     Args:
         store: the database.
-        on_ended: called with the status in which a request has ended, by whoever ended it.
+        on_ended: called with the status in which a request has ended, by the replica that ended it.
     """
 
     def __init__(self, store: Store, on_ended: Callable[[RequestStatus], None]) -> None:
@@ -51,8 +51,8 @@ class Completion:
         self._requests = store.requests
         self._products = store.products
         self._on_ended = on_ended
-        # By request a product that was open, the last one if possible: while it still is, nobody
-        # need look for others, which in a large request may take long.
+        # By request: a product that was open, the last one if possible. While it still is, there is
+        # no need to look for others, which takes long in a large request.
         self._open_products = Recent[str]()
 
     def known_open(self, request_ids: Iterable[str]) -> set[str]:
@@ -118,8 +118,8 @@ class Completion:
         found = await self._requests.find_one({"_id": request_id}, dict.fromkeys(fields, 1))
         if not found or found.get("status") not in CANCEL.sources or found.get("reopen"):
             return _GOES_ON
-        # Only what is true since the request was read, and no wish has come since, is its end:
-        # before, images may have been opened again.
+        # The request ends only if its images are looked at after it was read, and no command has
+        # come since: an earlier look may have missed images that were opened again.
         products = found["totalProducts"]
         if products > FEW_PRODUCTS and await self._has_open(request_id, products):
             return _GOES_ON
@@ -134,19 +134,19 @@ class Completion:
         else:
             step, status = END, outcome(totals["processedImages"], totals["failedImages"])
             swept = {}
-        announced = _announced(found["webhook"], status, now)
+        webhook = _due_webhook(found["webhook"], status, now)
         totals["processedProducts"] = products
         change = {**totals, "status": status, "updatedAt": now, "finishedAt": now}
         written = await self._store.write(
             "complete",
             self._requests.update_one,
             {"_id": request_id, **allowed(step), "reopen": None, **unchanged},
-            {"$set": {**change, **announced, **swept}, "$unset": {"cancelling": ""}},
+            {"$set": {**change, **webhook, **swept}, "$unset": {"cancelling": ""}},
         )
         ended = bool(written.matched_count)
         if ended:
             self._on_ended(status)
-        return Closing(ended=ended, due=ended and bool(announced))
+        return Closing(ended=ended, due=ended and bool(webhook))
 
     async def _has_open(self, request_id: str, products: int) -> bool:
         last = product_id(request_id, products - 1)
@@ -161,8 +161,8 @@ class Completion:
         return bool(found)
 
 
-def _announced(webhook: Document | None, status: RequestStatus, now: datetime) -> Document:
-    """The change that makes the end of a request due to be announced, if that is wanted."""
+def _due_webhook(webhook: Document | None, status: RequestStatus, now: datetime) -> Document:
+    """The change that makes a request's webhook due, if its client asked for this event."""
     if not webhook or event_type(status) not in webhook["events"]:
         return {}
     return {"webhook.status": WebhookStatus.PENDING, **next_attempt(now, 0)}

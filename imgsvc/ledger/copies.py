@@ -1,8 +1,8 @@
 """Giving the end of an image to its copies, some at a time.
 
-Only an end that stands in the ledger is given on: an image that was cancelled meanwhile loses its
-object. Copies end in groups of their own, so that nobody else's end waits for them, however many
-they are.
+The end is read from the ledger first, because an image that was cancelled meanwhile loses its
+object. Copies are written in groups of their own, so that no other image waits for them, however
+many they are.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 from imgsvc.ledger.documents import NOBODY
 from imgsvc.ledger.ends import Completed, Failed, shared_end
+from imgsvc.ledger.finish import Finish
 from imgsvc.ledger.image_refs import ImageRef, Position, is_pending
-from imgsvc.ledger.images import Ended, Finish, Images
+from imgsvc.ledger.images import Ended, Images
 from imgsvc.ledger.mongo_errors import translated
 from imgsvc.ledger.store import GROUP, READ_EVERY_S, Store
 from imgsvc.runtime.group_commit import GroupCommit

@@ -1,4 +1,4 @@
-"""Announcing the ends of requests: which are due, who makes an attempt, what came of it."""
+"""Webhooks: which are due, which replica makes an attempt, and what came of it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from imgsvc.ledger.views import status_object
 
 @dataclass(frozen=True, slots=True)
 class PendingDelivery:
-    """The next attempt to announce the end of a request."""
+    """The next attempt to deliver a webhook."""
 
     attempt: int  # its number, from 1
     url: str
@@ -28,7 +28,7 @@ class PendingDelivery:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One claimed attempt to announce the end of a request."""
+    """An attempt to deliver a webhook that this replica has claimed."""
 
     attempt: int
     at: datetime
@@ -41,7 +41,7 @@ class Delivery:
 
 
 class Deliveries:
-    """Webhooks and their attempts.
+    """Webhooks, and the attempts to deliver them.
 
     Args:
         store: the database.
@@ -52,10 +52,10 @@ class Deliveries:
         self._requests = store.requests
 
     async def due(self, limit: int) -> dict[str, str]:
-        """Finished requests whose announcement is due now: id -> id of the call they came with.
+        """Requests whose webhook is due now: id -> id of the HTTP call that brought them.
 
         Args:
-            limit: how many at most; but whose requests are not among the oldest gets as many too.
+            limit: how many at most; a tenant that has none among these gets as many too.
         """
         wanted = {"webhook.status": WebhookStatus.PENDING, "erasing": None, **_due(current_time())}
         # Each moves its time when it is attempted or put off, so all get a turn.
@@ -65,7 +65,7 @@ class Deliveries:
         return {each["_id"]: each["callId"] for each in found}
 
     async def pending(self, request_id: str) -> PendingDelivery | None:
-        """The next attempt to announce a request's end, or None if there is nothing to send."""
+        """The next attempt to deliver a request's webhook, or None if there is nothing to send."""
         with translated():
             found = await self._requests.find_one(
                 {"_id": request_id}, {"webhook": 1, "payer": 1, **dict.fromkeys(ERASED, 1)}
@@ -85,7 +85,7 @@ class Deliveries:
         """Have an attempt wait that was not claimed yet.
 
         Args:
-            request_id: whose end is announced.
+            request_id: whose webhook it is.
             attempt: its number, from 1.
             wait_s: seconds until it may be made.
         """
@@ -104,16 +104,16 @@ class Deliveries:
     async def claim(self, request_id: str, attempt: int, lost_after_s: float) -> Delivery | None:
         """Count an attempt before it is made, so that no crash can exceed the limit.
 
-        Until it is recorded it is in the log as ``UNFINISHED``, and the next one is due only when
-        this one must have been lost: whatever Redis forgets meanwhile, nobody sends early.
+        Until it is recorded, the log has it as ``UNFINISHED``. The next attempt is due only when
+        this one must have been lost, so none is sent early, even if Redis loses its data.
 
         Args:
-            request_id: whose end is announced.
+            request_id: whose webhook it is.
             attempt: its number, from 1.
             lost_after_s: seconds until another may be made if nothing is heard of this one.
 
         Returns:
-            The attempt, or None if it is not due, or somebody else has it.
+            The attempt, or None if it is not due, or another replica has it.
         """
         now = current_time()
         entry = {
@@ -166,11 +166,10 @@ class Deliveries:
     ) -> bool:
         """Write what came of an attempt.
 
-        A success ends the announcement whenever it is told; a failure speaks only for the newest
-        attempt.
+        A success counts however late it is recorded; a failure only if no newer attempt was made.
 
         Args:
-            request_id: whose end was announced.
+            request_id: whose webhook it is.
             delivery: the attempt as it was claimed.
             http_status: what the receiver answered, if it did.
             latency_ms: how long it took.
@@ -178,7 +177,7 @@ class Deliveries:
             next_wait_s: seconds until the next attempt; None if there is none.
 
         Returns:
-            False if nobody waits for that any more, as of a request that was erased meanwhile.
+            False if it does not matter any more, for example because the request was erased.
         """
         now = current_time()
         wanted: Document = {
@@ -211,10 +210,10 @@ class Deliveries:
         return bool(written.matched_count)
 
     async def exhaust(self, request_id: str, attempts: int) -> None:
-        """Give an announcement up whose last attempt was claimed by someone who never came back.
+        """Give up a webhook whose last attempt was claimed by a replica that was lost.
 
         Args:
-            request_id: whose end was announced.
+            request_id: whose webhook it is.
             attempts: how many were made.
         """
         with translated():
@@ -230,10 +229,10 @@ class Deliveries:
             )
 
     async def replay(self, request_id: str) -> bool:
-        """Announce an ended request once more, in a new cycle of attempts with the same id.
+        """Send the webhook of an ended request once more: new attempts, the same id.
 
         Returns:
-            False if there is nothing to announce, or the announcement is under way.
+            False if the request has no webhook, or it is being delivered.
         """
         done = [WebhookStatus.DELIVERED, WebhookStatus.FAILED]
         now = current_time()
@@ -254,7 +253,7 @@ class Deliveries:
         return bool(written.matched_count)
 
     async def abandon(self, request_id: str) -> None:
-        """Give an announcement up for reasons of ours."""
+        """Give up a webhook for reasons of our own."""
         with translated():
             await self._store.write(
                 "abandon_webhook",
@@ -265,10 +264,10 @@ class Deliveries:
 
 
 def _due(now: datetime) -> Document:
-    """The condition that an announcement's time has come.
+    """The condition that a webhook is due.
 
-    A time that was set by a clock far ahead of ours tells nothing, and waiting for it could take
-    as long as that clock was wrong; so it counts as come.
+    A time that was set by a clock far ahead of ours means nothing, and waiting for it could take as
+    long as that clock was wrong; so it counts as past.
     """
     return {
         "$or": [

@@ -19,7 +19,7 @@ UNFINISHED = "UNFINISHED"  # an attempt that is under way, or was lost with its 
 
 @dataclass(frozen=True, slots=True)
 class FailedWebhook:
-    """An announcement that was given up."""
+    """A webhook that was given up."""
 
     request_id: str
     failed_at: datetime
@@ -39,7 +39,7 @@ class DeliveryLog:
         self._requests = store.requests
 
     async def attempts(self, request_id: str) -> Document | None:
-        """The attempts to announce a request's end, and when the next one is to be made.
+        """The attempts to deliver a request's webhook, and when the next one is due.
 
         Returns:
             ``attempts`` and ``nextAttemptAt``; None if there is no request.
@@ -58,7 +58,7 @@ class DeliveryLog:
         }
 
     async def failed(self, since: datetime, until: datetime, limit: int) -> list[FailedWebhook]:
-        """Announcements that were given up in a time, those first that were so first."""
+        """Webhooks that were given up between two times, the oldest first."""
         with translated():
             cursor = self._requests.find(
                 {

@@ -1,9 +1,9 @@
-"""Erasing requests: who is asked to go, what of them is left, and what is remembered.
+"""Erasing requests: which are to be erased, and what remains of them.
 
-A request that is to be erased is hidden from its client at once. When its work has stopped its
-products go, then its objects, and last a tombstone takes the request's place: whose it was, and when
-it went. It has the same key, so whoever is late with writing that request finds it taken. Every step
-may be repeated. What the bucket refuses to let go is in ``refusals``.
+A request that is to be erased is hidden from its client at once. When its work has stopped, its
+products are deleted, then its objects. Last, a tombstone replaces the request: whose it was, and when
+it was erased. It keeps the request's key, so an upload that is late finds the key taken. Every step
+may be repeated. Objects that the bucket refuses to delete are in ``refusals``.
 """
 
 from __future__ import annotations
@@ -103,11 +103,11 @@ class Erasures:
     async def due(self, limit: int) -> list[str]:
         """Ids of requests that are to be erased and whose work has stopped, those asked first.
 
-        Behind them come those that were refused before, and are to be tried again.
+        After them come those that were refused before and are to be tried again.
 
         Args:
-            limit: how many at most of either kind; but whose requests are not among the first gets
-                as many too.
+            limit: how many at most of either kind; a tenant that has none among these gets as many
+                too.
         """
         wanted = {"erasing": {"$exists": True}, "status": {"$in": sorted(ENDED_REQUEST)}}
         found: list[Document] = []
@@ -141,9 +141,9 @@ class Erasures:
         return len(page)
 
     async def erase_request(self, request_id: str) -> None:
-        """Put a tombstone in the place of a request that has neither products nor objects.
+        """Replace a request that has neither products nor objects by a tombstone.
 
-        Its entry in the journal goes before: who repeats its upload makes a new request.
+        Its journal entry is deleted before, so that repeating its upload makes a new request.
         """
         now = current_time()
         with translated():

@@ -1,4 +1,4 @@
-"""Writing what became of images, many at a time; the first end of each stays."""
+"""Writes how images ended, many at a time; the first end of each stays."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from datetime import datetime
 
 from pymongo import UpdateOne
 
-from imgsvc.domain.model import FINISH_IMAGE, OPEN_REQUEST, ImageStatus
+from imgsvc.domain.model import OPEN_REQUEST
 from imgsvc.ledger.clocks import current_time
 from imgsvc.ledger.completion import FEW_PRODUCTS, Completion
-from imgsvc.ledger.documents import Document, allowed
-from imgsvc.ledger.ends import Completed, Failed, end_fields
+from imgsvc.ledger.documents import Document
+from imgsvc.ledger.ends import Completed, Failed
+from imgsvc.ledger.finish import Finish, finish_together, is_unwanted
 from imgsvc.ledger.image_refs import ImageRef
 from imgsvc.ledger.mongo_errors import translated
 from imgsvc.ledger.store import GROUP, WRITE_EVERY_S, Store
@@ -25,28 +26,11 @@ _RECOUNT_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Finish:
-    """An end that is to be written.
-
-    Attributes:
-        ref: which image.
-        end: what became of it.
-        image: as it was read in this turn while it was open, if it was read. Until it ends nothing
-            else of it changes, so it is written whole: a server may compare every path that an
-            update sets with all others, and an end has a dozen.
-    """
-
-    ref: ImageRef
-    end: Completed | Failed
-    image: Document | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Ended:
     """What came of writing the end of an image."""
 
     due: bool  # for one caller: the request is finished with it, and its webhook is due
-    unwanted: bool  # the image ended otherwise for good: the object is nobody's
+    unwanted: bool  # the image ended otherwise for good: no image has the object
     written: bool = True  # by this; else the image had an end already
 
 
@@ -56,7 +40,7 @@ class Images:
     Args:
         store: the database.
         completion: ends their requests.
-        expecting: whether more images will end soon; then ends that have come wait for them.
+        expecting: whether more images will end soon; then writing an end waits a little for them.
     """
 
     def __init__(self, store: Store, completion: Completion, expecting: Callable[[], bool]) -> None:
@@ -83,8 +67,8 @@ class Images:
         """
         ended = await self._finishes.submit(Finish(ImageRef(request_id, product, index, turn), end))
         if not ended.written:
-            # Whoever wrote it may have died before it was counted. That is this one's to find
-            # out, not that of those whose ends are written together with it.
+            # Its writer may have died before it counted the end. This caller counts, so that those
+            # whose ends are written together with it need not wait.
             await self._recounts.submit(request_id)
         return ended
 
@@ -122,7 +106,7 @@ class Images:
             request_id: await self._completion.try_to_end(request_id)
             for request_id in sorted({found["request"] for found in closed} - going_on)
         }
-        # Who ended a request has counted everything anew.
+        # A request that has ended was counted anew as a whole.
         over = {request_id for request_id, closing in closings.items() if closing.ended}
         await self._count(
             [item for item in written if item.ref.request_id not in over],
@@ -133,7 +117,7 @@ class Images:
         answers = []
         for number, item in enumerate(group):
             request_id = item.ref.request_id
-            unwanted = number in late and _is_unwanted(item, late[number])
+            unwanted = number in late and is_unwanted(item, late[number])
             answers.append(Ended(request_id in due, unwanted, written=number not in late))
             due.discard(request_id)
         return answers
@@ -155,11 +139,11 @@ class Images:
                 together.append(of_product)
             of_product[item.ref.index] = item
         writer = secrets.token_hex(8)
-        updates = [_finishing(list(some.values()), writer) for some in together]
+        updates = [finish_together(list(some.values()), writer) for some in together]
         if await self._store.update_all(name, self._products, updates) == len(updates):
             return {}
         if len(updates) < len(items):  # some were held up by an end that was there already
-            singly = [_finishing([item], writer) for item in items]
+            singly = [finish_together([item], writer) for item in items]
             await self._store.update_all(name, self._products, singly)
         fields = ("images.status", "images.output", "images.writer")
         found = await self._store.by_key(self._products, (item.ref.key for item in items), *fields)
@@ -197,17 +181,17 @@ class Images:
     async def _newly_closed(
         self, closed: Sequence[Document], written: Sequence[Finish]
     ) -> list[Document]:
-        """Which of these products are ours to count: each is counted by one replica.
+        """The products that this replica has to count: each is counted by one replica only.
 
         Args:
             closed: products that are not open any more.
-            written: ends of images that nobody but us has written.
+            written: ends that this replica has written.
         """
         images = Counter(item.ref.key for item in written)
         ours: list[Document] = []
         shared: list[Document] = []
         for found in closed:
-            # All of whose images ended here, nobody else can have closed.
+            # If all of its images ended here, no other replica can have closed it.
             (ours if images[found["_id"]] == len(found["images"]) else shared).append(found)
         shared = [found for found in shared if not found["closed"]]
         if not shared:
@@ -247,8 +231,8 @@ class Images:
             "count",
             self._requests.bulk_write,
             [
-                # Only while it is open: who ends a request counts everything anew, and that
-                # may have happened since our images were written.
+                # Only while it is open: ending a request counts everything anew, and that may
+                # have happened since our images were written.
                 UpdateOne(
                     {"_id": request_id, "status": {"$in": sorted(OPEN_REQUEST)}},
                     {"$inc": dict(counted), "$set": {"updatedAt": now}},
@@ -257,39 +241,3 @@ class Images:
             ],
             ordered=False,
         )
-
-
-def _is_unwanted(item: Finish, image: Document | None) -> bool:
-    """Whether the object of an end that was not written can never be an image's.
-
-    An image that failed may be worked on again, and then adopt it.
-    """
-    if not isinstance(item.end, Completed):
-        return False
-    if image is None or image["status"] == ImageStatus.CANCELLED:
-        return True
-    return bool(image["status"] == ImageStatus.COMPLETED and image["output"] != item.end.output)
-
-
-def _finishing(items: Sequence[Finish], writer: str) -> UpdateOne:
-    """The update that ends images of one product, if all of them are open in their turns."""
-    wanted: Document = {"_id": items[0].ref.key}
-    change: Document = {}
-    for item in items:
-        at = f"images.{item.ref.index}"
-        wanted |= {**allowed(FINISH_IMAGE, f"{at}.status"), f"{at}.turn": _is_turn(item.ref.turn)}
-        fields = {**end_fields(item.end), "writer": writer}
-        if item.image is None:
-            change |= {f"{at}.{key}": value for key, value in fields.items()}
-        else:
-            change[at] = item.image | fields
-    return UpdateOne(wanted, {"$set": change, "$inc": {"open": -len(items)}})
-
-
-def _is_turn(turn: int) -> int | Document:
-    """The condition that an image is in this turn; in its first one it has no such field.
-
-    Not that the field is null: MongoDB reads the 0 of ``images.0.turn`` as the name of a field of
-    each image, too, which none has, and so finds a null there whatever the turn is.
-    """
-    return turn or {"$not": {"$gt": 0}}

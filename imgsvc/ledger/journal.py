@@ -1,13 +1,13 @@
 """The journal of uploads: what is being written, so that what breaks off leaves nothing behind.
 
-An upload has an entry before it has products. With an ``Idempotency-Key`` the entry is found again
-by the next upload that carries the key, which then goes on where the first one stopped, under the
-same id; writing the same documents twice changes nothing. Without one nobody knows the id, so what
-is not a request in the end is removed.
+An upload gets an entry before it gets products. An upload with the same ``Idempotency-Key`` finds the
+entry and goes on where the first one stopped, under the same id; writing the same documents twice
+changes nothing. Without a key nobody else knows the id, so an upload that did not become a request
+is removed.
 
-An entry is looked at when its time has come. Times are those of replicas, whose clocks may jump, so
-an upload that seems late is first condemned, which its writer sees before the last step, and removed
-when it is looked at again and has not been taken up since.
+Sweeping looks at entries that are due. The times are those of replicas, whose clocks may jump. So an
+upload that seems late is only condemned at first, and its writer checks for that before the last
+step. It is removed at the next look, unless it was taken up in between.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class Journal:
         return bool(await self._intakes.find_one(entry, {"_id": 1}))
 
     async def sweep(self) -> int:
-        """Remove what broke off, and forget keys whose time is over.
+        """Remove uploads that broke off, and forget keys whose time is over.
 
         Returns:
             How many uploads had broken off.
@@ -183,7 +183,7 @@ class Journal:
         """Condemn an upload, or remove it if it was condemned; whether it is gone."""
         condemned = entry["state"] != _State.WRITING
         again = current_time() + timedelta(seconds=self.sweep_every_s)
-        # Who takes it up moves its time, and after that nothing happens here.
+        # Taking it up moves its time, and then this update finds nothing.
         mine = await self._store.write(
             "condemn_entry",
             self._intakes.update_one,
@@ -208,7 +208,7 @@ class Journal:
         return True
 
     async def find_request(self, request_id: str) -> Document | None:
-        """What tells of a request that it is there, and whether it was erased."""
+        """The fields of a request that say whether it was erased; None if there is no request."""
         found: Document | None = await self._requests.find_one(
             {"_id": request_id}, dict.fromkeys(ERASED, 1)
         )

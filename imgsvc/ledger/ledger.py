@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from imgsvc.domain.model import RequestStatus
 from imgsvc.ledger.api_keys import ApiKeys
 from imgsvc.ledger.backlog import Backlog
+from imgsvc.ledger.choices import Choices
 from imgsvc.ledger.commands import Commands
 from imgsvc.ledger.completion import Completion
 from imgsvc.ledger.copies import Copies
@@ -34,9 +35,8 @@ class Ledger:
     Args:
         settings: where MongoDB is.
         failpoints: for tests of faults.
-        expecting: whether more images will end soon; then ends that have come wait for them a
-            little.
-        on_ended: called with the status in which a request has ended, by whoever ended it.
+        expecting: whether more images will end soon; then writing an end waits a little for them.
+        on_ended: called with the status in which a request has ended, by the replica that ended it.
         migrations: how the schema came to be what this code knows.
 
     Raises:
@@ -61,6 +61,7 @@ class Ledger:
         self.completion = Completion(store, on_ended)
         self.images = Images(store, self.completion, expecting)
         self.copies = Copies(store, self.images)
+        self.choices = Choices(store)
         self.commands = Commands(store, self.completion)
         self.deliveries = Deliveries(store)
         self.delivery_log = DeliveryLog(store)
@@ -89,5 +90,5 @@ class Ledger:
         await self.store.check()
 
     def close(self) -> None:
-        """Close all connections; MongoDB is told, but not waited for if it does not listen."""
+        """Close all connections, without waiting long for a MongoDB that does not answer."""
         self.store.close()

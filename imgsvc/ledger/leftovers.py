@@ -73,8 +73,8 @@ class Leftovers:
     async def mark_swept(self, request_id: str) -> None:
         """Say that nothing is left behind of a cancelled or erased request.
 
-        If a clock far ahead of ours said when it ended, that may have been just now: then it is to
-        be swept once more.
+        If its end was dated by a clock far ahead of ours, it may have ended just now: then it is
+        to be swept once more.
         """
         now = current_time()
         with translated():

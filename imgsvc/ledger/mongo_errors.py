@@ -1,8 +1,8 @@
-"""What MongoDB refuses for good, told apart from what passes by itself.
+"""Errors of MongoDB: those that last until somebody changes something, and those that pass.
 
-Everything passes but what is listed here: a server that is away, stepping down, full or busy is
-asked again. Wrong credentials, missing rights and another shape of the database stay as they are
-until somebody changes something, so they are told as that. Codes are those of
+Only the errors listed here last: wrong credentials, missing rights, another shape of the database.
+Everything else passes: a server that is away, stepping down, full or busy is asked again. The codes
+are those of
 https://www.mongodb.com/docs/manual/reference/error-codes/.
 """
 
@@ -53,7 +53,7 @@ _NOT_TRUSTED = (
 
 _NO_USER = "MongoDB asks for a user and a password, and the URI names none"
 
-# A refused command is told whole, with all that is secret in it: keep what it is and on what.
+# MongoDB repeats a refused command as a whole, with its secrets: keep its name and collection.
 _COMMAND = re.compile(
     r'to execute command \{ (\w+): "([\w.-]+)"|action: (\w+)|command (\w+) requires authentication'
 )
@@ -64,13 +64,13 @@ _CODE = re.compile(r"'code': (\d+)")
 
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
-    """MongoDB being away is one error to the rest of the service, and so is a refusal."""
+    """Turn errors of the driver into ServiceError(UNAVAILABLE), for the rest of the service."""
     try:
         yield
     except PyMongoError as error:
-        told = service_error(error)
-        # What MongoDB refuses it repeats word by word, secrets and all.
-        raise told from None if told.remedy else error
+        translation = service_error(error)
+        # The driver's error may repeat a refused command word by word, secrets included.
+        raise translation from None if translation.remedy else error
 
 
 def service_error(error: PyMongoError) -> ServiceError:
@@ -134,7 +134,7 @@ def _code(error: PyMongoError) -> int | None:
             return _code_at_atlas(str(error))
         return error.code
     if isinstance(error, ServerSelectionTimeoutError):
-        # A login that failed before keeps the driver from trying that server: it is told as text.
+        # After a failed login the driver does not try that server again: the code is in the text.
         codes = {int(code) for code in _CODE.findall(str(error))}
         return _AUTHENTICATION_FAILED if _AUTHENTICATION_FAILED in codes else None
     return None

@@ -19,7 +19,7 @@ from imgsvc.ledger.store import Store
 
 _WAITS_S = backoff.exponential(
     14, 1.0
-)  # to an hour; who lifts a hold waits as long as it was there
+)  # up to an hour: after a hold is lifted, that is the longest wait
 _AWAY_S = 60.0  # at most, while the bucket only cannot be reached
 
 
@@ -77,7 +77,7 @@ class Refusals:
         return wait_s
 
     async def find(self, limit: int, request_id: str | None = None) -> list[RefusedErasure]:
-        """Erasures that wait because the bucket failed, those first that come first; or one."""
+        """Erasures that wait because the bucket failed, those due first come first; or one of them."""
         wanted: Document = {"refused.at": {"$exists": True}}
         if request_id is not None:
             wanted["_id"] = request_id
@@ -115,7 +115,7 @@ _TO_BE_ERASED = [{"erasing": {"$exists": True}}, {"sweepFrom": {"$exists": True}
 
 
 def due_again(now: datetime) -> Document:
-    """The condition that a refused erasure's time has come, as far as clocks can be believed."""
+    """The condition that a refused erasure is to be tried again, even if a clock was wrong."""
     return {
         "$or": [
             {"refused.at": {"$lte": now}},

@@ -1,6 +1,6 @@
 """The version of the ledger's schema, and the way from one version to the next.
 
-A document in the collection ``meta`` tells it: ``{"_id": "schema", "version": n}``. A database
+A document in the collection ``meta`` has it: ``{"_id": "schema", "version": n}``. A database
 without one has version 1, that of the time before there was such a document. A replica brings the
 database to its own version when it starts, one step after the other, each by one replica: the
 others wait for it. A database that is newer is not touched.

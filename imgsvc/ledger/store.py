@@ -19,11 +19,11 @@ from imgsvc.ledger.schema import MIGRATIONS, Migration, Schema
 from imgsvc.runtime.failpoints import NO_FAILPOINTS, Failpoints
 from imgsvc.runtime.settings import Mongo, SettingsError
 
-# A command costs MongoDB and us more than what is in it: under load these go together. What is
-# written this much later was not acknowledged before, and a quiet service does not wait.
+# A command costs more than what is in it, so under load these go together. Waiting is safe, because
+# nothing is acknowledged before it is written; and a quiet service does not wait.
 GROUP, READ_EVERY_S, WRITE_EVERY_S = 200, 0.02, 0.2
 
-# So many updates in one command: a question that somebody waits for gets in after them.
+# Updates in one command. Other commands get in between, so they do not wait long.
 _PIECE = 8
 
 _CLOSE_S = 1.0
@@ -85,7 +85,7 @@ class Store:
             await self._schema.check()
 
     def close(self) -> None:
-        """Close all connections; MongoDB is told, but not waited for if it does not listen."""
+        """Close all connections, without waiting long for a MongoDB that does not answer."""
         closing = threading.Thread(target=self._client.close, daemon=True)
         closing.start()
         closing.join(_CLOSE_S)
@@ -112,14 +112,14 @@ class Store:
     async def oldest(
         self, wanted: Document, fields: Document, *, by: str, whose: str, limit: int
     ) -> list[Document]:
-        """Requests in the order of time, so that nobody's many hide those of others.
+        """Requests in the order of time, so that those of one tenant do not hide those of others.
 
         Args:
             wanted: which requests.
             fields: what of them.
             by: the field with the time.
             whose: the field that says whose they are.
-            limit: how many at most; but who has none among these gets as many too.
+            limit: how many at most; a tenant that has none among these gets as many too.
         """
         found: list[Document] = []
         seen: set[str] = set()

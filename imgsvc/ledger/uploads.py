@@ -130,8 +130,8 @@ class Uploads:
         return True
 
     async def _withdraw(self, request_id: str) -> None:
-        # A lost reply may mean that the request was written after all; as the client was told
-        # 503, it must not run. Should this fail too, nobody knows its id and nothing is lost;
+        # If only the reply was lost, the request was written after all; but the client got a 503,
+        # so it must not run. Should this fail too, nobody knows its id and nothing is lost;
         # products without a request go when the journal is swept.
         with contextlib.suppress(ServiceError), translated():
             await self._store.write(
@@ -164,7 +164,7 @@ def _product(
 
 
 def _expiry(new: NewRequest, now: datetime) -> Document:
-    """When a request is to be erased, if its client said so."""
+    """When a request is to be erased, if its client set a time."""
     days = new.expires_in_days
     return {} if days is None else {"expiresAt": now + timedelta(days=days)}
 

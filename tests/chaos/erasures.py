@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from imgsvc.mailboxes.keys import NOTIFY, delayed
-from tests.chaos import wishes
+from tests.chaos import commands
 from tests.chaos.album import MISSING, picture
 from tests.chaos.replicas import Replica, operate
 from tests.chaos.scene import Scene
@@ -50,7 +50,7 @@ async def a_hold_that_an_operator_lifts(scene: Scene) -> None:
     assert await post(scene.bystander, posted)
     await scene.finished(posted)
     scene.stack.gcs.holds = True
-    scene.wrong += await wishes.erase(lambda: scene.bystander, posted)
+    scene.wrong += await commands.erase(lambda: scene.bystander, posted)
 
     async def refused() -> bool:
         return any(
@@ -89,4 +89,4 @@ async def _erased_by(victim: Replica, scene: Scene, posted: Posted) -> None:
     await scene.dies(victim)
     scene.stack.gcs.heal()
     await scene.bystander_goes_on()
-    scene.wrong += await wishes.erase(lambda: scene.bystander, posted)
+    scene.wrong += await commands.erase(lambda: scene.bystander, posted)

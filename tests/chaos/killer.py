@@ -85,7 +85,7 @@ class Outcome:
 
     images: int = 0
     requests: int = 0
-    wishes: int = 0  # to retry, cancel or erase
+    commands: int = 0  # to retry, cancel or erase
     seconds: float = 0.0
     struck: list[Struck] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
@@ -141,7 +141,7 @@ async def run(
             outcome.violations += await check(stack, load.posted, DONE_S, HEALTH_S)
             watching.cancel()
         outcome.images, outcome.requests = load.images, len(load.posted)
-        outcome.wishes = load.wishes
+        outcome.commands = load.commands
         outcome.repeats = repeats(
             stack.origin.fetches, outcome.struck, set().union(*(one.again for one in load.posted))
         )
@@ -270,7 +270,7 @@ def show(outcome: Outcome, console: Console) -> None:
     """Print the whole outcome."""
     console.print(table(outcome))
     console.print(
-        f"{outcome.images} images in {outcome.requests} requests, {outcome.wishes} retries, "
+        f"{outcome.images} images in {outcome.requests} requests, {outcome.commands} retries, "
         f"cancellations and erasures, {outcome.seconds:.0f} s. "
         + ", ".join(f"{what}: {worst}" for what, worst in outcome.worst.items())
     )

@@ -17,13 +17,13 @@ from dataclasses import replace
 
 import aiohttp
 
-from tests.chaos import wishes
+from tests.chaos import commands
 from tests.chaos.album import MISSING, TEXT, Picture, cut_short, picture
 from tests.chaos.fleet import Fleet
 from tests.chaos.stack import Stack
 from tests.chaos.world import Posted, Witness
 
-Wish = Callable[[], Awaitable[list[str]]]
+Command = Callable[[], Awaitable[list[str]]]
 
 _BAD = 0.08
 _COPIED = 0.15  # of the images have the address of another one of their request
@@ -59,7 +59,7 @@ class Load:
         self._calls: set[asyncio.Task[None]] = set()
         self.posted: list[Posted] = []
         self.violations: list[str] = []
-        self.wishes = 0  # that were granted or refused
+        self.commands = 0  # that were granted or refused
 
     @property
     def images(self) -> int:
@@ -116,19 +116,19 @@ class Load:
         await self._accepted(posted)
         if rng.random() < _WISHES:
             await asyncio.sleep(rng.uniform(0, _WISH_S))
-            for wish in rng.choice(self._plans(posted, rng)):
-                self.wishes += 1
-                self.violations += await wish()
+            for command in rng.choice(self._plans(posted, rng)):
+                self.commands += 1
+                self.violations += await command()
 
-    def _plans(self, posted: Posted, rng: random.Random) -> list[list[Wish]]:
+    def _plans(self, posted: Posted, rng: random.Random) -> list[list[Command]]:
         """What clients may do about a request, step by step."""
         anyone = self._fleet.anyone
         mended = picture(next(self._numbers))
         codes = rng.choice([None, ["FETCH_STATUS"]])
-        cancel = functools.partial(wishes.cancel, anyone, posted)
-        erase = functools.partial(wishes.erase, anyone, posted)
-        retry = functools.partial(wishes.retry, anyone, posted, mended, codes)
-        plans: list[list[Wish]] = [[cancel], [erase], [cancel, erase]]
+        cancel = functools.partial(commands.cancel, anyone, posted)
+        erase = functools.partial(commands.erase, anyone, posted)
+        retry = functools.partial(commands.retry, anyone, posted, mended, codes)
+        plans: list[list[Command]] = [[cancel], [erase], [cancel, erase]]
         if any(one.data is None for product in posted.products for one in product):
             plans = [[retry], [retry, cancel], [retry, erase]]
         return plans

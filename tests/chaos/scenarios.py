@@ -14,7 +14,7 @@ from imgsvc.mailboxes.envelope import Envelope
 from imgsvc.mailboxes.keys import DEAD, NOTIFY, REPLICAS, delayed
 from imgsvc.mailboxes.mailboxes import Mailboxes
 from imgsvc.runtime.settings import Redis
-from tests.chaos import wishes
+from tests.chaos import commands
 from tests.chaos.album import MISSING, picture
 from tests.chaos.erasures import (
     a_client_that_erases,
@@ -302,7 +302,7 @@ async def a_dead_webhook_replayed_by_an_operator(scene: Scene) -> None:
 
 
 async def images_to_work_on_again(scene: Scene) -> None:
-    """An operator's wish that the victim's dealer carries out."""
+    """An operator's command that the victim's dealer carries out."""
     posted = await _failed(scene)
     entry = await _buried(scene, ImageJob(request_id=str(posted.accepted), product=0, index=0))
     _mend(posted)
@@ -332,7 +332,7 @@ async def _retried_by_the_victim(scene: Scene, posted: Posted) -> None:
     await ask(victim, "POST", f"/api/requests/{posted.accepted}/retry", json={})
     await scene.dies(victim)
     await scene.bystander_goes_on()
-    scene.wrong += await wishes.ask_to_retry(lambda: scene.bystander, posted, {}, asked=True)
+    scene.wrong += await commands.ask_to_retry(lambda: scene.bystander, posted, {}, asked=True)
 
 
 async def a_client_that_cancels(scene: Scene) -> None:
@@ -347,7 +347,7 @@ async def a_client_that_cancels(scene: Scene) -> None:
     await scene.dies(victim)
     gate.open()
     await scene.bystander_goes_on()
-    scene.wrong += await wishes.cancel(lambda: scene.bystander, posted)
+    scene.wrong += await commands.cancel(lambda: scene.bystander, posted)
 
 
 async def a_client_that_cancels_what_is_being_stored(scene: Scene) -> None:
@@ -359,7 +359,7 @@ async def a_client_that_cancels_what_is_being_stored(scene: Scene) -> None:
     victim = await scene.victim_starts()
     await post(victim, posted)
     await gcs.stalled.wait()
-    scene.wrong += await wishes.cancel(lambda: victim, posted)
+    scene.wrong += await commands.cancel(lambda: victim, posted)
     assert posted.cancelled
     gcs.heal()
     await scene.dies(victim)

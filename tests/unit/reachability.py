@@ -1,4 +1,4 @@
-"""What the models of the protocol and of wishes share: from where no end can be reached."""
+"""What the models of the protocol and of commands share: from where no end can be reached."""
 
 from __future__ import annotations
 

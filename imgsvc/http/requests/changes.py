@@ -32,7 +32,7 @@ async def retry(request: web.Request) -> web.Response:
         raise ServiceError(ErrorCode.WAS_CANCELLED)
     products = await _products(request, wanted.products, found["totalProducts"])
     choice = Choice(codes=wanted.codes, products=products)
-    images = await ledger.commands.count_failed(request_id, choice)
+    images = await ledger.choices.count_failed(request_id, choice)
     if not images:
         raise ServiceError(ErrorCode.NOTHING_TO_RETRY)
     most = quotas.of_one_upload(request.app[keys.SETTINGS]).max_images
@@ -52,7 +52,7 @@ async def _products(
     if names is None:
         return None
     ledger, request_id = request.app[keys.LEDGER], request.match_info["id"]
-    found = await ledger.commands.resolve_products(request_id, names, total_products)
+    found = await ledger.choices.resolve_products(request_id, names, total_products)
     problems = ValidationProblems()
     for i, name in enumerate(found):
         if isinstance(name, int) and name < 0:

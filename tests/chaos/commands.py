@@ -92,5 +92,5 @@ async def _answered(
         await asyncio.sleep(0.2)
 
 
-def _wrong(posted: Posted, wish: str, status: int, answer: object) -> str:
-    return f"{posted.tag} ({posted.accepted}): {wish} was answered {status} {answer}"
+def _wrong(posted: Posted, command: str, status: int, answer: object) -> str:
+    return f"{posted.tag} ({posted.accepted}): {command} was answered {status} {answer}"

@@ -65,8 +65,8 @@ class State:
 
     images: tuple[Image, ...]
     status: str = PENDING  # COMPLETED: ended, whichever way
-    wish: int = 0  # the number of the retry that is being carried out
-    wishes: int = 0
+    command: int = 0  # the number of the retry that is being carried out
+    commands: int = 0
     cancelling: bool = False
     ends: int = 0
     hands: tuple[Hand, ...] = ()
@@ -79,7 +79,7 @@ class Rules:
 
     products_remember: bool = True  # a product is opened once for each retry
     clears_its_own: bool = True  # who has carried out a retry clears no later one
-    end_names_wishes: bool = True  # an end counts only if no retry came since it was looked for
+    end_names_commands: bool = True  # an end counts only if no retry came since it was looked for
     turns: bool = True  # an image's end counts only for the turn that was worked on
     takes_back: bool = True  # who stored for a cancelled image deletes the object
     keeps_for_failed: bool = True  # ... but not for a failed one
@@ -105,9 +105,9 @@ def clients(state: State, retries: int) -> Iterator[State]:
     if state.status == PENDING and not state.cancelling:
         yield replace(state, cancelling=True)
     failed = any(image.status == FAILED for image in state.images)
-    if state.status == COMPLETED and failed and not state.wish and state.wishes < retries:
-        number = state.wishes + 1
-        yield replace(state, status=PENDING, wish=number, wishes=number)
+    if state.status == COMPLETED and failed and not state.command and state.commands < retries:
+        number = state.commands + 1
+        yield replace(state, status=PENDING, command=number, commands=number)
 
 
 def beginnings(state: State) -> Iterator[Hand]:
@@ -116,8 +116,8 @@ def beginnings(state: State) -> Iterator[Hand]:
         for at, image in enumerate(state.images):
             if image.status == PENDING:
                 yield Hand(WORK, at, read=(image.turn,))
-        if state.wish:
-            yield Hand(REOPEN, read=(state.wish,))
+        if state.command:
+            yield Hand(REOPEN, read=(state.command,))
         if state.cancelling:
             yield Hand(CANCEL)
         yield Hand(END)
@@ -149,7 +149,7 @@ def work(state: State, hand: Hand, rules: Rules) -> Iterator[State]:
 
 
 def reopen(state: State, hand: Hand, rules: Rules) -> Iterator[State]:
-    """Open what failed, product by product, and clear the wish."""
+    """Open what failed, product by product, and clear the command."""
     (number,) = hand.read
     if hand.step < len(state.images):
         image = state.images[hand.step]
@@ -158,8 +158,8 @@ def reopen(state: State, hand: Hand, rules: Rules) -> Iterator[State]:
             changes = {"status": PENDING, "turn": number, "reopened": number}
             state = with_image(state, hand.step, times=image.times + 1, **changes)
         yield with_hand(state, hand.on())
-    elif state.wish == number or not rules.clears_its_own:
-        yield replace(state, wish=0)
+    elif state.command == number or not rules.clears_its_own:
+        yield replace(state, command=0)
     else:
         yield state
 
@@ -178,22 +178,22 @@ def cancel(state: State, hand: Hand, _: Rules) -> Iterator[State]:
 
 
 def end(state: State, hand: Hand, rules: Rules) -> Iterator[State]:
-    """Is any image open? What is wished? Is any open still? Then end it, if nothing changed."""
+    """Is any image open? Is there a command? Is any open still? Then end it, if nothing changed."""
     closed = all(image.status != PENDING for image in state.images)
     if hand.step == 0:
         yield with_hand(state, hand.on()) if closed else state
     elif hand.step == 1:
-        read = (state.wishes, int(state.cancelling))
-        may = state.status == PENDING and not state.wish
+        read = (state.commands, int(state.cancelling))
+        may = state.status == PENDING and not state.command
         yield with_hand(state, hand.on(*read)) if may else state
     elif hand.step == 2:
         yield with_hand(state, hand.on()) if closed else state
     else:
-        wishes, cancelling = hand.read
+        commands, cancelling = hand.read
         unchanged = state.cancelling == bool(cancelling) and (
-            state.wishes == wishes or not rules.end_names_wishes
+            state.commands == commands or not rules.end_names_commands
         )
-        if state.status == PENDING and not state.wish and unchanged:
+        if state.status == PENDING and not state.command and unchanged:
             status = CANCELLED if cancelling else COMPLETED
             state = replace(state, status=status, cancelling=False, ends=state.ends + 1)
         yield state
@@ -250,9 +250,9 @@ def violated(state: State) -> str | None:
         "an image is open in a request that has ended": ended
         and any(i.status == PENDING for i in images),
         "a result has no object": any(i.status == COMPLETED and not i.stored for i in images),
-        "an image was opened twice for one retry": any(i.times > state.wishes for i in images),
+        "an image was opened twice for one retry": any(i.times > state.commands for i in images),
         "an image was ended by what was found out before its retry": any(i.stale for i in images),
-        "a request ended twice": state.ends > 1 + state.wishes,
+        "a request ended twice": state.ends > 1 + state.commands,
         "a request with cancelled images did not end as cancelled": state.status == COMPLETED
         and any(i.status == CANCELLED for i in images),
     }
@@ -261,7 +261,7 @@ def violated(state: State) -> str | None:
 
 def at_rest(state: State) -> bool:
     nobodys = any(i.stored and i.status == CANCELLED for i in state.images)
-    return state.status != PENDING and not state.hands and not state.wish and not nobodys
+    return state.status != PENDING and not state.hands and not state.command and not nobodys
 
 
 @pytest.mark.parametrize(("images", "retries", "most", "deaths"), [(1, 1, 3, 1), (2, 1, 2, 1)])
@@ -278,7 +278,7 @@ def test_no_interleaving_breaks_a_promise(
     [
         (Rules(products_remember=False), "opened twice for one retry"),
         (Rules(clears_its_own=False), "is open in a request that has ended"),
-        (Rules(end_names_wishes=False), "is open in a request that has ended"),
+        (Rules(end_names_commands=False), "is open in a request that has ended"),
         (Rules(turns=False), "before its retry"),
         (Rules(takes_back=False, sweeps=False), "never ends"),
         (Rules(sweeps=False), "never ends"),
