@@ -12,8 +12,8 @@
     Reaper      lost replicas     -> shared mailboxes  also sends this replica's heartbeat
 
 Every actor runs in every replica, and ``PIPELINE`` lists them all. ``actor`` is what they have in
-common; those that read a mailbox (``mailbox_actor``) return a ``verdict`` on each message, and
-``image_actor`` has the verdicts on images.
+common. Those that read a mailbox (``mailbox_actor``) return one of the ``verdicts`` on each message;
+``image_actor`` adds the ways in which the work on an image ends.
 """
 
 from imgsvc.actors.actor import Actor
