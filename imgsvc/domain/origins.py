@@ -31,14 +31,13 @@ class OriginFailure:
 
     Attributes:
         code: of the image that could not be fetched.
-        asks: whether the origin asks to be left alone ...
-        asked_s: ... and for how long, if it says so.
+        asked_s: for how long the origin asks to be left alone; 0 if it does not say for how long,
+            None if it does not ask.
         worked: whether something was fetched since the last time.
     """
 
     code: ErrorCode
-    asks: bool
-    asked_s: float
+    asked_s: float | None
     worked: bool
 
 

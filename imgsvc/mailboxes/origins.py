@@ -63,8 +63,7 @@ class Origins:
             (
                 failure.code.name,
                 int(failure.worked),
-                int(failure.asks),
-                round(failure.asked_s * 1000),
+                -1 if failure.asked_s is None else round(failure.asked_s * 1000),
                 fetch.failures,
                 round(fetch.rest_s * 1000),
                 round(fetch.longest_rest_s * 1000),

@@ -136,9 +136,8 @@ class Politeness:
         if not passing:
             origin.note_success()
             return
-        failure = OriginFailure(
-            error.code, asks_for_time(error), error.retry_after_s or 0.0, origin.worked
-        )
+        asked_s = error.retry_after_s or 0.0 if asks_for_time(error) else None
+        failure = OriginFailure(error.code, asked_s, origin.worked)
         with contextlib.suppress(ServiceError):  # nobody can be told; the next failure may
             standing, begins = await self._origins.blame(name, failure)
             if begins:

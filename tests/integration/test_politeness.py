@@ -37,8 +37,8 @@ Start = Callable[..., Awaitable[Service]]
 PLACES = 3
 SOON_S = 0.2
 ORIGIN = "http://origin.example"
-BUSY = OriginFailure(ErrorCode.FETCH_STATUS, asks=True, asked_s=0, worked=False)
-DOWN = OriginFailure(ErrorCode.CONNECT_FAILED, asks=False, asked_s=0, worked=False)
+BUSY = OriginFailure(ErrorCode.FETCH_STATUS, asked_s=0, worked=False)
+DOWN = OriginFailure(ErrorCode.CONNECT_FAILED, asked_s=None, worked=False)
 
 
 class Crowd:
