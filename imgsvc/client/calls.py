@@ -31,15 +31,15 @@ class Calls:
 
     Args:
         server: which one.
-        told: called with a line for the user when a call has to be repeated.
+        say: called with a line for the user when a call has to be repeated.
         patience_s: for how long a call is repeated.
     """
 
     def __init__(
-        self, server: Server, told: Callable[[str], None], patience_s: float = PATIENCE_S
+        self, server: Server, say: Callable[[str], None], patience_s: float = PATIENCE_S
     ) -> None:
         self._server = server
-        self._told = told
+        self._say = say
         self._patience_s = patience_s
         headers = {"Authorization": f"Bearer {server.key}"} if server.key else {}
         self._session = aiohttp.ClientSession(headers=headers, timeout=_TIMEOUT, trust_env=True)
@@ -163,7 +163,7 @@ class Calls:
         deadline = time.monotonic() + self._patience_s
         tries = 0
         while True:
-            asked_s = 0.0
+            retry_after_s = 0.0
             try:
                 async with self._session.request(
                     method, url, headers=headers, allow_redirects=False, **body()
@@ -174,7 +174,7 @@ class Calls:
                     problem = _refusal(response, await response.read())
                     if response.status not in PASSING:
                         raise problem
-                    asked_s = _seconds(response.headers.get("Retry-After", ""))
+                    retry_after_s = _seconds(response.headers.get("Retry-After", ""))
             except aiohttp.ClientSSLError as error:
                 raise CallError(f"{url.origin()} cannot be trusted: {error}") from error
             except _LOST as error:
@@ -182,24 +182,24 @@ class Calls:
                 if not (repeatable or isinstance(error, aiohttp.ClientConnectorError)):
                     raise problem from error
             wait_s = _WAITS_S[min(tries, len(_WAITS_S) - 1)]
-            wait_s = max(asked_s, wait_s) * random.uniform(1.0, 1.2)  # noqa: S311 - no secret
+            wait_s = max(retry_after_s, wait_s) * random.uniform(1.0, 1.2)  # noqa: S311 - no secret
             if time.monotonic() + wait_s > deadline:
                 raise problem
             tries += 1
             if tries == 1:
-                self._told(f"{problem} Trying again for {self._patience_s:.0f} s.")
+                self._say(f"{problem} Trying again for {self._patience_s:.0f} s.")
             await asyncio.sleep(wait_s)
 
 
 def _refusal(response: aiohttp.ClientResponse, body: bytes) -> CallError:
     problem = _parsed(body) if "json" in response.content_type else {}
-    said = problem.get("detail") or f"{response.url.origin()} answered {response.status}."
+    text = problem.get("detail") or f"{response.url.origin()} answered {response.status}."
     if response.status in (401, 403):
-        said += " Give a key with --key or in IMGSVC_KEY."
+        text += " Give a key with --key or in IMGSVC_KEY."
     if location := response.headers.get("Location"):
-        said += f" It redirects to {location}; is that the --server?"
+        text += f" It redirects to {location}; is that the --server?"
     return CallError(
-        said,
+        text,
         status=response.status,
         code=problem.get("code", ""),
         errors=problem.get("errors") or (),

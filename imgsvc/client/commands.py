@@ -2,79 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+from typing import Annotated
 
-import orjson
 import typer
-from rich.console import Console
 from yarl import URL
 
-from imgsvc.client import sources, views
-from imgsvc.client.server import CallError, Json, Server
+from imgsvc.client import running, sources, terminal, views
+from imgsvc.client.options import (
+    DEFAULT,
+    AsJson,
+    At,
+    Download,
+    Id,
+    Key,
+    Options,
+    Out,
+    Wait,
+)
+from imgsvc.client.server import Json, Server
 from imgsvc.client.sources import SourceError
-from imgsvc.client.waiting import FAILED, Waiting
+from imgsvc.client.waiting import Waiting
 
-if TYPE_CHECKING:
-    from imgsvc.client.calls import Calls
-
-T = TypeVar("T")
-
-_INTERRUPTED = 130  # as shells report Ctrl-C
-_NO_TERMINAL = 1000  # columns; what reads a pipe wants whole lines
 _PANEL = "For clients"
 
 client = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-
-def _server(text: str) -> URL:
-    with contextlib.suppress(ValueError):
-        url = URL(text)
-        if url.scheme in ("http", "https") and url.host:
-            return url
-    raise typer.BadParameter(f"{text!r} is no http(s) URL")
-
-
-def _option(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise typer.BadParameter(f"{text!r} is not like quality=80")
-    try:
-        return name, orjson.loads(value)
-    except orjson.JSONDecodeError:
-        return name, value
-
-
-At = Annotated[
-    URL,
-    typer.Option(
-        "--server", envvar="IMGSVC_SERVER", parser=_server, metavar="URL", help="Where imgsvc is."
-    ),
-]
-Key = Annotated[
-    str | None, typer.Option("--key", envvar="IMGSVC_KEY", metavar="KEY", help="Your API key.")
-]
-Id = Annotated[str, typer.Argument(metavar="ID", help="Of a request.")]
-Wait = Annotated[bool, typer.Option("--wait", help="Watch it until it has ended.")]
-Out = Annotated[
-    Path | None, typer.Option("--out", metavar="FILE.csv", help="Wait, then save the full report.")
-]
-Download = Annotated[
-    Path | None,
-    typer.Option(
-        "--download",
-        metavar="DIR",
-        help="Wait, then save the results as DIR/<serial number>/<index>.<ext>.",
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, as the service sends it.")]
-
-DEFAULT: Any = "http://127.0.0.1:3000"  # Typer parses it
 
 
 @client.command(rich_help_panel=_PANEL)
@@ -88,10 +42,7 @@ def submit(
     webhook: Annotated[
         str | None, typer.Option(metavar="URL", help="Told when the request has ended.")
     ] = None,
-    option: Annotated[
-        list[Any] | None,
-        typer.Option(parser=_option, metavar="K=V", help="Such as format=webp or quality=80."),
-    ] = None,
+    option: Options = None,
     wait: Wait = False,
     out: Out = None,
     download: Download = None,
@@ -107,15 +58,14 @@ def submit(
     at = _at(server, key)
     once = str(uuid.uuid4())
     try:
-        request_id = _asked(at, lambda calls: calls.submit(upload, once))
+        request_id = running.call(at, lambda calls: calls.submit(upload, once))
     except KeyboardInterrupt:
-        _say("\nInterrupted before the service answered; `imgsvc requests` shows what it has.")
-        raise typer.Exit(_INTERRUPTED) from None
-    _print(request_id)
-    waiting = Waiting(at, request_id, out, download)
-    if wait or out or download:
-        _waited(waiting)
-    _say(f"Accepted. How far it is: {waiting.command('status')}")
+        terminal.say(
+            "\nInterrupted before the service answered; `imgsvc requests` shows what it has."
+        )
+        raise typer.Exit(running.INTERRUPTED) from None
+    terminal.print_line(request_id)
+    running.accepted(Waiting(at, request_id, out, download), wait=wait)
 
 
 @client.command(rich_help_panel=_PANEL)
@@ -132,12 +82,8 @@ def status(
     """Show how far a request is, or come back to watch it."""
     at = _at(server, key)
     if wait or out or download:
-        _waited(Waiting(at, request_id, out, download))
-    found = _asked(at, lambda calls: calls.status(request_id))
-    if as_json:
-        _print_json(found)
-    else:
-        views.status(_console(), found)
+        running.watch(Waiting(at, request_id, out, download))
+    running.show(at, lambda calls: calls.status(request_id), None if as_json else views.status)
 
 
 @client.command(rich_help_panel=_PANEL)
@@ -153,7 +99,7 @@ def images(
 ) -> None:
     """List the images of a request, in input order."""
     query = {"status": status.upper()} if status else {}
-    _list(
+    running.show_all(
         _at(server, key),
         lambda calls: calls.images(request_id, **query),
         None if as_json else views.image_line,
@@ -173,7 +119,7 @@ def requests(
 ) -> None:
     """List your requests, newest first."""
     query = {"status": status.upper()} if status else {}
-    _list(
+    running.show_all(
         _at(server, key),
         lambda calls: calls.requests(limit, **query),
         None if as_json else views.request_line,
@@ -202,18 +148,15 @@ def retry(
     wanted: Json = {"codes": [each.upper() for each in code]} if code else {}
     if product:
         wanted["products"] = product
-    _asked(at, lambda calls: calls.retry(request_id, wanted))
-    waiting = Waiting(at, request_id, out, download)
-    if wait or out or download:
-        _waited(waiting)
-    _say(f"Accepted. How far it is: {waiting.command('status')}")
+    running.call(at, lambda calls: calls.retry(request_id, wanted))
+    running.accepted(Waiting(at, request_id, out, download), wait=wait)
 
 
 @client.command(rich_help_panel=_PANEL)
 def cancel(request_id: Id, *, server: At = DEFAULT, key: Key = None) -> None:
     """Stop a request; what is done stays."""
-    found = _asked(_at(server, key), lambda calls: calls.cancel(request_id))
-    _say(f"Accepted; its status is {found['status']}.")
+    found = running.call(_at(server, key), lambda calls: calls.cancel(request_id))
+    terminal.say(f"Accepted; its status is {found['status']}.")
 
 
 @client.command(rich_help_panel=_PANEL)
@@ -227,8 +170,8 @@ def erase(
     """Delete a request with all its results."""
     if not yes:
         typer.confirm(f"Delete {request_id} with all its results?", abort=True, err=True)
-    _asked(_at(server, key), lambda calls: calls.erase(request_id))
-    _say("Accepted; it is being erased.")
+    running.call(_at(server, key), lambda calls: calls.erase(request_id))
+    terminal.say("Accepted; it is being erased.")
 
 
 @client.command(rich_help_panel=_PANEL)
@@ -251,98 +194,10 @@ def report(
     at = _at(server, key)
     if out:
         query = {"only": "failed"} if failed else {"columns": "full"}
-        _asked(at, lambda calls: calls.download(request_id, out, **query))
+        running.call(at, lambda calls: calls.download(request_id, out, **query))
         return
-    found = _asked(at, lambda calls: calls.report(request_id))
-    if as_json:
-        _print_json(found)
-    else:
-        views.report(_console(), found)
+    running.show(at, lambda calls: calls.report(request_id), None if as_json else views.report)
 
 
 def _at(server: URL, key: str | None) -> Server:
     return Server(server, key, implied=server == URL(os.environ.get("IMGSVC_SERVER") or DEFAULT))
-
-
-def _asked(
-    server: Server, ask: Callable[[Calls], Coroutine[Any, Any, T]], way_back: str | None = None
-) -> T:
-    """What a call gives; a refusal is shown and ends the command.
-
-    Args:
-        server: which service.
-        ask: makes the calls.
-        way_back: the command that goes on, for when the service is away.
-    """
-    from imgsvc.client.calls import Calls  # noqa: PLC0415 - aiohttp takes a while to load
-
-    async def run() -> T:
-        async with Calls(server, _say) as calls:
-            return await ask(calls)
-
-    try:
-        return asyncio.run(run())
-    except CallError as error:
-        views.problem(_err(), error)
-        if way_back and error.passing:
-            _say(f"To come back: {way_back}")
-    except BrokenPipeError:
-        raise  # nobody reads on; Typer knows what to do
-    except OSError as error:
-        _say(f"imgsvc: {error}")
-    raise typer.Exit(FAILED)
-
-
-def _list(
-    server: Server,
-    entries: Callable[[Calls], AsyncIterator[Json]],
-    line: Callable[[Console, Json | None], None] | None,
-) -> None:
-    """Print entries as they come, as lines of a table or as JSON."""
-    console = _console()
-
-    async def show(calls: Calls) -> None:
-        none = True
-        async for entry in entries(calls):
-            if line is None:
-                _print(orjson.dumps(entry).decode())
-                continue
-            if none:
-                line(console, None)
-            line(console, entry)
-            none = False
-
-    _asked(server, show)
-
-
-def _waited(waiting: Waiting) -> NoReturn:
-    """Watch a request to its end and save what is wanted; ends the command."""
-    try:
-        code = _asked(
-            waiting.server, lambda calls: waiting.done(calls, _console(), _err()), waiting.way_back
-        )
-    except KeyboardInterrupt:
-        _say(f"\nThe request goes on without you. To come back: {waiting.way_back}")
-        code = _INTERRUPTED
-    raise typer.Exit(code)
-
-
-def _console() -> Console:
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=_NO_TERMINAL)
-
-
-def _err() -> Console:
-    return Console(stderr=True, highlight=False)
-
-
-def _say(line: str) -> None:
-    _err().print(line, markup=False, soft_wrap=True)
-
-
-def _print(line: str) -> None:
-    print(line, flush=True)  # noqa: T201
-
-
-def _print_json(found: Json) -> None:
-    _print(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())

@@ -98,15 +98,15 @@ def _lines(console: Console) -> Callable[[Json], None]:
         last.update(at=now, status=status)
         done, total = status["processedImages"], status["totalImages"]
         more = _more(status)
-        told = f"{status['status']}: {done:,} of {text.count(total, 'image')}"
-        console.print(f"{told}, {more}" if more else told, soft_wrap=True)
+        line = f"{status['status']}: {done:,} of {text.count(total, 'image')}"
+        console.print(f"{line}, {more}" if more else line, soft_wrap=True)
 
     return show
 
 
 def _more(status: Json) -> str:
     share = text.saved(status["bytesIn"], status["bytesOut"])
-    told = [f"{text.percent(share)} saved"] if share is not None else []
+    parts = [f"{text.percent(share)} saved"] if share is not None else []
     if status["failedImages"]:
-        told.append(f"{status['failedImages']:,} failed")
-    return ", ".join(told)
+        parts.append(f"{status['failedImages']:,} failed")
+    return ", ".join(parts)

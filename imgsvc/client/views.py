@@ -22,7 +22,7 @@ def status(console: Console, found: Json) -> None:
     share = text.saved(found["bytesIn"], found["bytesOut"])
     began, changed = _time(found["createdAt"]), _time(found["updatedAt"])
     failed = found["failedImages"]
-    told = {
+    rows = {
         "Request": found["requestId"],
         "Status": found["status"],
         "Products": f"{found['processedProducts']:,} of {found['totalProducts']:,}",
@@ -36,16 +36,16 @@ def status(console: Console, found: Json) -> None:
         if webhook
         else "none",
     }
-    for name, value in told.items():
+    for name, value in rows.items():
         console.print(f"{name:<10}{text.plain(value)}", markup=False, soft_wrap=True)
 
 
 def request_line(console: Console, found: Json | None) -> None:
     """One request of a list; None for the line above all."""
     if found is None:
-        told = ["Request", "Status", "Images", "Failed", "Before", "Saved", "Created"]
+        cells = ["Request", "Status", "Images", "Failed", "Before", "Saved", "Created"]
     else:
-        told = [
+        cells = [
             found["requestId"],
             found["status"],
             f"{found['totalImages']:,}",
@@ -54,7 +54,7 @@ def request_line(console: Console, found: Json | None) -> None:
             text.percent(text.saved(found["bytesIn"], found["bytesOut"])),
             f"{_time(found['createdAt']):%Y-%m-%d %H:%M}",
         ]
-    line = "{:<36}  {:<10}{:>7} {:>7} {:>9} {:>6}  {}".format(*map(text.plain, told))
+    line = "{:<36}  {:<10}{:>7} {:>7} {:>9} {:>6}  {}".format(*map(text.plain, cells))
     _line(console, line, found is None)
 
 
@@ -78,8 +78,8 @@ def image_line(console: Console, image: Json | None) -> None:
 def report(console: Console, found: Json) -> None:
     """What a request saved, where its images came from, how long they took."""
     images = found["images"]
-    spoken = [f"{images[status]:,} {status}" for status in _STATUSES if images[status]]
-    head = f"{found['status']}: {text.count(images['total'], 'image')}, {', '.join(spoken)}"
+    counts = [f"{images[status]:,} {status}" for status in _STATUSES if images[status]]
+    head = f"{found['status']}: {text.count(images['total'], 'image')}, {', '.join(counts)}"
     console.print(Text(head, "bold"))
     if found["bytesIn"]:
         before, after = text.size(found["bytesIn"]), text.size(found["bytesOut"])

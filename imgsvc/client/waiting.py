@@ -1,4 +1,4 @@
-"""From an accepted request to what came of it: watched, told, saved."""
+"""From an accepted request to its end: watched, shown, saved."""
 
 from __future__ import annotations
 
@@ -35,6 +35,11 @@ class Waiting:
     report: Path | None
     results: Path | None
 
+    @property
+    def wants_files(self) -> bool:
+        """Whether there is anything to save in the end."""
+        return bool(self.report or self.results)
+
     def command(self, name: str) -> str:
         """A command about this request, to be typed."""
         words = ["imgsvc", name, self.request_id]
@@ -53,7 +58,7 @@ class Waiting:
         return f"{self.command('status')} {shlex.join(words)}"
 
     async def done(self, calls: Calls, out: Console, err: Console) -> int:
-        """Wait, tell and save.
+        """Wait, show what came of it, and save what is wanted.
 
         Args:
             calls: of the server.
@@ -99,8 +104,8 @@ class Waiting:
                 calls.images(self.request_id), folder, lambda tally: show(tally.done)
             )
         there = f", {tally.skipped:,} were there" if tally.skipped else ""
-        told = f"Results: {text.count(tally.saved, 'file')} saved in {folder}{there}"
-        err.print(told, markup=False, soft_wrap=True)
+        line = f"Results: {text.count(tally.saved, 'file')} saved in {folder}{there}"
+        err.print(line, markup=False, soft_wrap=True)
         if tally.failed:
             err.print(
                 f"{text.count(tally.failed, 'result')} could not be had, such as "
