@@ -5,7 +5,7 @@ from __future__ import annotations
 from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import Recipe
 from imgsvc.imaging.colour import eight_bit
-from imgsvc.imaging.encode import Encoded, Variant, encode_variant
+from imgsvc.imaging.encode import Encoded, Encoding, encode_picture
 from imgsvc.imaging.picture import Picture
 from imgsvc.imaging.quality import DEFAULT_QUALITY, jpeg_quality
 from imgsvc.imaging.stripped import Stripped, stripped_original
@@ -24,51 +24,58 @@ _LONGEST_SIDE = {
 _GRAPHIC_COLOURS, _GRAPHIC_GREYS = 256, 64  # a picture with more is a photograph
 
 
-def best(data: bytes, picture: Picture, recipe: Recipe) -> Encoded:
+def best(original: bytes, picture: Picture, recipe: Recipe) -> Encoded:
     """The smallest file that the recipe allows.
 
     Args:
-        data: the original file.
+        original: the whole file.
         picture: what was decoded from it.
         recipe: the wanted format and quality.
 
     Raises:
         ServiceError: TOO_MANY_PIXELS if the wanted format does not hold so long a side.
     """
-    stripped = stripped_original(data, picture)
-    made = [_candidate(variant, data, picture, stripped) for variant in _variants(picture, recipe)]
+    stripped = stripped_original(original, picture)
+    made = [
+        _candidate(encoding, original, picture, stripped)
+        for encoding in _encodings(picture, recipe)
+    ]
     smallest = min(made, key=lambda encoded: len(encoded.data))
     may_keep = recipe.format == "auto" and picture.kind != "tiff"
     if may_keep and stripped and stripped.size < len(smallest.data):
-        return stripped.encoded(data, picture)
+        return stripped.result(original, picture)
     return smallest
 
 
 def _candidate(
-    variant: Variant, data: bytes, picture: Picture, stripped: Stripped | None
+    encoding: Encoding, original: bytes, picture: Picture, stripped: Stripped | None
 ) -> Encoded:
-    """The picture in one variant, or the stripped original where encoding again is no gain."""
-    if stripped is None or variant.format != picture.kind:
-        return encode_variant(variant, data, picture)
-    if _encoding_harms(picture, variant):
-        return stripped.encoded(data, picture)
-    made = encode_variant(variant, data, picture)
-    ratio = 1.0 if variant.lossless else _WORTHWHILE_RATIO
-    return made if len(made.data) < ratio * stripped.size else stripped.encoded(data, picture)
+    """The picture in one encoding, or the stripped original where encoding again gains nothing."""
+    if stripped is None or encoding.format != picture.kind:
+        return encode_picture(encoding, original, picture)
+    if _encoding_harms(picture, encoding):
+        return stripped.result(original, picture)
+    made = encode_picture(encoding, original, picture)
+    ratio = 1.0 if encoding.lossless else _WORTHWHILE_RATIO
+    return made if len(made.data) < ratio * stripped.size else stripped.result(original, picture)
 
 
-def _encoding_harms(picture: Picture, variant: Variant) -> bool:
+def _encoding_harms(picture: Picture, encoding: Encoding) -> bool:
     """Whether encoding again could only do harm; see `codec`, and ``pinned`` of `Survey`."""
     return (
         picture.survey.pinned
         or picture.kind == "gif"
         or (picture.kind == "png" and picture.animated)
-        or (picture.kind == "jpeg" and jpeg_quality(picture.jpeg_tables) <= variant.quality)
+        or (picture.kind == "jpeg" and jpeg_quality(picture.jpeg_tables) <= encoding.quality)
     )
 
 
-def _variants(picture: Picture, recipe: Recipe) -> list[Variant]:
-    """The variants to try."""
+def _encodings(picture: Picture, recipe: Recipe) -> list[Encoding]:
+    """The encodings to try.
+
+    Raises:
+        ServiceError: TOO_MANY_PIXELS if the wanted format does not hold so long a side.
+    """
     if recipe.format == "auto":
         names = [name for name in _sensible(picture) if _fits(picture, name)]
     else:
@@ -78,15 +85,15 @@ def _variants(picture: Picture, recipe: Recipe) -> list[Variant]:
                 ErrorCode.TOO_MANY_PIXELS,
                 f"{names[0]} holds at most {_LONGEST_SIDE[names[0]]:,} pixels a side.",
             )
-    return [_variant(name, picture, recipe.quality) for name in names]
+    return [_encoding(name, picture, recipe.quality) for name in names]
 
 
-def _variant(name: str, picture: Picture, quality: int | None) -> Variant:
+def _encoding(name: str, picture: Picture, quality: int | None) -> Encoding:
     stays = name == picture.kind or (name == "webp" and quality is None and _graphic(picture))
     lossless = name in {"png", "tiff", "gif"} or (
         name == "webp" and stays and picture.survey.lossless
     )
-    return Variant(name, lossless, quality or DEFAULT_QUALITY.get(name, 100))
+    return Encoding(name, lossless, quality or DEFAULT_QUALITY.get(name, 100))
 
 
 def _kept_format(picture: Picture) -> str:

@@ -38,7 +38,7 @@ class Encoded:
 
 
 @dataclass(frozen=True, slots=True)
-class Variant:
+class Encoding:
     """One way to encode a picture."""
 
     format: str
@@ -46,29 +46,29 @@ class Variant:
     quality: int
 
 
-def encode_variant(variant: Variant, data: bytes, picture: Picture) -> Encoded:
-    """The picture in one variant.
+def encode_picture(encoding: Encoding, original: bytes, picture: Picture) -> Encoded:
+    """Encode a picture.
 
     Args:
-        variant: format and quality.
-        data: the original file, to compare its size.
+        encoding: the format and quality.
+        original: the file that it comes from, whose size is compared.
         picture: what was decoded from it.
     """
-    frames = _frames_for(variant.format, picture)
-    options = _options(variant, picture)
+    frames = _frames_for(encoding.format, picture)
+    options = _options(encoding, picture)
     if len(frames) > 1:
         options |= {"save_all": True, "append_images": frames[1:]}
-        if variant.format != "tiff":
+        if encoding.format != "tiff":
             options |= {"duration": picture.durations_ms, "loop": picture.plays}
     out = BytesIO()
-    frames[0].save(out, variant.format.upper(), **options)
+    frames[0].save(out, encoding.format.upper(), **options)
     made = out.getvalue()
-    if variant.format == "webp" and frames[0].mode == "RGBA" and len(frames) > 1:
+    if encoding.format == "webp" and frames[0].mode == "RGBA" and len(frames) > 1:
         made = declare_alpha(made)
-    note = "larger" if len(made) > len(data) else "encoded"
+    note = "larger" if len(made) > len(original) else "encoded"
     width, height = frames[0].size
-    count = _frame_count(made, variant.format) if len(frames) > 1 else 1
-    return Encoded(made, variant.format, width, height, count, note)
+    count = _frame_count(made, encoding.format) if len(frames) > 1 else 1
+    return Encoded(made, encoding.format, width, height, count, note)
 
 
 def _frames_for(name: str, picture: Picture) -> list[Image.Image]:
@@ -87,23 +87,27 @@ def _frames_for(name: str, picture: Picture) -> list[Image.Image]:
     return [first.convert("RGBA" if first.has_transparency_data else grey)]
 
 
-def _options(variant: Variant, picture: Picture) -> dict[str, Any]:
+def _options(encoding: Encoding, picture: Picture) -> dict[str, Any]:
     """The options of Pillow's encoder."""
-    if variant.format == "jpeg":
+    if encoding.format == "jpeg":
         # Progressive costs twice the CPU and saves nothing.
         options = {"optimize": True, "subsampling": picture.jpeg_sampling}
-        if jpeg_quality(picture.jpeg_tables) <= variant.quality:
+        if jpeg_quality(picture.jpeg_tables) <= encoding.quality:
             # Finer tables than the source's would add bytes and no detail.
             return {**options, "qtables": picture.jpeg_tables}
-        return {**options, "quality": variant.quality}
-    if variant.format == "png":
+        return {**options, "quality": encoding.quality}
+    if encoding.format == "png":
         # Each frame replaces the one before: decoded frames are composed already.
         return {"optimize": True, "disposal": 0, "blend": 0}
-    if variant.format == "webp":
-        return {"lossless": variant.lossless, "quality": variant.quality, "exact": variant.lossless}
-    if variant.format == "avif":
+    if encoding.format == "webp":
+        return {
+            "lossless": encoding.lossless,
+            "quality": encoding.quality,
+            "exact": encoding.lossless,
+        }
+    if encoding.format == "avif":
         chroma = {"subsampling": "4:4:4"} if picture.survey.fine_chroma else {}
-        return {"quality": variant.quality, "speed": 8, "max_threads": 1, **chroma}
+        return {"quality": encoding.quality, "speed": 8, "max_threads": 1, **chroma}
     bilevel = all(frame.mode == "1" for frame in picture.frames)
     return {"compression": "group4" if bilevel else "tiff_adobe_deflate"}
 

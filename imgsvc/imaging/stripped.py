@@ -22,20 +22,20 @@ class Stripped:
         """Size of the whole file in bytes."""
         return sum(map(len, self.pieces))
 
-    def encoded(self, data: bytes, picture: Picture) -> Encoded:
-        """The pieces joined, as a result.
+    def result(self, original: bytes, picture: Picture) -> Encoded:
+        """The result: the pieces joined.
 
         Args:
-            data: the original file.
+            original: the whole file.
             picture: what was decoded from it.
         """
         made = b"".join(self.pieces)
-        note = "original" if made == data else "stripped"
+        note = "original" if made == original else "stripped"
         width, height = picture.frames[0].size
         return Encoded(made, picture.kind, width, height, len(picture.frames), note)
 
 
-def stripped_original(data: bytes, picture: Picture) -> Stripped | None:
+def stripped_original(original: bytes, picture: Picture) -> Stripped | None:
     """The original without metadata.
 
     Returns:
@@ -46,7 +46,7 @@ def stripped_original(data: bytes, picture: Picture) -> Stripped | None:
     if picture.survey.stripped:
         return Stripped(picture.survey.stripped)
     try:
-        stripped = containers.strip(picture.kind, data)
+        stripped = containers.strip(picture.kind, original)
     except DamagedError:  # outside the pixels, which were decoded
         return None
     return None if stripped is None else Stripped([stripped])
