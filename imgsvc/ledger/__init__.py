@@ -28,7 +28,7 @@ from imgsvc.ledger.ends import Completed, Failed
 from imgsvc.ledger.erasures import Erasure
 from imgsvc.ledger.images import Ended
 from imgsvc.ledger.ledger import Ledger
-from imgsvc.ledger.new_requests import NewProduct, NewRequest, Repeat
+from imgsvc.ledger.new_requests import Idempotency, NewProduct, NewRequest
 from imgsvc.ledger.refusals import RefusedErasure
 from imgsvc.ledger.sources import Remembered, source_key
 from imgsvc.ledger.views import iso
@@ -47,6 +47,7 @@ __all__ = [
     "Erasure",
     "Failed",
     "FailedWebhook",
+    "Idempotency",
     "Ledger",
     "NewProduct",
     "NewRequest",
@@ -55,7 +56,6 @@ __all__ = [
     "PendingDelivery",
     "RefusedErasure",
     "Remembered",
-    "Repeat",
     "Shared",
     "Work",
     "iso",

@@ -32,7 +32,7 @@ _MOMENT_S = 0.25
 
 @dataclass(frozen=True, slots=True)
 class OpenRequest:
-    """One request that has work to be done."""
+    """A request with work left."""
 
     id: str
     call_id: str  # of the HTTP call that brought it
@@ -42,14 +42,12 @@ class OpenRequest:
 
 @dataclass(frozen=True, slots=True)
 class OpenImages:
-    """One product that has images to be worked on."""
+    """A product with open images."""
 
     product: int
     turns: Mapping[int, int]  # index of each -> the turn in which it is worked on
-    copied: Container[int] = ()  # indexes of those that others are copies of
-    originals: Mapping[int, str] = field(
-        default_factory=dict
-    )  # of those that are copies, by position
+    copied: Container[int] = ()  # indexes of those that have copies
+    originals: Mapping[int, str] = field(default_factory=dict)  # index of a copy -> its original
 
 
 @dataclass(frozen=True, slots=True)

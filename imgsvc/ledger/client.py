@@ -61,8 +61,8 @@ def _judge(warning: str, category: type[Warning]) -> None:
 
 def _without_secrets(text: str, uri: str) -> str:
     """What the driver says, on one line and without what is secret in the string."""
-    place, _, options = uri.partition("://")[2].partition("?")
-    user, _, _ = place.partition("/")[0].rpartition("@")
+    server, _, options = uri.partition("://")[2].partition("?")
+    user, _, _ = server.partition("/")[0].rpartition("@")
     secrets = [user.partition(":")[2]]
     for option in options.replace(";", "&").split("&"):
         name, _, value = option.partition("=")

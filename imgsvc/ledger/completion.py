@@ -18,7 +18,8 @@ from imgsvc.domain.model import (
     event_type,
     outcome,
 )
-from imgsvc.ledger.clocks import current_time, next_attempt
+from imgsvc.ledger.clocks import current_time
+from imgsvc.ledger.deliveries import next_attempt
 from imgsvc.ledger.documents import Document, allowed
 from imgsvc.ledger.image_refs import product_id
 from imgsvc.ledger.mongo_errors import translated

@@ -23,7 +23,7 @@ from imgsvc.runtime.group_commit import GroupCommit
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """An end that is to be given to the copies of its image."""
+    """The end of an image that its copies get too."""
 
     original: ImageRef
     quota_tenant: str
@@ -33,10 +33,10 @@ class Shared:
 
 @dataclass(frozen=True, slots=True)
 class CopiesEnded:
-    """What came of giving it to some of them."""
+    """What came of ending some of the copies."""
 
-    images: int  # so many ended by this
-    due: bool  # the request is finished with them, and its webhook is due
+    images: int  # how many it ended
+    due: bool  # the request ended with them, and its webhook is due
 
 
 class Copies:
@@ -56,7 +56,7 @@ class Copies:
     async def shared_end(
         self, request_id: str, product: int, index: int, turn: int = 0
     ) -> Shared | None:
-        """The end that an image came to in this turn, and whose it is, too; None if it has none."""
+        """How an image ended in this turn, and which images are its copies; None if it did not end."""
         ref = ImageRef(request_id, product, index, turn)
         with translated():
             found = await self._store.by_key(self._products, [ref.key], "payer", "images")
@@ -71,7 +71,7 @@ class Copies:
         return Shared(ref, its_product.get("payer", NOBODY), end, copies)
 
     async def end(self, shared: Shared, some: slice) -> CopiesEnded:
-        """End some of the copies as their original did, those that are open.
+        """End those of some copies that are open, as their original did.
 
         Args:
             shared: from ``shared_end``.

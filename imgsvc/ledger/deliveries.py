@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from pymongo import ReturnDocument
 
 from imgsvc.domain.model import WebhookStatus
-from imgsvc.ledger.clocks import CLOCKS_AGREE, current_time, next_attempt
+from imgsvc.ledger.clocks import CLOCKS_AGREE, current_time, is_past
 from imgsvc.ledger.delivery_log import LOG_LENGTH, UNFINISHED
 from imgsvc.ledger.documents import ERASED, NOBODY, Document, is_erased
 from imgsvc.ledger.mongo_errors import translated
@@ -263,15 +263,10 @@ class Deliveries:
             )
 
 
-def _due(now: datetime) -> Document:
-    """The condition that a webhook is due.
+def next_attempt(now: datetime, wait_s: float) -> Document:
+    """The fields of a webhook that say when it is attempted next, and by whose clock."""
+    return {"webhook.nextAt": now + timedelta(seconds=wait_s), "webhook.setAt": now}
 
-    A time that was set by a clock far ahead of ours means nothing, and waiting for it could take as
-    long as that clock was wrong; so it counts as past.
-    """
-    return {
-        "$or": [
-            {"webhook.nextAt": {"$lte": now}},
-            {"webhook.setAt": {"$gt": now + CLOCKS_AGREE}},
-        ]
-    }
+
+def _due(now: datetime) -> Document:
+    return is_past("webhook.nextAt", "webhook.setAt", now)

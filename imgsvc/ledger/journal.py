@@ -63,7 +63,7 @@ class Journal:
         Raises:
             ServiceError: IDEMPOTENCY_CONFLICT if the key came with something else.
         """
-        if not new.repeat:
+        if not new.idempotency:
             return None
         with translated():
             entry = await self._intakes.find_one({"_id": _entry_id(new)})
@@ -90,8 +90,9 @@ class Journal:
             entry = {
                 "_id": entry_id,
                 "request": new.id,
-                "digest": new.repeat.digest if new.repeat else None,
-                "keepUntil": now + timedelta(seconds=new.repeat.keep_s if new.repeat else 0),
+                "digest": new.idempotency.digest if new.idempotency else None,
+                "keepUntil": now
+                + timedelta(seconds=new.idempotency.keep_s if new.idempotency else 0),
                 "checkAt": self._check_at(),
                 "state": _State.WRITING,
             }
@@ -227,11 +228,11 @@ class Journal:
 
 
 def _entry_id(new: NewRequest) -> str:
-    if not new.repeat:
+    if not new.idempotency:
         return new.id
-    return hashlib.sha256(f"{new.tenant}\0{new.repeat.key}".encode()).hexdigest()
+    return hashlib.sha256(f"{new.tenant}\0{new.idempotency.key}".encode()).hexdigest()
 
 
 def _check_same(entry: Document, new: NewRequest) -> None:
-    if new.repeat and entry["digest"] != new.repeat.digest:
+    if new.idempotency and entry["digest"] != new.idempotency.digest:
         raise ServiceError(ErrorCode.IDEMPOTENCY_CONFLICT)

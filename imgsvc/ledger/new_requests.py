@@ -25,10 +25,10 @@ class NewProduct:
 
 
 @dataclass(frozen=True, slots=True)
-class Repeat:
-    """How an upload is known again when it is repeated."""
+class Idempotency:
+    """How a repeated upload is recognised."""
 
-    key: str  # the client's, its own within its tenant
+    key: str  # the client's; each tenant has keys of its own
     digest: str  # of what was posted
     keep_s: float  # how long the key is remembered
 
@@ -43,7 +43,7 @@ class NewRequest:
     call_id: str = ""  # of the HTTP call that brought it
     tenant: str = NOBODY  # whose it is
     quota_tenant: str = NOBODY  # whose quotas it counts against: the tenant, or an address
-    repeat: Repeat | None = None
+    idempotency: Idempotency | None = None
     expires_in_days: float | None = None  # None: when the service's own time is over
     share: bool = False  # whether images with the same address are worked on once
     id: str = field(default_factory=new_request_id)

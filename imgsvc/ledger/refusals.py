@@ -1,7 +1,7 @@
-"""Erasures that the bucket refuses: they go behind the others, and say why.
+"""Erasures that the bucket refuses: they are tried again after the others, and keep the reason.
 
 An object may be under a hold or a retention policy, and the account may have no right to delete. That
-lasts, so each further try waits longer than the one before; meanwhile the others have their turn.
+lasts, so each try waits longer than the one before, and other erasures go on meanwhile.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ from datetime import datetime, timedelta
 from pymongo import ASCENDING
 
 from imgsvc.domain import backoff
-from imgsvc.ledger.clocks import CLOCKS_AGREE, current_time
+from imgsvc.ledger.clocks import current_time, is_past
 from imgsvc.ledger.documents import Document
 from imgsvc.ledger.mongo_errors import translated
 from imgsvc.ledger.store import Store
 
-_WAITS_S = backoff.exponential(
-    14, 1.0
-)  # up to an hour: after a hold is lifted, that is the longest wait
+# Up to an hour: after a hold is lifted, that is the longest wait.
+_WAITS_S = backoff.exponential(14, 1.0)
 _AWAY_S = 60.0  # at most, while the bucket only cannot be reached
 
 
@@ -115,10 +114,5 @@ _TO_BE_ERASED = [{"erasing": {"$exists": True}}, {"sweepFrom": {"$exists": True}
 
 
 def due_again(now: datetime) -> Document:
-    """The condition that a refused erasure is to be tried again, even if a clock was wrong."""
-    return {
-        "$or": [
-            {"refused.at": {"$lte": now}},
-            {"refused.setAt": {"$gt": now + CLOCKS_AGREE}},
-        ]
-    }
+    """The condition that a refused erasure is to be tried again."""
+    return is_past("refused.at", "refused.setAt", now)

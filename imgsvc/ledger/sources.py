@@ -1,8 +1,8 @@
-"""Sources that were worked on before: what they looked like, and what became of them.
+"""Results that may be used again: what the source was like, and what came of it.
 
 While its origin says that a source is unchanged, or sends the same bytes, a tenant's next request
-with the same recipe gets a copy of the result. An entry is only a memory: without it, or when the
-object it names is gone, the image is worked on as if it were new.
+with the same recipe gets a copy of the result. An entry is only a cache: without it, or when its
+object is gone, the image is worked on as if it were new.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ def source_key(tenant: str, url: str, recipe: Recipe) -> str:
 
 
 class Sources:
-    """The memory of sources.
+    """Results by their sources.
 
     Args:
         store: the database.
-        expecting: whether more images will end soon; then what is remembered waits for them.
+        expecting: whether more images will end soon; then writing waits a little for them.
     """
 
     def __init__(self, store: Store, expecting: Callable[[], bool]) -> None:

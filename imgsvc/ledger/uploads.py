@@ -54,7 +54,7 @@ class Uploads:
             with translated():
                 return await self._write_all(new)
         except ServiceError:
-            if not new.repeat:
+            if not new.idempotency:
                 await self._withdraw(new.id)
             raise
 

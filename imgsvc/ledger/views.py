@@ -7,6 +7,20 @@ from datetime import UTC, datetime
 from imgsvc.domain.model import OPEN_REQUEST, WebhookStatus
 from imgsvc.ledger.documents import Document
 
+_AS_KEPT = (
+    "status",
+    "processedProducts",
+    "totalProducts",
+    "processedImages",
+    "failedImages",
+    "totalImages",
+    "bytesIn",
+    "bytesOut",
+    "sharedImages",
+    "reusedImages",
+)
+"""What a client sees as the ledger keeps it, under the same names."""
+
 
 def status_object(found: Document) -> Document:
     """A request as ``GET /status/{id}`` and webhooks show it.
@@ -18,16 +32,7 @@ def status_object(found: Document) -> Document:
         webhook = None
     return {
         "requestId": found["_id"],
-        "status": found["status"],
-        "processedProducts": found["processedProducts"],
-        "totalProducts": found["totalProducts"],
-        "processedImages": found["processedImages"],
-        "failedImages": found["failedImages"],
-        "totalImages": found["totalImages"],
-        "bytesIn": found["bytesIn"],
-        "bytesOut": found["bytesOut"],
-        "sharedImages": found["sharedImages"],
-        "reusedImages": found["reusedImages"],
+        **{name: found[name] for name in _AS_KEPT},
         "createdAt": iso(found["createdAt"]),
         "updatedAt": iso(found["updatedAt"]),
         "webhook": {

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from imgsvc.ledger import Ledger, Repeat
+from imgsvc.ledger import Idempotency, Ledger
 from tests.integration.ledgers import new_request
 from tests.integration.proxy import Proxy
 
@@ -25,10 +25,10 @@ async def test_it_makes_a_new_request_and_nothing_is_left_of_the_old_one(
     near = connect()
     await near.prepare()
     proxy, far = bad_network
-    repeat = Repeat("4711", "digest", 3600)
-    old = await near.uploads.accept(new_request(1, repeat=repeat))
+    idempotency = Idempotency("4711", "digest", 3600)
+    old = await near.uploads.accept(new_request(1, idempotency=idempotency))
     proxy.hold = held
-    again = asyncio.create_task(far.uploads.accept(new_request(1, repeat=repeat)))
+    again = asyncio.create_task(far.uploads.accept(new_request(1, idempotency=idempotency)))
     await proxy.held.wait()
     await near.erasures.ask(old)
     await near.commands.carry_out_cancellation(old)
@@ -41,4 +41,4 @@ async def test_it_makes_a_new_request_and_nothing_is_left_of_the_old_one(
     assert new != old
     assert await stored.products.distinct("request") == [new]
     assert [entry["request"] async for entry in stored.intakes.find()] == [new]
-    assert await near.journal.accepted_before(new_request(1, repeat=repeat)) == new
+    assert await near.journal.accepted_before(new_request(1, idempotency=idempotency)) == new

@@ -21,9 +21,9 @@ from imgsvc.ledger import (
     NOBODY,
     Choice,
     Delivery,
+    Idempotency,
     Ledger,
     OpenRequest,
-    Repeat,
 )
 from tests.integration.ledgers import (
     FAILED,
@@ -913,8 +913,8 @@ async def test_an_insert_that_breaks_off_leaves_nothing(
 # The journal of uploads.
 
 
-def repeat(key: str = "k", digest: str = "d", keep_s: float = 60.0) -> Repeat:
-    return Repeat(key, digest, keep_s)
+def idempotency(key: str = "k", digest: str = "d", keep_s: float = 60.0) -> Idempotency:
+    return Idempotency(key, digest, keep_s)
 
 
 async def due_now(stored: Any) -> None:
@@ -923,7 +923,7 @@ async def due_now(stored: Any) -> None:
 
 
 async def test_an_upload_that_is_repeated_is_the_same_request(ledger: Ledger, stored: Any) -> None:
-    first, second = (new_request(2, 1, repeat=repeat()) for _ in range(2))
+    first, second = (new_request(2, 1, idempotency=idempotency()) for _ in range(2))
     assert await ledger.uploads.accept(first) == first.id
     assert await ledger.journal.accepted_before(second) == first.id
     assert await ledger.uploads.accept(second) == first.id
@@ -934,24 +934,27 @@ async def test_an_upload_that_is_repeated_is_the_same_request(ledger: Ledger, st
 async def test_uploads_with_one_key_that_come_at_once_are_one_request(
     ledger: Ledger, stored: Any
 ) -> None:
-    uploads = [new_request(1, 2, repeat=repeat()) for _ in range(8)]
+    uploads = [new_request(1, 2, idempotency=idempotency()) for _ in range(8)]
     ids = await asyncio.gather(*map(ledger.uploads.accept, uploads))
     assert len(set(ids)) == 1
     assert await stored.requests.count_documents({}) == 1
     assert await stored.products.count_documents({}) == 2
 
 
-@pytest.mark.parametrize("other", [{"tenant": "other"}, {"repeat": repeat("other")}])
+@pytest.mark.parametrize("other", [{"tenant": "other"}, {"idempotency": idempotency("other")}])
 async def test_a_key_speaks_for_its_own_tenant_and_upload(
     ledger: Ledger, other: dict[str, Any]
 ) -> None:
-    ours = await ledger.uploads.accept(new_request(1, repeat=repeat()))
-    assert await ledger.uploads.accept(new_request(1, **{"repeat": repeat(), **other})) != ours
+    ours = await ledger.uploads.accept(new_request(1, idempotency=idempotency()))
+    assert (
+        await ledger.uploads.accept(new_request(1, **{"idempotency": idempotency(), **other}))
+        != ours
+    )
 
 
 async def test_a_key_that_came_with_something_else_is_refused(ledger: Ledger, stored: Any) -> None:
-    await ledger.uploads.accept(new_request(1, repeat=repeat()))
-    other = new_request(1, repeat=repeat(digest="other"))
+    await ledger.uploads.accept(new_request(1, idempotency=idempotency()))
+    other = new_request(1, idempotency=idempotency(digest="other"))
     for call in (ledger.uploads.accept(other), ledger.journal.accepted_before(other)):
         with pytest.raises(ServiceError) as caught:
             await call
@@ -960,10 +963,10 @@ async def test_a_key_that_came_with_something_else_is_refused(ledger: Ledger, st
 
 
 async def test_a_key_is_forgotten_when_its_time_is_over(ledger: Ledger, stored: Any) -> None:
-    upload = new_request(1, repeat=repeat(keep_s=0.001))
+    upload = new_request(1, idempotency=idempotency(keep_s=0.001))
     await ledger.uploads.accept(upload)
     await asyncio.sleep(0.01)
-    again = new_request(1, repeat=repeat(digest="other"))
+    again = new_request(1, idempotency=idempotency(digest="other"))
     assert await ledger.journal.accepted_before(again) is None
     assert await ledger.uploads.accept(again) == again.id
     assert await stored.requests.count_documents({}) == 2
@@ -974,13 +977,13 @@ async def test_an_insert_with_a_key_that_breaks_off_goes_on_when_it_is_repeated(
 ) -> None:
     proxy, breaking = bad_network
     proxy.hold = b"totalImages"  # the products are written, the request is not
-    first = new_request(2, 2, repeat=repeat())
+    first = new_request(2, 2, idempotency=idempotency())
     inserting = asyncio.create_task(breaking.uploads.accept(first))
     await proxy.held.wait()
     proxy.cut()
     await is_away(inserting)
     assert await stored.products.count_documents({}) == 2
-    assert await ledger.uploads.accept(new_request(2, 2, repeat=repeat())) == first.id
+    assert await ledger.uploads.accept(new_request(2, 2, idempotency=idempotency())) == first.id
     assert await stored.products.count_documents({"request": first.id}) == 2
     assert await stored.requests.count_documents({"_id": first.id}) == 1
 
@@ -989,8 +992,8 @@ async def test_an_insert_with_a_key_that_breaks_off_goes_on_when_it_is_repeated(
 async def test_what_a_crash_left_of_an_upload_is_swept(
     ledger: Ledger, stored: Any, keyed: bool
 ) -> None:
-    accepted = await ledger.uploads.accept(new_request(1, repeat=repeat("kept")))
-    gone = new_request(2, 1, repeat=repeat() if keyed else None)
+    accepted = await ledger.uploads.accept(new_request(1, idempotency=idempotency("kept")))
+    gone = new_request(2, 1, idempotency=idempotency() if keyed else None)
     await ledger.uploads.accept(gone)
     await stored.requests.delete_one({"_id": gone.id})  # as if its replica had died before
     assert await ledger.journal.sweep() == 0, "it may still be written"
@@ -1000,13 +1003,16 @@ async def test_what_a_crash_left_of_an_upload_is_swept(
     assert await stored.products.distinct("request") == [accepted]
     assert [entry["request"] async for entry in stored.intakes.find()] == [accepted]
     if keyed:
-        assert await ledger.uploads.accept(again := new_request(1, repeat=repeat())) == again.id
+        assert (
+            await ledger.uploads.accept(again := new_request(1, idempotency=idempotency()))
+            == again.id
+        )
 
 
 async def test_the_journal_forgets_what_is_written(ledger: Ledger, stored: Any) -> None:
     await ledger.uploads.accept(new_request(1))
-    await ledger.uploads.accept(new_request(1, repeat=repeat("short", keep_s=0.001)))
-    kept = await ledger.uploads.accept(new_request(1, repeat=repeat("long")))
+    await ledger.uploads.accept(new_request(1, idempotency=idempotency("short", keep_s=0.001)))
+    kept = await ledger.uploads.accept(new_request(1, idempotency=idempotency("long")))
     await due_now(stored)
     assert await ledger.journal.sweep() == 0
     (entry,) = [entry async for entry in stored.intakes.find()]
@@ -1018,17 +1024,17 @@ async def test_the_journal_forgets_what_is_written(ledger: Ledger, stored: Any) 
 async def test_what_is_condemned_can_be_taken_up_and_what_is_being_removed_cannot(
     ledger: Ledger, stored: Any
 ) -> None:
-    first = await ledger.uploads.accept(new_request(1, repeat=repeat()))
+    first = await ledger.uploads.accept(new_request(1, idempotency=idempotency()))
     await stored.requests.delete_many({})
     await due_now(stored)
     assert await ledger.journal.sweep() == 0
-    assert await ledger.uploads.accept(new_request(1, repeat=repeat())) == first
+    assert await ledger.uploads.accept(new_request(1, idempotency=idempotency())) == first
     await stored.requests.delete_many({})
     await stored.intakes.update_many({}, {"$set": {"state": "REMOVING"}})
-    await is_away(ledger.uploads.accept(new_request(1, repeat=repeat())))
+    await is_away(ledger.uploads.accept(new_request(1, idempotency=idempotency())))
     await due_now(stored)
     assert await ledger.journal.sweep() == 1
-    assert await ledger.uploads.accept(new_request(1, repeat=repeat())) != first
+    assert await ledger.uploads.accept(new_request(1, idempotency=idempotency())) != first
 
 
 @pytest.mark.parametrize("keyed", [True, False])
@@ -1038,7 +1044,7 @@ async def test_an_upload_that_was_condemned_meanwhile_is_not_accepted(
     proxy, slow = bad_network
     proxy.hold = b"productName"  # the entry is written, the products are not
     inserting = asyncio.create_task(
-        slow.uploads.accept(new_request(1, repeat=repeat() if keyed else None))
+        slow.uploads.accept(new_request(1, idempotency=idempotency() if keyed else None))
     )
     await proxy.held.wait()
     await due_now(stored)

@@ -8,12 +8,12 @@ from imgsvc.http import problem_details
 from imgsvc.http.input import schema_validation
 from imgsvc.http.schemas.uploads import UploadHeaders
 from imgsvc.http.uploads.read import UploadBody
-from imgsvc.ledger import Repeat
+from imgsvc.ledger import Idempotency
 
 _HEADER = "Idempotency-Key"
 
 
-def repeat(request: web.Request, body: UploadBody, keep_s: float) -> Repeat | None:
+def repeat(request: web.Request, body: UploadBody, keep_s: float) -> Idempotency | None:
     """What identifies an upload when it is repeated; None if the client gave no key.
 
     Args:
@@ -30,4 +30,4 @@ def repeat(request: web.Request, body: UploadBody, keep_s: float) -> Repeat | No
     if len(given) > 1:
         raise problem_details.invalid([_HEADER], "is given twice")
     key = schema_validation.validated(UploadHeaders, {_HEADER: given[0]}).idempotency_key
-    return Repeat(str(key), body.digest(), keep_s)
+    return Idempotency(str(key), body.digest(), keep_s)

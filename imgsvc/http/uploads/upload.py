@@ -84,7 +84,7 @@ def _new_request(request: web.Request, body: UploadBody, validated: Validated) -
         call_id=request[keys.CALL_ID],
         tenant=request[keys.TENANT],
         quota_tenant=request[keys.QUOTA_TENANT],
-        repeat=idempotency.repeat(request, body, settings.http.idempotency_ttl_s),
+        idempotency=idempotency.repeat(request, body, settings.http.idempotency_ttl_s),
         expires_in_days=validated.expires_in_days,
         share=settings.dedupe.enabled,
     )
@@ -104,7 +104,9 @@ async def _admit(request: web.Request, new: NewRequest) -> AsyncIterator[GiveBac
     if before := await ledger.journal.accepted_before(new):
         raise _AlreadyAcceptedError(before)
     try:
-        async with quotas.charged(request, new.total_images, new.repeat or new.id) as give_back:
+        async with quotas.charged(
+            request, new.total_images, new.idempotency or new.id
+        ) as give_back:
             yield give_back
     except ServiceError as error:
         # The same upload may have been accepted meanwhile, and its images may fill the quota.
