@@ -13,7 +13,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 async def receive(
     port: int, secrets: Sequence[str], show: Callable[[str], None], stop: asyncio.Event
 ) -> None:
-    """Receive webhooks on loopback, at any path, until told to stop.
+    """Receive webhooks on loopback, at any path, until ``stop`` is set.
 
     It answers 204, or 401 to a signature that is not valid, so that the sender notices.
 

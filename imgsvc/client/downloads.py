@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import unicodedata
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -13,40 +12,14 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from imgsvc.client.files import replacing
+from imgsvc.client.folders import Folders
 from imgsvc.client.server import Json
 
 _AT_ONCE = 8
 _WAITS_S = (0.5, 1.0, 2.0)  # between tries
 _CHUNK = 64 * 1024
-_NAME_BYTES = 100
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
-_UNFIT = frozenset('/\\:*?"<>|')  # in names, somewhere
 _EXTENSION = re.compile(r"\.[a-z0-9]{1,5}")
-
-
-class Folders:
-    """A folder's name for each product, whatever its serial number says.
-
-    Names depend on the products and their order alone, so that a download can be resumed.
-    """
-
-    def __init__(self) -> None:
-        self._taken: set[str] = set()
-
-    def name(self, serial_number: str, product: int) -> str:
-        """The next product's.
-
-        Args:
-            serial_number: made fit for a file system; two may become the same, or be.
-            product: its number, which then tells them apart.
-        """
-        text = unicodedata.normalize("NFC", serial_number)
-        fit = "".join("_" if c in _UNFIT or not c.isprintable() else c for c in text)
-        fit = fit.encode()[:_NAME_BYTES].decode(errors="ignore").strip(" .") or "_"
-        while fit.casefold() in self._taken:
-            fit = f"{fit} ({product + 1})"
-        self._taken.add(fit.casefold())
-        return fit
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""Where commands print: results on standard output, all that is said beside them on standard error."""
+"""Where commands print: results on standard output, everything else on standard error."""
 
 from __future__ import annotations
 

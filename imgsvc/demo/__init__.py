@@ -46,7 +46,7 @@ def main(folder: Path) -> int:
         sys.stdout.reconfigure(errors="replace")  # a terminal may know no ✓
     console = Console(highlight=False)
     try:
-        return 0 if uvloop.run(_until_told(folder.resolve(), console)) else 1
+        return 0 if uvloop.run(_until_stopped(folder.resolve(), console)) else 1
     except asyncio.CancelledError:
         console.print("Stopped; nothing is left running.")
         return _STOPPED
@@ -55,7 +55,7 @@ def main(folder: Path) -> int:
         return 1
 
 
-async def _until_told(folder: Path, console: Console) -> bool:
+async def _until_stopped(folder: Path, console: Console) -> bool:
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - this is a coroutine
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -150,7 +150,7 @@ def _clear(folder: Path) -> None:
 def _write(outcome: Outcome, folder: Path) -> None:
     (folder / _REPORT).write_bytes(outcome.report.encode())
     came = [
-        {"verified": delivery.verified, "headers": delivery.headers, "body": delivery.told}
+        {"verified": delivery.verified, "headers": delivery.headers, "body": delivery.content}
         for delivery in outcome.deliveries
     ]
     (folder / _WEBHOOK).write_text(json.dumps(came, indent=2) + "\n")

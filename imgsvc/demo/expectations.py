@@ -50,9 +50,9 @@ def _wrong_errors(outcome: Outcome) -> Iterator[str]:
 
 
 def _not_as_told(outcome: Outcome) -> Iterator[str]:
-    told = (picture for picture in outcome.pictures if picture.image["outputUrl"])
+    stored = (picture for picture in outcome.pictures if picture.image["outputUrl"])
     return _all_but(
-        told,
+        stored,
         lambda p: (p.image["bytesIn"], p.image["bytesOut"]) == (p.bytes_before, p.bytes_after),
     )
 
@@ -100,10 +100,10 @@ def _wrong_deliveries(outcome: Outcome) -> Iterator[str]:
 
 def _wrong_news(outcome: Outcome) -> Iterator[str]:
     for delivery in outcome.deliveries:
-        told = delivery.told["data"] if delivery.verified else {}
+        announced = delivery.content["data"] if delivery.verified else {}
         for name in _TOLD:
-            if told.get(name) != outcome.status[name]:
-                yield f"{name} is {told.get(name)}"
+            if announced.get(name) != outcome.status[name]:
+                yield f"{name} is {announced.get(name)}"
 
 
 def _misplaced(outcome: Outcome) -> Iterator[str]:

@@ -31,7 +31,7 @@ class Delivery:
     verified: bool
 
     @property
-    def told(self) -> Any:
+    def content(self) -> Any:
         """The body's JSON, or the text as it is where nobody vouches that it is JSON."""
         return json.loads(self.body) if self.verified else self.body
 

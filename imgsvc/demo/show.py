@@ -25,13 +25,13 @@ _LINE_EVERY = 10  # images, where there is no terminal
 def progress(console: Console) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Gives a function that shows a status object: as a bar, or as lines without a terminal."""
     if not console.is_terminal:
-        said = -1
+        last = -1
 
         def say(status: dict[str, Any]) -> None:
-            nonlocal said
+            nonlocal last
             done, total = status["processedImages"], status["totalImages"]
-            if done // _LINE_EVERY > said // _LINE_EVERY or done == total > said:
-                said = done
+            if done // _LINE_EVERY > last // _LINE_EVERY or done == total > last:
+                last = done
                 console.print(f"  {done} of {total} images, {status['status']}")
 
         yield say
@@ -69,7 +69,7 @@ def messages(console: Console, outcome: Outcome) -> None:
         _heading(console, f"Webhook, as received ({verdict})")
         for name, value in delivery.headers.items():
             console.print(f"  {name}: {value}", markup=False, soft_wrap=True)
-        body = json.dumps(delivery.told, indent=2)
+        body = json.dumps(delivery.content, indent=2)
         console.print(_indented(body), markup=False, soft_wrap=True)
     _heading(console, "Report, as downloaded (long lines are cut here)")
     for line in outcome.report.splitlines():

@@ -57,11 +57,11 @@ def read(root: Path = Path("/")) -> Limits:
 def fit(settings: Settings, limits: Limits) -> Settings:
     """Settings that keep within the limits.
 
-    A number of workers that is said stays. Budgets of memory are what may be used at most, so that
+    A number of workers that is set stays. Budgets of memory are what may be used at most, so that
     the lesser of setting and limit holds: who uses more than the limit is killed.
 
     Args:
-        settings: as they were said.
+        settings: as they were loaded.
         limits: what there is.
     """
     codec, http = {"workers": settings.codec.worker_count}, {}

@@ -64,7 +64,7 @@ def configure(log: Log) -> None:
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    # Libraries tell whole commands at "debug", with everything secret that is in them.
+    # Libraries log whole commands at "debug", with everything secret that is in them.
     root.setLevel(max(logging.INFO, logging.getLevelNamesMapping()[log.level.upper()]))
     logging.getLogger(_OURS).setLevel(log.level.upper())
     # aiohttp's access log repeats the canonical line that our middleware writes.

@@ -1,6 +1,6 @@
 """Texts as they may be logged: without secrets, and no longer than somebody reads.
 
-Errors are told by the libraries that raised them, and these put into the text whatever they were
+The libraries that raise errors write their texts, and put into them whatever they were
 given: the address with its signature, the command with its password, the value that was wrong. So
 whoever makes a text of an error does it here.
 """
@@ -44,7 +44,7 @@ _IN_ERRORS: tuple[_Rule, ...] = (
     # A password with a slash or an at sign in it: all up to the last at sign.
     ("@", re.compile(r"((?!https?:)\b[a-z][a-z0-9+.-]{1,20}://)\S*@", re.IGNORECASE), r"\1***@"),
     ("@", re.compile(r"(https?://)(?![^\s/:@]*(?::\d+)?/)\S*@", re.IGNORECASE), r"\1***@"),
-    # urllib3 tells an address without its host.
+    # urllib3 names an address without its host.
     ("?", re.compile(r"(?<=[^\s?])\?[^\s\"\\]+"), ""),
     ("", re.compile(r"((?:set-)?cookie['\"]?[:=]).*", re.IGNORECASE), r"\1 ***"),
     (
@@ -60,7 +60,7 @@ _IN_ERRORS: tuple[_Rule, ...] = (
     # What the other side sent that was no HTTP, or could not be decoded.
     ("b'", re.compile(r"\bb'(?:[^'\\]|\\.)*(?:'|\Z)"), "b'***'"),
     ('b"', re.compile(r"\bb\"(?:[^\"\\]|\\.)*(?:\"|\Z)"), "b'***'"),
-    # Redis repeats what it was told, and its client the whole command.
+    # Redis repeats what it was sent, and its client the whole command.
     ("args beginning", re.compile(r"(with args beginning with:).*", re.DOTALL), r"\1 ***"),
     ("of pipeline", re.compile(r"(Command # \d+) \(.*\) (of pipeline)", re.DOTALL), r"\1 \2"),
     # MongoDB's client repeats what was to be written.
@@ -104,8 +104,8 @@ def of_error(error: BaseException | None) -> str | None:
 def of_traceback(error: BaseException) -> str:
     """An error with its traceback, the end of which is kept if it is too long."""
     lines = traceback.format_exception(error)
-    told = [of_library(line) for line in lines]
-    text = "".join(line if line.endswith("\n") else f"{line}\n" for line in told).rstrip("\n")
+    cleaned = [of_library(line) for line in lines]
+    text = "".join(line if line.endswith("\n") else f"{line}\n" for line in cleaned).rstrip("\n")
     if len(text) <= _TRACEBACK_CHARS:
         return text
     return _CUT.strip() + text[-_TRACEBACK_CHARS:]

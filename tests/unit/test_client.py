@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgsvc.client import sources, text
-from imgsvc.client.downloads import Folders
 from imgsvc.client.files import replacing
+from imgsvc.client.folders import Folders
 from imgsvc.client.sources import JsonUpload, SourceError
 
 A, B = "https://example.com/a%20b.jpg?x=1", "HTTP://example.com"

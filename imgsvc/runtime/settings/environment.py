@@ -4,7 +4,7 @@
 Kubernetes and Docker put names such as ``IMGSVC_PORT=tcp://10.0.0.1:3000`` and
 ``IMGSVC_SERVICE_HOST`` beside every container, one set for each service of the namespace
 (https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables). With
-``_FILE`` behind it a name tells which file holds the value, as orchestrators mount secrets.
+``_FILE`` behind it, a name says which file holds the value, as orchestrators mount secrets.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The connection string of MongoDB, as far as settings have to understand it.
 
-Which database it names, and whether it has the form of one, can be told before any client is made.
-What its options mean is the driver's business. Nothing said here holds a part of the string: a
+Which database it names, and whether it is well formed, is known before any client is made.
+What its options mean is the driver's business. No error from here holds a part of the string: a
 password that is not escaped can end up in any of them. The form is that of
 https://www.mongodb.com/docs/manual/reference/connection-string/.
 """

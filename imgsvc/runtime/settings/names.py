@@ -43,7 +43,7 @@ def overlooked() -> list[str]:
 
 
 def meant_by(overlooked_name: str) -> str:
-    """The setting that such a variable was meant for, if that can be told; else the form of all."""
+    """The setting that such a variable was meant for, if that is clear; else the form of all."""
     for section in Settings.model_fields:
         for key in fields(section):
             if overlooked_name.upper() == f"{PREFIX}{section}_{key}".upper():
