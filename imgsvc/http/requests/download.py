@@ -10,7 +10,8 @@ from imgsvc.domain.errors import ErrorCode, ServiceError
 from imgsvc.domain.model import OPEN_REQUEST, ImageStatus
 from imgsvc.http import keys
 from imgsvc.http.input import schema_validation
-from imgsvc.http.requests import image_view, tenancy
+from imgsvc.http.requests import tenancy
+from imgsvc.http.requests.output_urls import output_urls
 from imgsvc.http.schemas.downloads import DownloadQuery
 from imgsvc.ledger import Document
 from imgsvc.reports import report_csv
@@ -72,38 +73,32 @@ async def _take(rows: AsyncIterator[Document], count: int) -> AsyncIterator[Docu
 
 
 async def _lines(bucket: Bucket, rows: list[Document], columns: report_csv.Columns) -> bytes:
-    views = [
-        [image_view.view(row, i, image) for i, image in enumerate(row["images"])] for row in rows
-    ]
-    await image_view.fill_in_urls(bucket, [image for row in views for image in row])
+    urls = iter(await output_urls(bucket, [image for row in rows for image in row["images"]]))
     return b"".join(
         report_csv.line(
             report_csv.ReportRow(
                 str(row["serialNumber"]),
                 row["productName"],
-                [
-                    _report_image(image, stored.get("note"))
-                    for image, stored in zip(of_row, row["images"], strict=True)
-                ],
+                [_report_image(image, next(urls)) for image in row["images"]],
             ),
             columns,
         )
-        for row, of_row in zip(rows, views, strict=True)
+        for row in rows
     )
 
 
-def _report_image(image: Document, note: str | None) -> report_csv.ReportImage:
-    error = image["error"] or {}
+def _report_image(image: Document, url: str | None) -> report_csv.ReportImage:
+    error = image.get("error") or {}
     return report_csv.ReportImage(
-        input_url=image["inputUrl"],
+        input_url=image["url"],
         status=ImageStatus(image["status"]),
-        output_url=image["outputUrl"],
+        output_url=url,
         error_code=error.get("code"),
         error_detail=error.get("detail"),
-        bytes_in=image["bytesIn"],
-        bytes_out=image["bytesOut"],
-        format=image["format"],
-        width=image["width"],
-        height=image["height"],
-        note=note,
+        bytes_in=image.get("bytesIn"),
+        bytes_out=image.get("bytesOut"),
+        format=image.get("format"),
+        width=image.get("width"),
+        height=image.get("height"),
+        note=image.get("note"),
     )

@@ -6,7 +6,8 @@ from aiohttp import web
 
 from imgsvc.http import keys, responses
 from imgsvc.http.input import schema_validation
-from imgsvc.http.requests import cursors, image_view, tenancy
+from imgsvc.http.requests import cursors, tenancy
+from imgsvc.http.requests.output_urls import output_urls
 from imgsvc.http.schemas.images import ImagesQuery
 from imgsvc.ledger import Document
 
@@ -19,7 +20,7 @@ async def images(request: web.Request) -> web.Response:
     found = await tenancy.status(request)
     product, index = _image_cursor(wanted.cursor)
     limit = min(wanted.limit, request.app[keys.SETTINGS].http.page_limit)
-    page: list[Document] = []
+    page: list[tuple[Document, int, Document]] = []
     next_cursor = None
     async for row in request.app[keys.LEDGER].requests.products(
         found["requestId"], found["totalProducts"], first=product, with_status=wanted.status
@@ -31,11 +32,38 @@ async def images(request: web.Request) -> web.Response:
             if len(page) == limit:
                 next_cursor = cursors.encode([row["n"], at])
                 break
-            page.append(image_view.view(row, at, image))
+            page.append((row, at, image))
         if next_cursor:
             break
-    await image_view.fill_in_urls(request.app[keys.BUCKET], page)
-    return responses.json({"images": page, "nextCursor": next_cursor})
+    urls = await output_urls(request.app[keys.BUCKET], [image for _, _, image in page])
+    views = [_view(row, at, image, url) for (row, at, image), url in zip(page, urls, strict=True)]
+    return responses.json({"images": views, "nextCursor": next_cursor})
+
+
+def _view(row: Document, index: int, image: Document, url: str | None) -> Document:
+    """An image as clients see it.
+
+    Args:
+        row: its product.
+        index: its place in the product, from 0.
+        image: what the ledger has of it.
+        url: of its output.
+    """
+    return {
+        "serialNumber": row["serialNumber"],
+        "productName": row["productName"],
+        "product": row["n"],
+        "index": index,
+        "inputUrl": image["url"],
+        "outputUrl": url,
+        "status": image["status"],
+        "error": image.get("error"),
+        "bytesIn": image.get("bytesIn"),
+        "bytesOut": image.get("bytesOut"),
+        "format": image.get("format"),
+        "width": image.get("width"),
+        "height": image.get("height"),
+    }
 
 
 def _image_cursor(cursor: str | None) -> tuple[int, int]:
