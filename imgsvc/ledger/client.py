@@ -1,4 +1,4 @@
-"""The client of MongoDB, and what it says against its connection string."""
+"""The client of MongoDB, and the check of its connection string."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pymongo.errors import PyMongoError
 from imgsvc.runtime import logs
 from imgsvc.runtime.settings import Mongo, SettingsError, name_of
 
-# Of what the driver only warns of, this does no harm; the rest are values that it would ignore,
-# and "tls=yes" must not mean a connection in clear.
+# Warnings of the driver that do no harm. All others are about values that it would ignore, and
+# "tls=yes" must not mean a connection in clear.
 _HARMLESS = ("Unknown option", "Wire protocol compression", "Duplicate URI option")
 
 _log = logs.get("ledger")

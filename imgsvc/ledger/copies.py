@@ -1,4 +1,4 @@
-"""Giving the end of an image to its copies, some at a time.
+"""Ends the copies of an image as the image itself ended, some at a time.
 
 The end is read from the ledger first, because an image that was cancelled meanwhile loses its
 object. Copies are written in groups of their own, so that no other image waits for them, however

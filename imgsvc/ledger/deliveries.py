@@ -1,4 +1,8 @@
-"""Webhooks: which are due, which replica makes an attempt, and what came of it."""
+"""Webhooks: which are due, which replica makes an attempt, and what came of it.
+
+An attempt is claimed, made and recorded by conditional updates that rely on each other, so they stand
+in one file, though a long one. What clients and operators read of them is in ``delivery_log``.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Images of one request that have the same address: one is worked on, the others share its end.
 
 The first image with an address is the original, the rest are its copies; the original lists them.
-Its message goes to the Copier, which ends them. If that message is lost, the dealer finds them open
-beside an original that is not, and each gets the same result then; if there is none to share, it
-is worked on for itself.
+The original's message goes to the Copier, which ends them. If that message is lost, the dealer finds
+copies that are open although their original has ended. Each gets the same result then; if there is
+none to share, it is worked on for itself.
 """
 
 from __future__ import annotations

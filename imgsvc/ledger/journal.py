@@ -1,4 +1,4 @@
-"""The journal of uploads: what is being written, so that what breaks off leaves nothing behind.
+"""The journal of uploads that are being written, so that one that breaks off leaves nothing behind.
 
 An upload gets an entry before it gets products. An upload with the same ``Idempotency-Key`` finds the
 entry and goes on where the first one stopped, under the same id; writing the same documents twice
