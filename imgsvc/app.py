@@ -1,4 +1,7 @@
-"""The composition root: from settings to a running service, and back down in good order."""
+"""The composition root: from settings to a running service, and back down in good order.
+
+It is longer than most files so that the order of starting and the order of leaving stand in one place.
+"""
 
 from __future__ import annotations
 

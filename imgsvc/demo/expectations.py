@@ -49,7 +49,7 @@ def _wrong_errors(outcome: Outcome) -> Iterator[str]:
             yield f"{picture.sample.name}: {picture.error}"
 
 
-def _not_as_told(outcome: Outcome) -> Iterator[str]:
+def _wrong_sizes(outcome: Outcome) -> Iterator[str]:
     stored = (picture for picture in outcome.pictures if picture.image["outputUrl"])
     return _all_but(
         stored,
@@ -150,7 +150,7 @@ def _all_but(pictures: Iterable[Picture], holds: Callable[[Picture], bool]) -> I
 _CHECKS: dict[str, Callable[[Outcome], Iterator[str]]] = {
     "every good image is COMPLETED": _not_completed,
     "every bad one has its own error, and nobody else has one": _wrong_errors,
-    "every result can be downloaded, with the size that was told": _not_as_told,
+    "every result can be downloaded, with the size that was told": _wrong_sizes,
     "no result is larger than its source": _larger,
     "no result has more pixels than its source, or fewer": _of_other_size,
     "every result looks like its source: upright, in its colours": _looking_different,
