@@ -7,12 +7,16 @@ one that is printed, and so on; later commands get the real one. ``...`` stands 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
+import shlex
 import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from imgsvc.runtime.settings import is_setting
 from tests.contract.documents import Command
@@ -27,22 +31,81 @@ _NEW = (
 )
 _LOOKS = re.compile(r"imgsvc (status|images|report|requests|dead list|webhooks failed) ")
 _CURL_CHANGES = re.compile(r"\s(-d|--data\S*|-X)\s")
+_SETS = re.compile(r"[A-Z_]+=")
 _WITHIN_S = 30.0
+_FORKS = """
+import json, os, sys
+from imgsvc.cli.main import main
+
+for line in sys.stdin:
+    sys.argv, folder, environment, out = json.loads(line)
+    if child := os.fork():
+        os.waitpid(child, 0)
+        print(flush=True)
+        continue
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for number in (1, 2):
+        os.dup2(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    main()
+    sys.exit()
+"""
+
+
+class Imgsvc:
+    """The ``imgsvc`` command in a process that has imported it: a shell takes seconds for that."""
+
+    async def __aenter__(self) -> Self:
+        self._process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", _FORKS),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._process.stdin
+        self._process.stdin.close()
+        await self._process.wait()
+
+    async def run(self, words: list[str], folder: Path, environment: Mapping[str, str]) -> str:
+        """All that a command prints."""
+        assert self._process.stdin
+        assert self._process.stdout
+        out = folder / "printed.txt"
+        out.unlink(missing_ok=True)
+        order = json.dumps([words, str(folder), {**environment}, str(out)])
+        self._process.stdin.write(f"{order}\n".encode())
+        assert await self._process.stdout.readline(), "it ended"
+        return out.read_text()
 
 
 class Terminal:
     """Where a reader types.
 
     Args:
+        imgsvc: runs commands of this name.
         folder: to work in.
         environment: beside the one that the tests have.
         real: what stands for what a document shows, such as an address.
     """
 
     def __init__(
-        self, folder: Path, environment: Mapping[str, str], real: Mapping[str, str]
+        self,
+        imgsvc: Imgsvc,
+        folder: Path,
+        environment: Mapping[str, str],
+        real: Mapping[str, str],
     ) -> None:
         self.ids: dict[str, str] = {}
+        self._imgsvc = imgsvc
         self._folder = folder
         self._real = real
         own = {name: value for name, value in os.environ.items() if not is_setting(name)}
@@ -80,6 +143,12 @@ class Terminal:
             await process.wait()
 
     async def _run(self, text: str) -> str:
+        words = shlex.split(self._replaced(text))
+        name = next(i for i, word in enumerate(words) if not _SETS.match(word))
+        if words[name] == "imgsvc":
+            said = dict(word.split("=", 1) for word in words[:name])
+            environment = {**self._environment, **said}
+            return await self._imgsvc.run(words[name:], self._folder, environment)
         process = await self._begin(text)
         printed, _ = await process.communicate()
         return printed.decode()

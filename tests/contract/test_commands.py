@@ -14,7 +14,7 @@ from aiohttp import web
 
 from tests.conftest import SECRET, free_port
 from tests.contract.documents import DOCUMENTS, README, blocks, commands
-from tests.contract.terminal import Terminal, alike
+from tests.contract.terminal import Imgsvc, Terminal, alike
 from tests.photos import photo
 from tests.support import TERMINAL, Server, Service, wait_until
 
@@ -38,10 +38,11 @@ class Pictures(Server):
         return web.FileResponse(file)
 
 
-def reader(folder: Path, service: Service, places: dict[str, str]) -> Terminal:
+def reader(imgsvc: Imgsvc, folder: Path, service: Service, places: dict[str, str]) -> Terminal:
     """A terminal in a folder, for a service."""
     settings = service.settings
     return Terminal(
+        imgsvc,
         folder,
         {
             "IMGSVC_SERVER": service.url,
@@ -92,7 +93,7 @@ async def test_every_command_prints_what_is_shown(
         (tmp_path / name).write_bytes(photo(source))
     service: Service = await start_service()
     with_keys: Service = await start_service(auth={"mode": "keys"})
-    async with Pictures(pictures) as origin:
+    async with Pictures(pictures) as origin, Imgsvc() as imgsvc:
         for document in DOCUMENTS:
             places = {
                 "127.0.0.1:8000": origin.base.removeprefix("http://"),
@@ -102,7 +103,7 @@ async def test_every_command_prints_what_is_shown(
                 port = str(free_port())
                 places |= {"127.0.0.1:9000": f"127.0.0.1:{port}", "--port 9000": f"--port {port}"}
             asked = with_keys if document == OPERATIONS else service
-            terminal = reader(tmp_path, asked, places)
+            terminal = reader(imgsvc, tmp_path, asked, places)
             try:
                 for command in commands(document):
                     await terminal.type(command)
