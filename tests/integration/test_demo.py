@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -28,6 +29,8 @@ from imgsvc.domain.model import ImageStatus, Recipe
 from imgsvc.imaging import codec
 from imgsvc.imaging.admit import Limits
 from imgsvc.reports import report_csv
+from tests.contract.documents import README, blocks
+from tests.contract.terminal import alike
 from tests.support import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -68,6 +71,10 @@ def processes_in(folder: Path) -> list[str]:
     return found
 
 
+def without_numbers(text: str) -> str:
+    return re.sub(r"\d[\d,.]*", "#", text)
+
+
 def test_every_expectation_holds_on_real_photographs(tmp_path: Path) -> None:
     with started(tmp_path) as process:
         output, _ = process.communicate(timeout=280)
@@ -75,6 +82,8 @@ def test_every_expectation_holds_on_real_photographs(tmp_path: Path) -> None:
     assert "✗" not in output
     assert output.count("✓") == len(SPOILED)
     assert "missing.jpg: FETCH_STATUS" in output
+    [shown] = blocks(README, "text")
+    assert alike(without_numbers(f"...\n{shown}...\n"), without_numbers(output))
 
     made = tmp_path / "demo-output"
     assert {path.name for path in made.iterdir()} == {
