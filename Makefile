@@ -5,6 +5,8 @@
 PYTHONS = python3.13 python3.12 python3.11 python3 python3.14
 PIP = .venv/bin/python -m pip --quiet --quiet --disable-pip-version-check --no-input
 PIP_TOOLS = 7.6.2
+# Twice as many processes as cores: tests wait more than they compute.
+PYTEST = .venv/bin/python -m pytest -n $$((2 * $$(getconf _NPROCESSORS_ONLN))) --dist loadfile
 COMPILE = pip-compile --quiet --generate-hashes --strip-extras --no-header --allow-unsafe --no-emit-options \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --annotation-style=line
 
@@ -22,10 +24,10 @@ run: .venv/ready ## runs the service on port 3000 with embedded servers until Ct
 	@.venv/bin/imgsvc dev
 
 test: .venv/ready ## runs the tests, but for those that explore or kill for long
-	@.venv/bin/python -m pytest -n auto --dist loadfile -m "not long"
+	@$(PYTEST) -m "not long"
 
 test-all: .venv/ready ## runs all tests
-	@.venv/bin/python -m pytest -n auto --dist loadfile
+	@$(PYTEST)
 
 chaos: .venv/ready ## lets everything fail at random, as in: make chaos SEED=1 MINUTES=15 SERVER=redis6
 	@.venv/bin/python -m tests.chaos.killer --seed $(or $(SEED),1) --minutes $(or $(MINUTES),5) \
