@@ -115,7 +115,8 @@ async def test_ten_that_are_held_keep_no_eleventh_waiting(
     assert "lift what holds" in await imgsvc(service, "dead", "drop", held[0])
 
     holding.held.clear()
-    assert await imgsvc(service, "dead", "replay", held[0]) == "0: "
+    said = await imgsvc(service, "dead", "replay", held[0])
+    assert said == "0: " or await is_erased(service, held[0]), "it may go before the command does"
     for request_id in held:
 
         async def went(request_id: str = request_id) -> bool:

@@ -46,6 +46,8 @@ class Proxy:
         task = asyncio.create_task(self._serve(from_client, to_client))
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
+        # A task that is cancelled before it has begun closes nothing.
+        task.add_done_callback(lambda _: to_client.transport.abort())
 
     async def _serve(
         self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter
