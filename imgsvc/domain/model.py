@@ -142,11 +142,11 @@ OutputFormat = Literal["auto", "keep", "jpeg", "png", "webp", "avif"]
 _MOST_FIELDS = 20  # more than any shape has
 
 
-def _few(said: Any) -> Any:
+def _few(value: Any) -> Any:
     """Pydantic remembers whatever is wrong with each field: with 500,000 that takes 1 GB."""
-    if isinstance(said, dict) and len(said) > _MOST_FIELDS:
-        raise ValueError(f"has {len(said)} fields, more than are known")
-    return said
+    if isinstance(value, dict) and len(value) > _MOST_FIELDS:
+        raise ValueError(f"has {len(value)} fields, more than are known")
+    return value
 
 
 class Shape(BaseModel):
@@ -164,11 +164,11 @@ class Body(Shape):
 
     @model_validator(mode="before")
     @classmethod
-    def _without_nulls(cls, said: Any) -> Any:
-        if isinstance(_few(said), dict) and None in said.values():
+    def _without_nulls(cls, value: Any) -> Any:
+        if isinstance(_few(value), dict) and None in value.values():
             optional = cls._optional()
-            return {n: v for n, v in said.items() if v is not None or n not in optional}
-        return said
+            return {n: v for n, v in value.items() if v is not None or n not in optional}
+        return value
 
     @classmethod
     def _optional(cls) -> set[str]:

@@ -37,13 +37,13 @@ class Origins:
         Raises:
             ServiceError: Redis is away.
         """
-        told: list[int] = []
+        arguments: list[int] = []
         for use in uses.values():
-            told += (-1 if use.open is None else use.open, int(use.worked), int(use.wants))
+            arguments += (-1 if use.open is None else use.open, int(use.worked), int(use.wants))
         answers = await self._scripts.run(
             "share",
             [keys.origin(name) for name in uses],
-            (self._replica, self._settings.per_host, round(SHARE_S * 1000), *told),
+            (self._replica, self._settings.per_host, round(SHARE_S * 1000), *arguments),
         )
         return {name: self._standing(*answer) for name, answer in zip(uses, answers, strict=True)}
 

@@ -79,8 +79,8 @@ def translated() -> Iterator[None]:
             raise
         if remedy := _remedy(error, words):
             raise unusable(f"Redis {remedy} ({_shown(words)}).") from error
-        said = f"Redis refuses at the moment: {_shown(words)}" if _is_answer(error) else None
-        raise ServiceError(ErrorCode.UNAVAILABLE, said, retry_after_s=2) from error
+        detail = f"Redis refuses at the moment: {_shown(words)}" if _is_answer(error) else None
+        raise ServiceError(ErrorCode.UNAVAILABLE, detail, retry_after_s=2) from error
 
 
 def code_of(error: Exception) -> str:
@@ -91,14 +91,14 @@ def code_of(error: Exception) -> str:
 
 def words_of(error: Exception) -> str:
     """What Redis answered, as it would word it outside of a script."""
-    told = str(error)
+    text = str(error)
     code = getattr(error, "status_code", None)  # the client's own classes come without it
-    if code and not told.startswith(code):
-        told = f"{code} {told}"
-    told, wrapped = _WRAPPING.subn("", told)
+    if code and not text.startswith(code):
+        text = f"{code} {text}"
+    text, wrapped = _WRAPPING.subn("", text)
     if wrapped:
-        told = _PLACE.sub("", told).removeprefix("-").removeprefix("ERR ")
-    return " ".join(told.split())
+        text = _PLACE.sub("", text).removeprefix("-").removeprefix("ERR ")
+    return " ".join(text.split())
 
 
 def _is_answer(error: Exception) -> bool:

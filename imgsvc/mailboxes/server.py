@@ -39,8 +39,8 @@ class Server:
     async def _look_at_mode(self) -> None:
         with translated():
             # Every connection begins with this command, so that every user may send it.
-            told: Any = await self._client.execute_command("HELLO")  # type: ignore[no-untyped-call]
-        mode = told.get("mode") if isinstance(told, dict) else None
+            answer: Any = await self._client.execute_command("HELLO")  # type: ignore[no-untyped-call]
+        mode = answer.get("mode") if isinstance(answer, dict) else None
         if mode == "cluster":
             raise unusable(
                 "This Redis is a node of a cluster, which is not supported: "
@@ -87,8 +87,8 @@ class Server:
                 # Each service words its refusal in its own way. An error that passes by itself
                 # would have failed the write above.
                 with contextlib.suppress(ResponseError):
-                    told = await ask()
-                    policy = told.get("maxmemory_policy") or told.get("maxmemory-policy")
+                    answer = await ask()
+                    policy = answer.get("maxmemory_policy") or answer.get("maxmemory-policy")
                     if policy:
                         return str(policy)
         return None

@@ -16,8 +16,8 @@ def conditions_for(known: Validators | None) -> dict[str, str]:
     Args:
         known: what the origin said of the file that we have; None if we have none.
     """
-    told = {"If-None-Match": known.etag, "If-Modified-Since": known.modified} if known else {}
-    return {name: value for name, value in told.items() if value}
+    headers = {"If-None-Match": known.etag, "If-Modified-Since": known.modified} if known else {}
+    return {name: value for name, value in headers.items() if value}
 
 
 def validators_of(headers: Mapping[str, str]) -> Validators:

@@ -137,5 +137,5 @@ class _Connection(ResponseHandler):
                 self._is_framed = False
             else:
                 fields.append((b"Content-Length", length))
-        told = b"".join(b"%b: %b\r\n" % field for field in fields)
-        return b"%b\r\n%b\r\n" % (lines[0].rstrip(), told)
+        written = b"".join(b"%b: %b\r\n" % field for field in fields)
+        return b"%b\r\n%b\r\n" % (lines[0].rstrip(), written)
