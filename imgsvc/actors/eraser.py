@@ -37,9 +37,8 @@ class Eraser(Actor):
         super().__init__(parts)
         gcs, self._rate = parts.settings.gcs, parts.settings.retention.erase_per_s
         self._keep_days = parts.settings.retention.days
-        self._upload_s = (
-            gcs.retry_s + gcs.timeout_s
-        )  # the longest time that storing an object takes
+        # The longest time that storing an object takes.
+        self._upload_s = gcs.retry_s + gcs.timeout_s
         self._seen: dict[str, str] = {}  # request -> the last object that was seen
 
     async def run(self) -> None:

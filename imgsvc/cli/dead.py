@@ -105,8 +105,8 @@ async def _drop(parts: Parts, entry: str) -> None:
             ErrorCode.NOT_FINISHED,
             "Somebody wants this erased: lift what holds its objects, then replay it.",
         )
-    await _find(parts.mailboxes, entry)
-    await parts.mailboxes.dead_letters.drop(entry)
+    letter = await _find(parts.mailboxes, entry)
+    await parts.mailboxes.dead_letters.drop(letter.entry_id)
 
 
 async def _refused(ledger: Ledger, entry: str) -> RefusedErasure | None:

@@ -103,7 +103,7 @@ def revoke(
     key_id: Annotated[str, typer.Argument(metavar="ID", help="As `imgsvc keys list` shows it.")],
     config: Config = None,
 ) -> None:
-    """Let nobody in with a key any more; it takes a few seconds to be known everywhere."""
+    """Revoke a key; this takes effect within seconds."""
     if not operator.run(settings.load(config), lambda parts: parts.ledger.api_keys.revoke(key_id)):
         raise ServiceError(ErrorCode.NOT_FOUND, f"There is no key {key_id}.")
 

@@ -30,7 +30,7 @@ class ImageJob(_Frozen):
     Attributes:
         call_id: names the HTTP call it came with.
         attempt: at fetching it, from 1.
-        turn: tells work that was asked for again from what a replica still holds of before.
+        turn: the number of the retry; tells it from stale messages of an earlier one.
         copied: other images of the request share its end.
         priority: its client is waiting for it, since little of its request is left to do. It is
             called ``hurry`` on the wire, where Lua scripts and older versions read it.

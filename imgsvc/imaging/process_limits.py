@@ -53,9 +53,8 @@ def set_autogroup_niceness(descriptor: int) -> None:
     done = False
     with contextlib.suppress(OSError), os.fdopen(descriptor, "wb", 0) as group:
         while not done:
+            # The kernel takes ten of these a second from all users together.
             try:
                 done = bool(group.write(str(_NICE).encode()))
-            except (
-                BlockingIOError
-            ):  # the kernel takes ten of these a second from all users together
+            except BlockingIOError:
                 time.sleep(0.1)

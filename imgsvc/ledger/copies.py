@@ -8,6 +8,7 @@ many they are.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,10 @@ from imgsvc.ledger.images import Ended, Images
 from imgsvc.ledger.mongo_errors import translated
 from imgsvc.ledger.store import GROUP, READ_EVERY_S, Store
 from imgsvc.runtime.group_commit import GroupCommit
+
+# Copies of one page in one product that are worth reading its images whole, so that each is
+# written as one path. A gallery that many products share has few a page in each, and is large.
+_MANY = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +87,22 @@ class Copies:
             ImageRef(original.request_id, at.product, at.index, original.turn)
             for at in shared.copies[some]
         ]
-        keys = (copy.key for copy in copies)
+        by_product = Counter(copy.key for copy in copies)
+        many = {key for key, count in by_product.items() if count >= _MANY}
         with translated():
-            found = await self._store.by_key(self._products, keys, "images")
-        images = ((copy, copy.of(found.get(copy.key))) for copy in copies)
-        ended = await asyncio.gather(
-            *(
-                self._finishes.submit(Finish(copy, shared.end, image))
-                for copy, image in images
-                if image and is_pending(image) and image.get("turn", 0) == copy.turn
+            found = await self._store.by_key(self._products, many, "images")
+            found |= await self._store.by_key(
+                self._products, by_product.keys() - many, "images.status", "images.turn"
             )
-        )
+        finishes = [
+            Finish(copy, shared.end, image if copy.key in many else None)
+            for copy in copies
+            if (image := copy.of(found.get(copy.key)))
+            and is_pending(image)
+            and image.get("turn", 0) == copy.turn
+        ]
+        del found  # it may be large, and a group may wait
+        ended = await asyncio.gather(*map(self._finishes.submit, finishes))
         return CopiesEnded(
             images=sum(each.written for each in ended), due=any(each.due for each in ended)
         )

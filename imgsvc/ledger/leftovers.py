@@ -54,7 +54,7 @@ class Leftovers:
         return found
 
     async def unwanted(self, request_id: str, objects: Sequence[str]) -> list[str]:
-        """Which of these objects of a cancelled or erased request are no image's."""
+        """Which of these objects of a cancelled or erased request belong to no image."""
         with translated():
             cursor = self._products.find(
                 {"_id": {"$in": sorted({_product_of(name) for name in objects})}},

@@ -12,6 +12,6 @@
     server        whether this Redis will do
     readers       connections for blocking reads; ``inbox(...)`` gives the reading end of a mailbox
 
-``Origins`` and ``Traffic`` stand beside them, over the same scripts. Each of those that moves a
+``Origins`` and ``Traffic`` stand beside them, over the same scripts. Each script that moves a
 message acts only if the message was still pending, so a message is in exactly one mailbox.
 """

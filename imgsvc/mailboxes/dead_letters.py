@@ -14,7 +14,7 @@ from imgsvc.mailboxes.refusals import translated
 from imgsvc.mailboxes.scripts import Scripts
 
 _BATCH = 1000
-_ENTRY_ID = re.compile(r"\d{1,19}-\d{1,19}")
+_ENTRY_ID = re.compile(r"[0-9]{1,19}(-[0-9]{1,19})?")
 
 
 @dataclass(frozen=True, slots=True)

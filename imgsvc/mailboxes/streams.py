@@ -120,17 +120,16 @@ class Streams:
         await pipeline.execute(raise_on_error=False)
         return [None] * len(group)
 
-    async def hand_off(
-        self, envelope: Envelope, to: str, job: Job, facts: Facts, *, deliveries: int | None = None
-    ) -> bool:
+    async def hand_off(self, envelope: Envelope, to: str, job: Job, facts: Facts) -> bool:
         """Pass a message on; False if it was not ours any more and nothing was done.
+
+        The replicas that were lost with an image count on its way, but not against its webhook.
 
         Args:
             envelope: what was taken.
             to: the next mailbox.
             job: what goes on.
             facts: what this stage found out, for the next.
-            deliveries: how often it was lost so far; unchanged when left out.
         """
         answer = await self._scripts.run_grouped(
             "hand_off",
@@ -143,7 +142,7 @@ class Streams:
                 job.key,
                 job.model_dump_json(),
                 facts.model_dump_json() if facts else "",
-                envelope.deliveries if deliveries is None else deliveries,
+                envelope.deliveries if job.key == envelope.key else 0,
                 self._low_water(envelope.mailbox),
             ),
         )

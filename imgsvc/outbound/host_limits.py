@@ -34,7 +34,7 @@ class HostLimits:
         return found.inside if found else 0
 
     def enter(self, host: str, limit: int) -> bool:
-        """Be with a host until ``leave``; False if the limit is reached.
+        """Start a visit to a host, to end with ``leave``; False if the limit is reached.
 
         Args:
             host: where to.
@@ -57,7 +57,7 @@ class HostLimits:
         return found.asked_until - now
 
     def leave(self, host: str) -> None:
-        """Be with a host no more."""
+        """End a visit to a host."""
         found = self._hosts[host]
         found.inside -= 1
         if not found.inside:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -198,12 +199,24 @@ async def test_a_message_carries_job_facts_and_losses_to_the_next_mailbox(
 ) -> None:
     a = await replica()
     (envelope,) = await a.dealt_to(1)
-    await a.boxes.streams.hand_off(envelope, compress_lane("a"), JOB, FETCHED, deliveries=2)
+    lost = replace(envelope, deliveries=2)
+    await a.boxes.streams.hand_off(lost, compress_lane("a"), JOB, FETCHED)
     (next_one,) = await take(a.inbox(compress_lane("a")), 1)
     assert ImageJob.model_validate_json(next_one.job) == JOB
     assert Fetched.model_validate_json(next_one.facts) == FETCHED
     assert (next_one.key, next_one.deliveries) == (JOB.key, 2)
     assert await a.client.xlen(FETCH) == 0
+
+
+async def test_replicas_lost_with_an_image_do_not_count_against_its_webhook(
+    replica: Callable[..., Any],
+) -> None:
+    a = await replica()
+    (envelope,) = await a.dealt_to(1)
+    lost = replace(envelope, deliveries=4)
+    await a.boxes.streams.hand_off(lost, NOTIFY, WebhookJob(request_id="r"), None)
+    (webhook,) = await take(a.inbox(NOTIFY), 1)
+    assert webhook.deliveries == 0
 
 
 async def test_a_buried_message_keeps_its_reason_and_may_be_dealt_again(
@@ -226,8 +239,19 @@ async def test_a_dead_letter_is_found_by_its_id_and_by_nothing_else(
     await a.boxes.dead_letters.bury(envelope, "tired")
     (letter,) = await a.boxes.dead_letters.oldest(10)
     assert await a.boxes.dead_letters.find(letter.entry_id) == letter
-    for typed in ("6f9619ff-8b86-d011-b42d-00cf4fc964ff", "", "-", "+", "$", "1-", "99", "x\n"):
+    for typed in (
+        "6f9619ff-8b86-d011-b42d-00cf4fc964ff",
+        "",
+        "-",
+        "+",
+        "$",
+        "1-",
+        "99",
+        "\u0661-\u0662",
+    ):
         assert await a.boxes.dead_letters.find(typed) is None
+    milliseconds, _ = letter.entry_id.split("-")
+    assert await a.boxes.dead_letters.find(milliseconds) == letter
 
 
 # Dealing.

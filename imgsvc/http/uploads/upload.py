@@ -46,6 +46,7 @@ async def upload(request: web.Request) -> web.Response:
     if body.dry_run:
         return responses.json(await asyncio.to_thread(dry_run.view, validated))
     new = _new_request(request, body, validated)
+    del body, parsed, validated  # many megabytes, and accepting may take long
     try:
         async with _admit(request, new) as give_back:
             request_id = await _accept(request, new, give_back)

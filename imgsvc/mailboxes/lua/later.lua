@@ -1,8 +1,7 @@
 -- Put an entry aside until it is due, on Redis' clock.
 -- Guarantees: acts only if the entry was still pending; the key stays in flight while it waits,
--- so no dealer deals it again, and the count of replicas it was lost with stays with it: who kills
--- them and is put aside in between would else do so for ever. How many of each request wait is
--- counted.
+-- so no dealer deals it again. The count of replicas it was lost with stays with it: otherwise an
+-- image that kills its replicas would never be given up. How many of each request wait is counted.
 -- KEYS  1 mailbox  2 delayed ZSET  3 in-flight ZSET  4 waiting hash (request -> entries)
 -- ARGV  1 group  2 entry id  3 lease in ms  4 key  5 job  6 delay in ms
 --       7 how often it was lost so far

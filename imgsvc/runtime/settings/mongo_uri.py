@@ -63,8 +63,8 @@ def check_database(name: str) -> str:
         raise ValueError("the name of the database is empty")
     wrong = sorted(_NOT_IN_A_NAME.intersection(name))
     if wrong:
-        spoken = " ".join("a blank" if each == " " else each for each in wrong)
-        raise ValueError(f"the name of a database cannot hold {spoken}")
+        in_words = " ".join("a blank" if each == " " else each for each in wrong)
+        raise ValueError(f"the name of a database cannot hold {in_words}")
     if not name.isprintable():
         raise ValueError("the name of a database cannot hold what is not printable")
     if len(name.encode()) > _LONGEST_NAME_BYTES:

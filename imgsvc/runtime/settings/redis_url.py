@@ -97,7 +97,7 @@ def check_host(text: str) -> str:
     with contextlib.suppress(ValueError):
         return str(ipaddress.IPv6Address(host))
     raise ValueError(
-        "must be the name or address of a host alone; its port is said in REDIS_PORT, and a whole "
+        "must be the name or address of a host alone; its port is set in REDIS_PORT, and a whole "
         "URL in REDIS_URL"
     )
 
@@ -142,7 +142,7 @@ def _asked_db(query: str) -> int | None:
     unknown = sorted({name for name, _ in asked} - {"db"})
     if unknown:
         raise ValueError(
-            "has parameters, of which only db is known; the rest is said in [redis]: ca_file, for "
+            "has parameters, of which only db is known; the rest is set in [redis]: ca_file, for "
             "example. If the ? belongs to a password, write it as %3F"
         )
     if len(asked) > 1:
