@@ -7,16 +7,20 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator
 
+_TURNS = 10  # of the loop, within which the last connection that was accepted becomes known
+
 
 class Proxy:
     """Forwards connections; ``hold`` and ``lose_reply_to`` interfere with one message each.
 
     Args:
         port: the server's, on loopback.
+        tls: to end TLS with, if the clients speak it.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, tls: ssl.SSLContext | None = None) -> None:
         self.server_port = port  # of connections to come
+        self._tls = tls
         self._connections: set[asyncio.Task[None]] = set()
         self._released = asyncio.Event()
         self.port = 0
@@ -53,6 +57,8 @@ class Proxy:
         self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter
     ) -> None:
         async with _closing(to_client):
+            if self._tls:  # not by the listening socket, which keeps handshakes to itself
+                await to_client.start_tls(self._tls)
             from_server, to_server = await asyncio.open_connection("127.0.0.1", self.server_port)
             async with _closing(to_server):
                 answers = asyncio.create_task(self._answer(from_server, to_client))
@@ -92,7 +98,7 @@ class Proxy:
 async def _closing(writer: asyncio.StreamWriter) -> AsyncIterator[None]:
     """Close a connection at the end, at once: a network does not wait for buffers to empty."""
     try:
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
             yield
     finally:
         writer.transport.abort()
@@ -103,11 +109,13 @@ async def _closing(writer: asyncio.StreamWriter) -> AsyncIterator[None]:
 @contextlib.asynccontextmanager
 async def between(port: int, tls: ssl.SSLContext | None = None) -> AsyncIterator[Proxy]:
     """A proxy in front of the server on ``port``, which ends TLS if told how."""
-    proxy = Proxy(port)
-    server = await asyncio.start_server(proxy.accept, "127.0.0.1", 0, ssl=tls)
+    proxy = Proxy(port, tls)
+    server = await asyncio.start_server(proxy.accept, "127.0.0.1", 0)
     proxy.port = server.sockets[0].getsockname()[1]
     try:
         yield proxy
     finally:
         server.close()
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
         await proxy.close()

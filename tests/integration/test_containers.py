@@ -220,7 +220,7 @@ async def test_the_command_serves_with_the_environment_of_the_compose_file(tmp_p
 
 def until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
     answer: object = None
-    for _ in range(150):
+    for _ in range(900):
         assert process.poll() is None, log.read_text()
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2):
@@ -230,4 +230,4 @@ def until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
         except OSError as error:
             answer = error
         time.sleep(0.1)
-    pytest.fail(f"not ready in 15 s: {answer!r}\n{log.read_text()}")
+    pytest.fail(f"not ready in 90 s: {answer!r}\n{log.read_text()}")

@@ -52,10 +52,10 @@ async def test_a_file_whose_message_was_lost_is_swept_and_no_other(parts: Parts)
     running = asyncio.create_task(reaper.run())
 
     async def swept() -> bool:
-        return not parts.spool.path(orphan).exists()
+        return parts.spool.unheld() == {kept}
 
-    await wait_until(swept, "the orphan is swept")
-    assert parts.spool.unheld() == {kept}
+    await wait_until(swept, "the orphan is swept, and nothing else")
+    assert not parts.spool.path(orphan).exists()
     assert parts.spool.path(kept).exists()
     assert parts.spool.used_bytes == len(b"a picture")
     reaper.stop()
