@@ -1,4 +1,4 @@
-"""``imgsvc webhooks``: announcements that were given up, to look at and to send again."""
+"""``imgsvc webhooks``: webhooks that were given up, to look at and to send again."""
 
 from __future__ import annotations
 

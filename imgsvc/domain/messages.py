@@ -55,7 +55,7 @@ class ImageJob(_Frozen):
 
 
 class WebhookJob(_Frozen):
-    """One announcement that is due; ``call_id`` names the HTTP call it came with."""
+    """One webhook that is due; ``call_id`` names the HTTP call it came with."""
 
     v: Literal[1] = VERSION
     request_id: str

@@ -24,7 +24,7 @@ def signed_headers(
     Every secret signs, so a receiver may hold the old or the new one while they rotate.
 
     Args:
-        message_id: the same for every attempt at one announcement; receivers drop repeats by it.
+        message_id: the same for every attempt at one webhook; receivers drop repeats by it.
         at: when this attempt is made, with a time zone.
         body: the bytes that will be sent, UTF-8; exactly these are signed.
         secrets: as ``check_webhook_secret`` passes them. With none there is no signature header.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from base64 import b64decode
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -106,6 +107,17 @@ async def test_a_tenant_with_many_that_have_copies_delays_no_other_tenant(
     assert (await service.finished(crowd))["sharedImages"] == count
 
 
+@contextlib.asynccontextmanager
+async def writes_of(
+    servers: EmbeddedServers, start_service: Start, settings: Settings
+) -> AsyncIterator[tuple[Service, list[bytes]]]:
+    """A service, and the commands by which it writes to MongoDB."""
+    async with serving(LedgerProxy(servers.mongo.port)) as ledger:
+        written: list[bytes] = []
+        ledger.fault = written.append  # type: ignore[assignment] # harms none
+        yield await start_service(through(ledger.port, settings)), written
+
+
 async def test_a_page_of_copies_costs_no_more_than_as_many_images(
     servers: EmbeddedServers,
     make_settings: Callable[..., Settings],
@@ -113,10 +125,7 @@ async def test_a_page_of_copies_costs_no_more_than_as_many_images(
     origin: Origin,
 ) -> None:
     """One update for each product, some to a command; and each page reads only its own."""
-    async with serving(LedgerProxy(servers.mongo.port)) as ledger:
-        service = await start_service(through(ledger.port, make_settings()))
-        written: list[bytes] = []
-        ledger.fault = written.append  # type: ignore[assignment] # harms none
+    async with writes_of(servers, start_service, make_settings()) as (service, written):
         request_id = await service.upload([[origin.url("rocket.jpg")] * 2] * 500)
         await service.finished(request_id)
         await service.stop()
@@ -136,10 +145,7 @@ async def test_many_copies_in_one_product_are_one_path_each(
     origin: Origin,
 ) -> None:
     """A server may compare each path of an update with all others, and an end has a dozen."""
-    async with serving(LedgerProxy(servers.mongo.port)) as ledger:
-        service = await start_service(through(ledger.port, make_settings()))
-        written: list[bytes] = []
-        ledger.fault = written.append  # type: ignore[assignment] # harms none
+    async with writes_of(servers, start_service, make_settings()) as (service, written):
         url = origin.url("rocket.jpg")
         request_id = await service.upload([[url] * 20, [url] * 2])
         await service.finished(request_id)
